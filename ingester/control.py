@@ -1,0 +1,69 @@
+"""How a run is stopped: intake first, then, if asked again or too late, what is under way."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from ingester.errors import FatalError
+
+Cause = FatalError | signal.Signals
+
+
+class StopControl:
+    """Asked by signals, by a fatal finding or by the journal; looked at by every stage.
+
+    ``requested`` means: start nothing new, finish what is on the wire, leave the rest pending.
+    ``abandoned`` means: what is on the wire is given up and becomes in doubt.
+    A fatal cause wins over a signal, the first of a kind over later ones.
+    """
+
+    def __init__(self) -> None:
+        self.cause: Cause | None = None
+        self._requested = asyncio.Event()
+        self._abandoned = asyncio.Event()
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run is to end."""
+        return self._requested.is_set()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether even what is on the wire is given up."""
+        return self._abandoned.is_set()
+
+    def request(self, cause: Cause) -> None:
+        """Stop intake and let what is on the wire finish."""
+        if self.cause is None or (
+            isinstance(cause, FatalError) and not isinstance(self.cause, FatalError)
+        ):
+            self.cause = cause
+        self._requested.set()
+
+    def abandon(self, cause: Cause) -> None:
+        """Give up what is on the wire as well."""
+        self.request(cause)
+        self._abandoned.set()
+
+    async def wait_requested(self) -> None:
+        """Return when the run is to end."""
+        await self._requested.wait()
+
+    async def wait_abandoned(self, timeout_s: float) -> None:
+        """Return when what is on the wire is to be given up, at the latest after ``timeout_s``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._abandoned.wait()
+        except TimeoutError:
+            self._abandoned.set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but no longer than the run goes on."""
+        if seconds <= 0:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._requested.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,37 @@
+"""Every error this package raises on purpose.
+
+    IngesterError
+    ├── UsageError       the command line, the configuration or the sources are wrong: exit code 2
+    └── FatalError       the run cannot go on: exit code 1, what was met stays pending
+        └── JournalError the record cannot be opened, read or written
+
+What goes wrong with one file is never raised past its stage: it is a ``Result`` on the same road
+as the successes. All errors have a one-line text, an optional ``hint`` (what to do next), and
+arguments that survive pickling.
+"""
+
+from __future__ import annotations
+
+
+class IngesterError(Exception):
+    """Base of all: a line of what happened and, where it helps, a line of what to do next."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(IngesterError):
+    """The command was used wrongly; nothing was started. The caller corrects it and calls again."""
+
+
+class FatalError(IngesterError):
+    """The run cannot go on. The same command continues it once the cause is mended."""
+
+
+class JournalError(FatalError):
+    """The journal cannot be used: locked, foreign, of another target, newer, or not writable."""

@@ -1,0 +1,160 @@
+"""What travels on the road of the data, from the walk to the journal.
+
+These exist by the million and do not change: NamedTuples. The one thing that changes is a file's
+cached bytes (``budget.Buffer``): they are given back as soon as the wire has them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ingester.budget import Buffer
+from ingester.dicom.values import Header
+from ingester.dicomweb.outcome import Evidence, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One source. Files are known by the root's name and their path below it."""
+
+    root_id: int
+    name: bytes  # NAME of --root NAME=DIR, else the path as the file system spells it
+    path: bytes  # realpath of a directory
+    only: bytes | None = None  # the one name to take, where the source is a single file
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory met by the walk."""
+
+    dir_id: int
+    root: Root
+    rel_path: bytes  # b"" for the root itself
+
+    @property
+    def path(self) -> bytes:
+        """Absolute path."""
+        return os.path.join(self.root.path, self.rel_path) if self.rel_path else self.root.path
+
+
+class Previous(NamedTuple):
+    """What the journal knew of a file when the walk met it."""
+
+    outcome: Outcome
+    size: int
+    mtime_ns: int
+    sha256: bytes | None  # of the whole file, where one was kept
+    settled: bool  # not to be sent again while its bytes are the same
+
+
+class FileRef(NamedTuple):
+    """A file met by the walk."""
+
+    file_id: int  # of the journal; what logs and metrics may name
+    directory: Directory
+    name: bytes
+    size: int  # bytes, from lstat
+    mtime_ns: int
+    previous: Previous | None
+
+    @property
+    def path(self) -> bytes:
+        """Absolute path."""
+        return os.path.join(self.directory.path, self.name)
+
+
+class FileIdentity(NamedTuple):
+    """What an open descriptor says it is: if any of it changed, it is not the same file."""
+
+    dev: int
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, fd: int) -> FileIdentity:
+        """Identity of an open file descriptor. Raises OSError."""
+        st = os.fstat(fd)
+        return cls(st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+
+
+class Instance(NamedTuple):
+    """A DICOM instance in a file, ready to be sent."""
+
+    file: FileRef
+    identity: FileIdentity
+    header: Header
+    buffer: Buffer | None  # the file's bytes, as long as they are cached
+    sha256: bytes | None  # of the whole file, where it was read whole
+    mtime_trusted: bool  # False: changed within 2 s of the read, compare next time
+    findings: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.identity.size
+
+    @property
+    def key(self) -> InstanceKey:
+        """What a claim is made on."""
+        return InstanceKey(self.header.study_instance_uid, self.header.sop_instance_uid)
+
+
+class InstanceKey(NamedTuple):
+    """Study and SOP Instance UID, trailing NUL and space stripped."""
+
+    study_instance_uid: str
+    sop_instance_uid: str
+
+
+class Holder(NamedTuple):
+    """The file that holds the claim on an instance's UIDs, as the journal has it."""
+
+    file_id: int
+    path: bytes  # absolute
+    outcome: Outcome
+    size: int
+    mtime_ns: int
+    sha256: bytes | None  # of the bytes that were sent
+    current: bool  # False: the file at that path has other content or UIDs by now
+
+
+class StudyBatch(NamedTuple):
+    """Instances of one study that make one request."""
+
+    study_instance_uid: str
+    instances: tuple[Instance, ...]
+    batch_id: int  # whole batches of the grouping; its splits keep it
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files, without part headers."""
+        return sum(instance.identity.size for instance in self.instances)
+
+
+class Result(NamedTuple):
+    """What became of one file: what the journal records."""
+
+    file: FileRef
+    outcome: Outcome
+    reason_code: str = ""  # snake_case, stable
+    reason: str = ""  # words for a person; may hold the server's words
+    evidence: Evidence | None = None
+    size: int | None = None  # of the bytes that were read, where they were
+    mtime_ns: int | None = None
+    mtime_trusted: bool = True
+    header: Header | None = None
+    sha256: bytes | None = None
+    other_file_id: int | None = None  # the file that a duplicate or a conflict meets
+    moved_from: int | None = None  # file_id of the row that this file takes along
+    findings: tuple[str, ...] = ()
+    warning_code: int | None = None  # (0008,1196)
+    failure_code: int | None = None  # (0008,1197)
+    http_status: int | None = None
+    attempts: int = 0
+    request_id: str = ""
+    elapsed_s: float = 0.0
+    unchanged: bool = False  # read again and found to be what was recorded before
