@@ -21,7 +21,9 @@ _ELEMENT = struct.Struct("<HH2sH")
 _LONG_LENGTH = struct.Struct("<I")
 _LONG_VRS: Final = frozenset({b"OB", b"OW", b"UN", b"UT", b"SQ", b"OF", b"OD", b"OL", b"UC", b"UR"})
 _UID = re.compile(rb"[0-9.]{1,64}\Z")
-_PART_TYPE = re.compile(rb"^content-type:[ \t]*application/dicom[ \t]*(;|\r|$)", re.I | re.M)
+_PART_TYPE = re.compile(
+    rb"^content-type:[ \t]*application/dicom[ \t]*(;|\r|$)", re.IGNORECASE | re.MULTILINE
+)
 
 
 class FramingError(Exception):
@@ -179,7 +181,6 @@ class PartScanner:
         return -1 if self._delimiter is None else buffer.find(self._delimiter, pos, end)
 
     def _meta(self, buffer: bytearray, pos: int, end: int, *, final: bool) -> int:
-        # An empty part's delimiter shares its CRLF with nothing: the part head's own is behind us.
         stop = self._find(buffer, pos, end)
         limit = stop if stop >= 0 else max(pos, end - self._keep)
         try:

@@ -12,9 +12,22 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Sink(Protocol[T_contra]):
+    """A channel as its producer sees it."""
+
+    async def put(self, item: T_contra, weight: int = 1) -> None:
+        """See Channel."""
+        ...
+
+    def close(self) -> None:
+        """See Channel."""
+        ...
 
 
 class ChannelClosed(Exception):  # noqa: N818 - an end, not an error
@@ -35,6 +48,7 @@ class Channel(Generic[T]):
         self.get_wait_s = 0.0
         self._closed = False
         self._items: deque[tuple[T, int]] = deque()
+        self._urgent: deque[T] = deque()
         self._putters: deque[asyncio.Future[None]] = deque()
         self._getters: deque[asyncio.Future[None]] = deque()
 
@@ -47,24 +61,33 @@ class Channel(Generic[T]):
             self.put_wait_s += time.monotonic() - since
         if self._closed:
             raise ChannelClosed
-        self._add(item, weight)
-
-    def put_now(self, item: T) -> None:
-        """Add an item of no weight at once, even after the close: for what is bounded elsewhere."""
-        self._add(item, 0)
-
-    def _add(self, item: T, weight: int) -> None:
         self._items.append((item, weight))
         self.held += weight
         _wake_one(self._getters)
 
+    def put_now(self, item: T) -> None:
+        """Add an item that is taken before all others, without waiting and even after the close.
+
+        For what comes back against the stream and is bounded elsewhere.
+        """
+        self._urgent.append(item)
+        _wake_one(self._getters)
+
+    async def get_urgent(self) -> T:
+        """The next item of ``put_now``; all others stay where they are. One consumer only."""
+        while not self._urgent:
+            await self._wait(self._getters)
+        return self._urgent.popleft()
+
     async def get(self) -> T:
         """The next item. Raises ChannelClosed when it is closed and empty."""
-        if not self._items and not self._closed:
+        if not self and not self._closed:
             since = time.monotonic()
-            while not self._items and not self._closed:
+            while not self and not self._closed:
                 await self._wait(self._getters)
             self.get_wait_s += time.monotonic() - since
+        if self._urgent:
+            return self._urgent.popleft()
         if not self._items:
             raise ChannelClosed
         item, weight = self._items.popleft()
@@ -86,7 +109,7 @@ class Channel(Generic[T]):
         return self._closed
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._items) + len(self._urgent)
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self

@@ -14,12 +14,17 @@ from __future__ import annotations
 
 
 class IngesterError(Exception):
-    """Base of all: a line of what happened and, where it helps, a line of what to do next."""
+    """Base of all: a line of what happened and, where it helps, a line of what to do next.
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message, hint)
+    ``words`` are somebody else's, a server's for instance. They may quote a patient's data: they
+    are shown on a terminal and never anywhere else.
+    """
+
+    def __init__(self, message: str, hint: str = "", words: str = "") -> None:
+        super().__init__(message, hint, words)
         self.message = message
         self.hint = hint
+        self.words = words
 
     def __str__(self) -> str:
         return self.message

@@ -16,6 +16,9 @@ from ingester.items import FileIdentity
 PIECE_BYTES = 1 << 20
 """What is read and sent at once of a file that is not cached whole."""
 
+OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+"""A regular file that was replaced by a FIFO or a terminal must not hold a reader."""
+
 
 class SourceChanged(Exception):  # noqa: N818 - a finding about a file, handled as a value above
     """The file is not the one that was read before: other size, times, inode, or fewer bytes."""
@@ -24,7 +27,7 @@ class SourceChanged(Exception):  # noqa: N818 - a finding about a file, handled 
 @contextmanager
 def opened(path: bytes) -> Iterator[int]:
     """A read-only descriptor of a regular file, never blocking on a FIFO. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    fd = os.open(path, OPEN_FLAGS)
     try:
         yield fd
     finally:

@@ -135,6 +135,13 @@ class StudyBatch(NamedTuple):
         return sum(instance.identity.size for instance in self.instances)
 
 
+class InputEnded(NamedTuple):
+    """All there is was grouped; what is still to come waits for decisions of the upload."""
+
+
+ToUpload = StudyBatch | InputEnded
+
+
 class Result(NamedTuple):
     """What became of one file: what the journal records."""
 
@@ -158,3 +165,13 @@ class Result(NamedTuple):
     request_id: str = ""
     elapsed_s: float = 0.0
     unchanged: bool = False  # read again and found to be what was recorded before
+
+
+def ended(instance: Instance, outcome: Outcome, reason_code: str, reason: str = "") -> Result:
+    """The result of an instance that ends without an answer of the server."""
+    return Result(
+        instance.file, outcome, reason_code, reason,
+        size=instance.identity.size, mtime_ns=instance.identity.mtime_ns,
+        mtime_trusted=instance.mtime_trusted, header=instance.header, sha256=instance.sha256,
+        findings=instance.findings,
+    )  # fmt: skip

@@ -51,7 +51,7 @@ SETTLED = IN_THE_STORE | {
 }
 """Not looked at again by the next run while size and mtime are unchanged."""
 
-HOLDS_ITS_CLAIM = IN_THE_STORE | {Outcome.IN_DOUBT, Outcome.PENDING}
+HOLDS_ITS_CLAIM = IN_THE_STORE | {Outcome.IN_DOUBT}
 """Ends after which no other file may take the instance's UID; all others release it."""
 
 INCOMPLETE = frozenset(

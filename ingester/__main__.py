@@ -1,0 +1,5 @@
+"""``python -m ingester``."""
+
+from ingester.cli import main
+
+main()

@@ -1,0 +1,89 @@
+"""Which instances go into one request: one open batch a study, closed by count, bytes and age.
+
+Plain: no loop, no clock of its own, tested without either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+
+from ingester.items import Instance, StudyBatch
+
+
+@dataclass(slots=True)
+class BatchLimits:
+    """How large a request may be. Shared with the upload, which shrinks it after a 413."""
+
+    max_bytes: int
+    max_instances: int
+    max_age_s: float = 5.0
+
+    def shrink(self, refused_bytes: int) -> None:
+        """A body of this size was too large: from now on at most half of it."""
+        self.max_bytes = max(1, min(self.max_bytes, refused_bytes // 2))
+
+
+@dataclass(slots=True)
+class OpenBatch:
+    """A batch that may still grow."""
+
+    opened_at: float
+    instances: list[Instance] = field(default_factory=list)
+    size: int = 0  # bytes
+
+
+class Batches:
+    """The open batches, at most ``max_open`` instances in all."""
+
+    def __init__(self, limits: BatchLimits, max_open: int) -> None:
+        self._limits = limits
+        self._max_open = max_open
+        self._open: dict[str, OpenBatch] = {}  # in the order they were opened
+        self._ids = count(1)
+        self.instances = 0
+
+    def add(self, instance: Instance, now: float) -> list[StudyBatch]:
+        """Add an instance; returns the batches that are complete thereby."""
+        study = instance.header.study_instance_uid
+        complete: list[StudyBatch] = []
+        batch = self._open.get(study)
+        if batch is not None and batch.size + instance.size > self._limits.max_bytes:
+            complete.append(self._close(study))
+            batch = None
+        if batch is None:
+            batch = self._open[study] = OpenBatch(now)
+        batch.instances.append(instance)
+        batch.size += instance.size
+        self.instances += 1
+        if (
+            len(batch.instances) >= self._limits.max_instances
+            or batch.size >= self._limits.max_bytes
+        ):
+            complete.append(self._close(study))
+        elif self.instances >= self._max_open:
+            complete.append(self._close(self._largest()))
+        return complete
+
+    def due(self, now: float) -> list[StudyBatch]:
+        """The batches that have been open for their age."""
+        due = []
+        for study, batch in self._open.items():
+            if now - batch.opened_at < self._limits.max_age_s:
+                break
+            due.append(study)
+        return [self._close(study) for study in due]
+
+    def flush(self) -> list[StudyBatch]:
+        """All open batches: nothing more is coming."""
+        return [self._close(study) for study in list(self._open)]
+
+    def _largest(self) -> str:
+        return max(self._open, key=lambda study: len(self._open[study].instances))
+
+    def _close(self, study: str) -> StudyBatch:
+        batch = self._open.pop(study)
+        self.instances -= len(batch.instances)
+        # Each store into a series makes a version in HealthImaging: keep a series together.
+        batch.instances.sort(key=lambda instance: instance.header.series_instance_uid)
+        return StudyBatch(study, tuple(batch.instances), next(self._ids))

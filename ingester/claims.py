@@ -1,0 +1,153 @@
+"""Who may send an instance: a file claims Study and SOP Instance UID before it is batched.
+
+A second file that meets an undecided claim waits, without its bytes. When the claim is decided the
+two are compared: the same data set is a duplicate, another one a conflict. A claim whose holder
+ends rejected, invalid, too large, unreadable or failed passes to the first that waits, so that a
+refused copy never blocks a good one. What was decided in earlier runs is in the journal.
+
+Event loop only, no waiting. A decided claim is kept until its commit: from then on the journal
+answers. Bounded by the cap on open instances and by the rows not yet committed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM
+from ingester.items import Holder, Instance, InstanceKey, Result
+
+
+@dataclass(slots=True)
+class Claim:
+    """One instance's UIDs, held by a file, with those that wait for its end."""
+
+    key: InstanceKey
+    holder_file_id: int
+    holder: Holder | None = None  # set when it is decided in the holder's favour
+    absent: bool = False  # an earlier run left the holder in doubt; it was not met yet in this one
+    committed: bool = False
+    waiting: deque[Instance] = field(default_factory=deque)
+
+
+class Claims:
+    """All claims of this run that the journal cannot answer yet.
+
+    ``wake(claim)`` is called when a claim with waiting instances is decided.
+    """
+
+    def __init__(self, wake: Callable[[Claim], None]) -> None:
+        self._wake = wake
+        self._claims: dict[InstanceKey, Claim] = {}
+        self.waiting = 0
+
+    def claim(self, instance: Instance) -> Claim | None:
+        """Make the claim; None if it is new or was kept for this very file, else who has it."""
+        claim = self._claims.get(instance.key)
+        if claim is None:
+            self._claims[instance.key] = Claim(instance.key, instance.file.file_id)
+            return None
+        if claim.absent and claim.holder_file_id == instance.file.file_id:
+            claim.absent = False
+            return None
+        return claim
+
+    def wait(self, claim: Claim, instance: Instance) -> None:
+        """Wait for the claim's end, without the cached bytes."""
+        if instance.buffer is not None:
+            instance.buffer.give_back()
+        claim.waiting.append(instance._replace(buffer=None))
+        self.waiting += 1
+
+    def held_in_journal(self, instance: Instance, holder: Holder) -> Claim:
+        """The journal says an earlier file has what ``instance`` has just claimed."""
+        claim = self._claims[instance.key]
+        claim.holder_file_id = holder.file_id
+        claim.committed = True
+        claim.holder = holder
+        return claim
+
+    def expect_absent_holder(self, instance: Instance, holder: Holder) -> None:
+        """The journal's holder is in doubt: wait until this run meets it, or has met everything."""
+        claim = self._claims[instance.key]
+        claim.holder_file_id = holder.file_id
+        claim.absent = True
+        self.wait(claim, instance)
+
+    def absent_holders(self) -> list[Claim]:
+        """Claims kept for files of an earlier run that this one did not meet."""
+        return [claim for claim in self._claims.values() if claim.absent]
+
+    def take_waiting(self, claim: Claim) -> list[Instance]:
+        """All that wait for a decided claim, to be compared with its holder."""
+        waiting = list(claim.waiting)
+        claim.waiting.clear()
+        self.waiting -= len(waiting)
+        return waiting
+
+    def pass_on(self, claim: Claim) -> Instance | None:
+        """The first that waits becomes the holder; None, and the claim is gone, if nobody does."""
+        if not claim.waiting:
+            self._claims.pop(claim.key, None)
+            return None
+        instance = claim.waiting.popleft()
+        self.waiting -= 1
+        claim.holder_file_id = instance.file.file_id
+        claim.absent = False
+        claim.holder = None
+        claim.committed = False
+        return instance
+
+    def forget(self, claim: Claim) -> None:
+        """Drop a claim that the journal can answer for from now on."""
+        if claim.holder is not None and claim.committed and not claim.waiting:
+            self._claims.pop(claim.key, None)
+
+    def decided(self, results: Sequence[Result]) -> None:
+        """A listener of the ledger: claims whose holders have ended pass on or are decided."""
+        for result in results:
+            claim = self._claim_of(result)
+            if claim is None or claim.absent or claim.holder is not None:
+                continue
+            if result.outcome in HOLDS_ITS_CLAIM:
+                claim.holder = _holder_of(result)
+                if claim.waiting:
+                    self._wake(claim)
+            elif claim.waiting:
+                self._wake(claim)
+            else:
+                self._claims.pop(claim.key, None)
+
+    def committed(self, results: Sequence[Result]) -> None:
+        """The journal has these: what nobody waits for need not be kept here."""
+        for result in results:
+            claim = self._claim_of(result)
+            if claim is not None and claim.holder is not None:
+                claim.committed = True
+                self.forget(claim)
+
+    def _claim_of(self, result: Result) -> Claim | None:
+        header = result.header
+        if header is None:
+            return None
+        key = InstanceKey(header.study_instance_uid, header.sop_instance_uid)
+        claim = self._claims.get(key)
+        if claim is None or claim.holder_file_id != result.file.file_id:
+            return None
+        return claim
+
+    def __len__(self) -> int:
+        return len(self._claims)
+
+
+def _holder_of(result: Result) -> Holder:
+    return Holder(
+        file_id=result.file.file_id,
+        path=result.file.path,
+        outcome=result.outcome,
+        size=result.file.size if result.size is None else result.size,
+        mtime_ns=result.file.mtime_ns if result.mtime_ns is None else result.mtime_ns,
+        sha256=result.sha256,
+        current=True,
+    )

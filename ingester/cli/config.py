@@ -1,0 +1,38 @@
+"""``ingester config``: what a run with these flags would use, and why."""
+
+from __future__ import annotations
+
+import click
+
+from ingester.cli.options import load, run_options, shown
+
+
+@click.command(name="config")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@run_options
+def command(as_json: bool, toml_path: str | None, **given: object) -> None:
+    """Show the effective configuration and where each value came from.
+
+    Takes the flags of run. Credentials are not shown, only whether there are any.
+    """
+    from ingester.config import values_of  # noqa: PLC0415 - loaded by load() anyway
+    from ingester.options import BY_NAME  # noqa: PLC0415 - the same
+
+    config = load(toml_path, given)
+    values = values_of(config)
+    if as_json:
+        import json  # noqa: PLC0415 - only here
+
+        rows = {
+            BY_NAME[name].key: {"value": value, "origin": config.origins[name]}
+            for name, value in values.items()
+        }
+        credentials = config.authorization is not None
+        click.echo(json.dumps({"options": rows, "credentials": credentials}, indent=2))
+        return
+    width = max(len(BY_NAME[name].key) for name in values)
+    for name, value in values.items():
+        key = BY_NAME[name].key
+        click.echo(f"{key:<{width}}  {shown(value):<24}  # {config.origins[name]}")
+    there = "from the environment" if config.authorization is not None else "none"
+    click.echo(f"{'credentials':<{width}}  {there}")

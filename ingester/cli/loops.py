@@ -1,0 +1,34 @@
+"""The event loop a verb runs on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from ingester.errors import UsageError
+
+T = TypeVar("T")
+
+
+def run_loop(main: Coroutine[Any, Any, T], event_loop: str) -> T:
+    """Run ``main`` to its end on uvloop or asyncio. Raises UsageError where uvloop is not."""
+    try:
+        factory = _factory(event_loop)
+    except BaseException:
+        main.close()
+        raise
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
+
+
+def _factory(event_loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if event_loop == "asyncio":
+        return None
+    try:
+        import uvloop  # noqa: PLC0415 - not everywhere
+    except ImportError:
+        if event_loop == "uvloop":
+            raise UsageError("uvloop is not installed", "pip install uvloop") from None
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,31 @@
+"""``ingester status``: where a journal stands."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from ingester.errors import UsageError
+
+
+@click.command(name="status")
+@click.option("--journal", default=None, metavar="FILE", help="[default: ingester.db]")
+@click.option("--study", default=None, metavar="UID", help="What became of one study.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(journal: str | None, study: str | None, as_json: bool) -> None:
+    """Say where a journal stands, also while a run is going."""
+    path = journal or os.environ.get("INGESTER_JOURNAL") or "ingester.db"
+    if not os.path.exists(path):
+        raise UsageError(f"no such journal: {path}", "name it with --journal")
+
+    from ingester.cli.standing import journal_lines, study_lines  # noqa: PLC0415 - not for --help
+
+    data, lines = journal_lines(path) if study is None else study_lines(path, study)
+    if as_json:
+        import json  # noqa: PLC0415 - only here
+
+        click.echo(json.dumps(data, indent=2))
+    else:
+        for line in lines:
+            click.echo(line)

@@ -1,0 +1,226 @@
+"""Flags over environment over TOML over defaults, made into one frozen Config.
+
+No configuration file is read unless it is named. Credentials come from the environment only: a
+TOML with one in it is refused. Every value remembers where it came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from ingester.auth import Secret, basic_authorization, bearer_authorization
+from ingester.dicomweb.profiles import PROFILES, ServerProfile
+from ingester.errors import UsageError
+from ingester.options import BY_NAME, OPTIONS, Option, Value
+from ingester.parsing import parse
+
+CREDENTIAL_VARIABLES: Final = ("INGESTER_USERNAME", "INGESTER_PASSWORD", "INGESTER_TOKEN")
+_NOT_OPTIONS: Final = frozenset({*CREDENTIAL_VARIABLES, "INGESTER_REQUIRE_ORTHANC"})
+_SECRET_WORDS: Final = ("password", "token", "secret", "username", "access_key", "credential")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The effective configuration of a run. The fields are the options of ``options.py``."""
+
+    url: str
+    server: str
+    operation: str
+    auth: str
+    ca_bundle: str | None
+    follow_symlinks: bool
+    readers: int
+    inline_limit: int
+    memory_budget: int
+    checksums: str
+    max_batch_bytes: int
+    max_batch_instances: int
+    batch_age_s: float
+    max_open_instances: int
+    max_concurrency: int
+    max_attempts: int
+    backoff_base_s: float
+    backoff_cap_s: float
+    connect_timeout_s: float
+    stall_timeout_s: float
+    answer_timeout_s: float
+    drain_timeout_s: float
+    journal: str
+    rebind: bool
+    retry: tuple[str, ...]
+    max_resend: float
+    results: str | None
+    name: str
+    operator: str
+    progress_interval_s: float
+    event_loop: str
+    authorization: Secret | None = field(default=None, repr=False)
+    origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def profile(self) -> ServerProfile:
+        """What is known of the kind of server."""
+        return PROFILES[self.server]
+
+    @property
+    def digest(self) -> str:
+        """Short SHA-256 of the options' values: two runs with the same had the same settings."""
+        values = [f"{option.name}={getattr(self, option.name)!r}" for option in OPTIONS]
+        return hashlib.sha256("\n".join(values).encode()).hexdigest()[:16]
+
+
+def load_config(
+    flags: Mapping[str, object],
+    environment: Mapping[str, str],
+    toml_path: str | None = None,
+) -> Config:
+    """Compose the configuration. ``flags`` holds what was given on the command line.
+
+    Raises:
+        UsageError: an unknown key or variable, a value that cannot be, no target, a secret in the
+            TOML, credentials that are asked for and not there.
+    """
+    values: dict[str, Any] = {option.name: option.default for option in OPTIONS}
+    origins = {option.name: "default" for option in OPTIONS}
+    for name, given, where in (
+        *_from_toml(toml_path),
+        *_from_environment(environment),
+        *((name, given, f"flag {BY_NAME[name].flag}") for name, given in flags.items()),
+    ):
+        values[name] = parse(BY_NAME[name], given, where)
+        origins[name] = where
+    if values["url"] is None:
+        raise UsageError("no target", "name the store with --url https://host/path")
+    values["url"] = normal_url(values["url"], origins["url"])
+    profile = PROFILES[values["server"]]
+    for name in ("max_batch_bytes", "max_batch_instances", "max_concurrency"):
+        if values[name] is None:
+            values[name] = getattr(profile, name)
+            origins[name] = f"default of server {profile.name}"
+    if profile.max_body_bytes is not None:
+        # The framing of a part is about 100 bytes: the whole body keeps below the limit.
+        room = profile.max_body_bytes - 256 * values["max_batch_instances"]
+        values["max_batch_bytes"] = min(values["max_batch_bytes"], max(1, room))
+    return Config(
+        **values, authorization=_authorization(values["auth"], environment), origins=origins
+    )
+
+
+def normal_url(given: str, where: str) -> str:
+    """A base URL in one spelling: the journal is bound to it. Raises UsageError."""
+    try:
+        parts = urlsplit(given)
+        port = parts.port
+    except ValueError:
+        raise UsageError(f"{where}: not a URL") from None
+    if parts.username is not None or parts.password is not None:
+        raise UsageError(
+            f"{where}: a URL must not hold credentials",
+            "use --auth basic with INGESTER_USERNAME and INGESTER_PASSWORD",
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"{where}: must be http://… or https://…: {given}")
+    if parts.query or parts.fragment:
+        raise UsageError(f"{where}: must not have a query or a fragment")
+    path = parts.path.rstrip("/")
+    if path.endswith("/studies"):
+        raise UsageError(f"{where}: the base URL is what stands before /studies: {given}")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    default_port = 80 if parts.scheme == "http" else 443
+    return f"{parts.scheme}://{host}{f':{port}' if port not in (None, default_port) else ''}{path}"
+
+
+def _authorization(auth: str, environment: Mapping[str, str]) -> Secret | None:
+    username, password, token = (environment.get(name) for name in CREDENTIAL_VARIABLES)
+    if auth == "basic":
+        if not username or password is None:
+            raise UsageError(
+                "--auth basic needs credentials", "set INGESTER_USERNAME and INGESTER_PASSWORD"
+            )
+        if ":" in username:
+            raise UsageError("INGESTER_USERNAME must not hold a colon (RFC 7617 2)")
+        return Secret(basic_authorization(username, Secret(password)))
+    if auth == "bearer":
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise UsageError("--auth bearer needs a token", "set INGESTER_TOKEN")
+        return Secret(bearer_authorization(Secret(token)))
+    return None
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, object, str]]:
+    known = {option.variable: option for option in OPTIONS}
+    found: list[tuple[str, object, str]] = []
+    for variable, text in environment.items():
+        if not variable.startswith("INGESTER_") or variable in _NOT_OPTIONS:
+            continue
+        if variable not in known:
+            raise UsageError(
+                f"no such option in the environment: {variable}", _suggestion(variable, known)
+            )
+        found.append((known[variable].name, text, f"environment {variable}"))
+    return found
+
+
+def _from_toml(path: str | None) -> list[tuple[str, object, str]]:
+    if path is None:
+        return []
+    try:
+        with open(path, "rb") as file:
+            text = file.read().decode()
+        document = tomllib.loads(text)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise UsageError(f"the configuration cannot be read ({reason}): {path}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the configuration is not UTF-8: {path}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"the configuration is not TOML ({error}): {path}") from None
+    known = {option.key: option for option in OPTIONS}
+    found: list[tuple[str, object, str]] = []
+    for section, table in document.items():
+        for key, value in table.items() if isinstance(table, dict) else [("", table)]:
+            full = f"{section}.{key}" if key else section
+            where = f"{path}:{_line_of(text, key or section)}: {full}"
+            option = known.get(full)
+            if option is not None:
+                found.append((option.name, value, where))
+            elif any(word in full.lower() for word in _SECRET_WORDS):
+                raise UsageError(
+                    f"{where}: credentials are not read from a file",
+                    f"set {', '.join(CREDENTIAL_VARIABLES)} in the environment",
+                )
+            else:
+                raise UsageError(f"{where}: no such option", _suggestion(full, known))
+    return found
+
+
+def _line_of(text: str, key: str) -> int:
+    found = re.search(rf"(?m)^\s*\[?\s*{re.escape(key)}\b", text)
+    return 1 if found is None else text.count("\n", 0, found.start(0) + len(found[0])) + 1
+
+
+def _suggestion(given: str, known: Mapping[str, Option]) -> str:
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    if not close:
+        tail = given.rsplit(".", 1)[-1]
+        close = [key for key, option in known.items() if option.name == tail]
+    return f"did you mean {close[0]}?" if close else "see ingester config"
+
+
+def values_of(config: Config) -> dict[str, Value]:
+    """The options' values by name, in the order of the list."""
+    return {option.name: getattr(config, option.name) for option in OPTIONS}
+
+
+assert {option.name for option in OPTIONS} == {  # noqa: S101 - the two lists are one
+    each.name for each in dataclasses.fields(Config)
+} - {"authorization", "origins"}

@@ -1,0 +1,83 @@
+"""What is known of a kind of server: data, no behaviour.
+
+Everything a vendor's documentation or a running server showed goes here, so that a stage never
+asks which vendor it talks to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+MIB = 1 << 20
+
+OUT_OF_RESOURCES = range(0xA700, 0xA800)
+"""(0008,1197) A7xx, PS3.18 Table I.2-2: the server may take it later."""
+
+PROCESSING_FAILURE = 0x0110
+"""(0008,1197): anything; some servers say it of an instance they already have."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProfile:
+    """How one kind of server wants to be spoken to, and what its answers mean."""
+
+    name: str
+    max_batch_bytes: int
+    max_batch_instances: int
+    max_concurrency: int
+    keep_alive_s: float  # below what the server keeps an idle connection open
+    single_part: bool = False  # a file alone goes as application/dicom
+    quoted_boundary: bool = False
+    max_body_bytes: int | None = None  # a documented limit of one request
+    too_large_hint: str = "raise the server's limit for a request body"
+    already_stored: frozenset[int] = frozenset()  # failure reasons that mean: it is there
+    retry_later: frozenset[int] = frozenset()  # failure reasons besides A7xx
+    conflict_is_transient: bool = False  # 409 without a manifest: another store is under way
+
+
+GENERIC = ServerProfile(
+    name="generic",
+    max_batch_bytes=16 * MIB,
+    max_batch_instances=100,
+    max_concurrency=8,
+    keep_alive_s=4.0,
+)
+
+ORTHANC = ServerProfile(
+    name="orthanc",
+    max_batch_bytes=16 * MIB,
+    max_batch_instances=100,
+    max_concurrency=8,
+    keep_alive_s=0.8,  # it drops an idle connection after 1 s without a word
+)
+
+HEALTHIMAGING = ServerProfile(
+    name="healthimaging",
+    max_batch_bytes=32 * MIB,
+    max_batch_instances=500,
+    max_concurrency=8,
+    keep_alive_s=4.0,
+    single_part=True,
+    quoted_boundary=True,
+    max_body_bytes=999_999_999,
+    too_large_hint="use the S3 import job of AWS HealthImaging, it takes files of up to 10 GB",
+    conflict_is_transient=True,
+)
+
+PROFILES: dict[str, ServerProfile] = {
+    profile.name: profile for profile in (GENERIC, ORTHANC, HEALTHIMAGING)
+}
+
+Disposition = Literal["already_stored", "retry_later", "alone_once", "rejected"]
+
+
+def disposition_of(profile: ServerProfile, failure_code: int | None) -> Disposition:
+    """What a failure reason (0008,1197) of this server asks for."""
+    if failure_code is None or failure_code == PROCESSING_FAILURE:
+        return "alone_once"
+    if failure_code in profile.already_stored:
+        return "already_stored"
+    if failure_code in OUT_OF_RESOURCES or failure_code in profile.retry_later:
+        return "retry_later"
+    return "rejected"

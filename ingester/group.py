@@ -1,0 +1,204 @@
+"""The third stage: claims each instance's UIDs, settles duplicates, and makes batches of studies.
+
+Takes lists of Instance; gives StudyBatch. Bounds: ``max_open`` instances in open batches and
+waiting for a claim. An instance that meets a decided claim is compared in a reader thread and
+decided here. Ends when the scan has ended, all batches are closed and nobody waits for a claim.
+
+Decisions about claims come back from the upload through the channel's urgent lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from ingester.batches import Batches, BatchLimits
+from ingester.channel import Channel, ChannelClosed, Sink
+from ingester.claims import Claim, Claims
+from ingester.compare import Sameness, compare
+from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
+from ingester.files import SourceChanged
+from ingester.items import (
+    Holder,
+    InputEnded,
+    Instance,
+    InstanceKey,
+    Result,
+    StudyBatch,
+    ToUpload,
+    ended,
+)
+from ingester.ledger import Ledger
+
+TICK_S = 1.0
+
+
+class Tick:
+    """Time has passed: look for batches that are old enough."""
+
+
+ToGroup = list[Instance] | Claim | Tick
+FindHolders = Callable[[Sequence[InstanceKey]], Sequence[Holder | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOptions:
+    """``max_open``: instances in open batches or waiting, each about half a KiB."""
+
+    max_open: int = 50_000
+
+
+class Group:
+    """The stage; ``run`` is its coroutine."""
+
+    def __init__(
+        self,
+        options: GroupOptions,
+        limits: BatchLimits,
+        inbox: Channel[ToGroup],
+        out: Sink[ToUpload],
+        ledger: Ledger,
+        find_holders: FindHolders,
+        lookups: Executor,
+        readers: Executor,
+    ) -> None:
+        self._options = options
+        self._inbox = inbox
+        self._out = out
+        self._ledger = ledger
+        self._find_holders = find_holders
+        self._lookups = lookups
+        self._readers = readers
+        self._batches = Batches(limits, options.max_open)
+        self.claims = Claims(wake=inbox.put_now)
+        ledger.listen(self.claims.decided)
+
+    async def run(self) -> None:
+        """Group everything that comes. Raises what the journal raises."""
+        ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        try:
+            await self._while_input_comes()
+            await self._send(self._batches.flush())
+            for claim in self.claims.absent_holders():
+                await self._pass_on(claim)
+            await self._send(self._batches.flush())
+            await self._out.put(InputEnded())
+            while self.claims.waiting:
+                await self._take(await self._inbox.get_urgent())
+                await self._send(self._batches.flush())
+        finally:
+            ticker.cancel()
+            self._out.close()
+
+    def _tick(self) -> None:
+        if not self._inbox.closed:
+            self._inbox.put_now(Tick())
+            asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    async def _while_input_comes(self) -> None:
+        while True:
+            try:
+                if self.claims.waiting >= self._options.max_open:
+                    await self._send(self._batches.flush())
+                    item = await self._inbox.get_urgent()
+                else:
+                    item = await self._inbox.get()
+            except ChannelClosed:
+                return
+            await self._take(item)
+
+    async def _take(self, item: ToGroup) -> None:
+        if isinstance(item, list):
+            await self._claim(item)
+        elif isinstance(item, Claim):
+            await self._decided(item)
+        else:
+            await self._send(self._batches.due(time.monotonic()))
+
+    async def _claim(self, instances: Sequence[Instance]) -> None:
+        new: list[Instance] = []
+        for instance in instances:
+            claim = self.claims.claim(instance)
+            if claim is None:
+                new.append(instance)
+            elif claim.holder is not None:
+                await self._compare(instance, claim.holder)
+            else:
+                self.claims.wait(claim, instance)
+        if not new:
+            return
+        keys = [instance.key for instance in new]
+        loop = asyncio.get_running_loop()
+        holders = await loop.run_in_executor(self._lookups, self._find_holders, keys)
+        for instance, holder in zip(new, holders, strict=True):
+            await self._against_the_journal(instance, holder)
+
+    async def _against_the_journal(self, instance: Instance, holder: Holder | None) -> None:
+        if holder is None or holder.file_id == instance.file.file_id:
+            await self._send(self._batches.add(instance, time.monotonic()))
+        elif holder.outcome not in IN_THE_STORE:
+            self.claims.expect_absent_holder(instance, holder)
+        else:
+            claim = self.claims.held_in_journal(instance, holder)
+            await self._compare(instance, holder)
+            await self._decided(claim)
+
+    async def _decided(self, claim: Claim) -> None:
+        """A claim that instances wait for has an end: compare them, or let the first take over."""
+        holder = claim.holder
+        if holder is None:
+            await self._pass_on(claim)
+            return
+        for instance in self.claims.take_waiting(claim):
+            await self._compare(instance, holder)
+        self.claims.forget(claim)
+
+    async def _pass_on(self, claim: Claim) -> None:
+        instance = self.claims.pass_on(claim)
+        if instance is not None:
+            await self._send(self._batches.add(instance, time.monotonic()))
+
+    async def _compare(self, instance: Instance, holder: Holder) -> None:
+        loop = asyncio.get_running_loop()
+        if instance.buffer is not None:
+            instance.buffer.give_back()
+            instance = instance._replace(buffer=None)
+        if holder.outcome not in IN_THE_STORE:
+            reason = "not sent: another file with its UIDs is in doubt"
+            result = ended(instance, Outcome.FAILED, "other_file_in_doubt", reason)
+            self._ledger.decide([result._replace(other_file_id=holder.file_id)])
+            return
+        try:
+            sameness = await loop.run_in_executor(self._readers, compare, instance, holder)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            self._ledger.decide([ended(instance, Outcome.UNREADABLE, "read_error", reason)])
+        except SourceChanged:
+            reason = "the file changed after it was scanned"
+            self._ledger.decide(
+                [ended(instance, Outcome.UNREADABLE, "changed_while_read", reason)]
+            )
+        else:
+            self._ledger.decide([_compared(instance, holder, sameness)])
+
+    async def _send(self, batches: Sequence[StudyBatch]) -> None:
+        for batch in batches:
+            await self._out.put(batch)
+
+
+def _compared(instance: Instance, holder: Holder, sameness: Sameness) -> Result:
+    if sameness is Sameness.SAME:
+        result = ended(instance, Outcome.DUPLICATE, "same_data_set")
+    elif sameness is Sameness.MOVED:
+        result = ended(instance, holder.outcome, "moved")._replace(moved_from=holder.file_id)
+    elif sameness is Sameness.DIFFERENT:
+        reason = "another data set has these UIDs"
+        result = ended(instance, Outcome.CONFLICT, "other_data_set", reason)
+    else:
+        reason = "the file that was stored is gone, and no digest of it was kept"
+        result = ended(instance, Outcome.CONFLICT, "cannot_compare", reason)
+    return result._replace(other_file_id=holder.file_id)

@@ -1,0 +1,154 @@
+"""The changes that a group of results makes: gathered by table, written with few statements.
+
+Every row that comes or goes passes ``count``, so totals and the counters of series are what a
+recount would find.
+
+Claims: a row of ``instances`` follows its holder's row in ``files`` for as long as that row is
+about the same content. When it moves on, the claim is *frozen* (``sent_*`` say what the store was
+sent) if the store has the instance, and goes away if it was released.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ingester.dicomweb.outcome import INCOMPLETE, Outcome
+from ingester.journal.schema import HOLDS_MAX, IN_THE_STORE_MAX, OUTCOME_CODES
+from ingester.journal.totals import COUNT_TOTALS, Tally
+
+if TYPE_CHECKING:
+    import apsw
+
+GONE: Final = 99  # instead of an outcome: the row goes away
+IN_DOUBT: Final = OUTCOME_CODES[Outcome.IN_DOUBT]
+PENDING: Final = OUTCOME_CODES[Outcome.PENDING]
+INCOMPLETE_CODES: Final = frozenset(OUTCOME_CODES[outcome] for outcome in INCOMPLETE)
+
+_PUT_FILE = """
+INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (file_id) DO UPDATE SET
+    size = excluded.size, mtime_ns = excluded.mtime_ns, mtime_trusted = excluded.mtime_trusted,
+    outcome = excluded.outcome, evidence = excluded.evidence,
+    pixel_warning = excluded.pixel_warning, seen_run_id = excluded.seen_run_id,
+    decided_run_id = excluded.decided_run_id, series_id = excluded.series_id,
+    sop_instance_uid = excluded.sop_instance_uid, sha256 = excluded.sha256"""
+_KEEP_FILE = """
+UPDATE files SET size = ?, mtime_ns = ?, mtime_trusted = ?, seen_run_id = ?,
+    sha256 = coalesce(?, sha256)
+WHERE file_id = ?"""
+_MOVE_FILE = "UPDATE files SET dir_id = ?, name = ? WHERE file_id = ?"
+_DROP_FILE = "DELETE FROM files WHERE file_id = ?"
+_PUT_DETAILS = "REPLACE INTO details VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_DROP_DETAILS = "DELETE FROM details WHERE file_id = ?"
+# A claim gives way to one that is firmer, and to every instance that the store says it has.
+_PUT_CLAIM = f"""
+INSERT INTO instances (study_id, sop_instance_uid, holder_file_id) VALUES (?1, ?2, ?3)
+ON CONFLICT DO UPDATE SET
+    holder_file_id = ?3, sent_outcome = NULL, sent_size = NULL, sent_sha256 = NULL
+WHERE ?4 <= {IN_THE_STORE_MAX} OR ?4 < coalesce(
+    sent_outcome, (SELECT outcome FROM files WHERE file_id = instances.holder_file_id), 99)"""  # noqa: S608 - constants
+_DROP_CLAIM = """
+DELETE FROM instances WHERE study_id = ? AND sop_instance_uid = ? AND holder_file_id = ?
+    AND sent_outcome IS NULL"""
+_FREEZE_CLAIM = """
+UPDATE instances SET sent_outcome = ?, sent_size = ?, sent_sha256 = ?
+WHERE study_id = ? AND sop_instance_uid = ? AND holder_file_id = ? AND sent_outcome IS NULL"""
+_COUNT_SERIES = """
+UPDATE series SET seen = seen + ?, stored = stored + ?, exceptions = exceptions + ?
+WHERE series_id = ?"""
+
+
+class Row(NamedTuple):
+    """What a row of ``files`` says that counts."""
+
+    file_id: int
+    size: int
+    outcome: int
+    pixel_warning: int
+    seen_run_id: int
+    series_id: int | None
+    study_id: int | None
+    sop_instance_uid: bytes | None
+    sha256: bytes | None
+
+
+class Changes:
+    """Of one group, in one run."""
+
+    def __init__(self, run_id: int) -> None:
+        self.run_id = run_id
+        self.files: list[tuple[object, ...]] = []
+        self.kept: list[tuple[object, ...]] = []
+        self.moved: list[tuple[int, bytes, int]] = []
+        self.dropped: list[tuple[int]] = []
+        self.details: list[tuple[object, ...]] = []
+        self.details_dropped: list[tuple[int]] = []
+        self.claims: list[tuple[int, bytes, int, int]] = []
+        self.claims_dropped: list[tuple[int, bytes, int]] = []
+        self.claims_frozen: list[tuple[object, ...]] = []
+        self.series: dict[int, list[int]] = {}
+        self.journal = Tally()
+        self.run = Tally()
+
+    def count(self, row: Row, sign: int) -> None:
+        """A row comes (1) or goes (-1)."""
+        slot = row.outcome * 2 + row.pixel_warning
+        self.journal.add(slot, sign, sign * row.size)
+        if row.seen_run_id == self.run_id:
+            self.run.add(slot, sign, sign * row.size)
+        if row.series_id is not None:
+            self.count_series(row.series_id, row.outcome, sign)
+
+    def count_series(self, series_id: int, outcome: int, sign: int) -> None:
+        """A file of the series comes or goes."""
+        counters = self.series.get(series_id)
+        if counters is None:
+            counters = self.series[series_id] = [0, 0, 0]
+        counters[0] += sign
+        if outcome <= IN_THE_STORE_MAX:
+            counters[1] += sign
+        elif outcome in INCOMPLETE_CODES:
+            counters[2] += sign
+
+    def _freeze_claim(self, row: Row) -> None:
+        """The store has what this row spoke of; the row will speak of something else."""
+        if row.study_id is not None and row.sop_instance_uid is not None:
+            claim = (row.study_id, row.sop_instance_uid, row.file_id)
+            self.claims_frozen.append((row.outcome, row.size, row.sha256, *claim))
+
+    def _drop_claim(self, row: Row) -> None:
+        """Nothing keeps others from this instance any more."""
+        if row.study_id is not None and row.sop_instance_uid is not None:
+            self.claims_dropped.append((row.study_id, row.sop_instance_uid, row.file_id))
+
+    def pass_claim(self, old: Row, outcome: int, *, same_instance: bool) -> None:
+        """What becomes of the claim of a row that had ``old`` and now has ``outcome``."""
+        if old.outcome <= IN_THE_STORE_MAX:
+            if not (same_instance and outcome <= IN_THE_STORE_MAX):
+                self._freeze_claim(old)
+        elif old.outcome == IN_DOUBT:
+            if outcome > HOLDS_MAX:
+                self._drop_claim(old)
+            elif not same_instance:
+                self._freeze_claim(old)
+        elif old.outcome == PENDING and not (same_instance and outcome <= HOLDS_MAX):
+            self._drop_claim(old)
+
+    def write(self, connection: apsw.Connection) -> None:
+        """All of it. Rows go before rows come: a path has one row."""
+        many = connection.executemany
+        for statement, rows in (
+            (_DROP_FILE, self.dropped),
+            (_DROP_DETAILS, self.details_dropped),
+            (_MOVE_FILE, self.moved),
+            (_PUT_FILE, self.files),
+            (_KEEP_FILE, self.kept),
+            (_PUT_DETAILS, self.details),
+            (_DROP_CLAIM, self.claims_dropped),
+            (_FREEZE_CLAIM, self.claims_frozen),
+            (_PUT_CLAIM, self.claims),
+            (COUNT_TOTALS, self.journal.rows(0) + self.run.rows(self.run_id)),
+            (_COUNT_SERIES, [(*counts, series) for series, counts in self.series.items()]),
+        ):
+            if rows:
+                many(statement, rows)

@@ -1,0 +1,239 @@
+"""The journal of a run: what the pipeline holds, around everything else.
+
+    with Journal.open(path, target=…) as journal:
+        run_id = journal.start_run(RunInfo(…))
+        root = journal.register_root(name, path)
+        …  # known_files for the walk, find_holders for the claims, record and seen for the ends
+        journal.finish_run(run_id, exit_code, RunFigures(…))
+
+Memory: 16 MiB of pages for the writer, 4 for each reader, 20,000 series, and 4,096 rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+from ingester.dicomweb.outcome import Outcome
+from ingester.errors import JournalError
+from ingester.items import Directory, FileRef, Holder, InstanceKey, Result, Root
+from ingester.journal.lock import RunLock, refuse_network_file_system
+from ingester.journal.lookup import Holders, Ids, KnownFiles
+from ingester.journal.opening import connect_writer, create_private, journal_error
+from ingester.journal.runs import RunFigures, RunInfo, end_run, insert_run, utc_now
+from ingester.journal.totals import Totals
+from ingester.journal.writer import Writer
+
+if TYPE_CHECKING:
+    import apsw
+
+
+class Journal:
+    """An open journal: one a process, and one process a journal. Made by ``Journal.open``."""
+
+    def __init__(
+        self,
+        path: str,
+        target: str,
+        lock: RunLock,
+        writer: Writer,
+        ids: Ids,
+    ) -> None:
+        self.path = path
+        self.target = target
+        self._lock = lock
+        self._writer = writer
+        self._ids = ids
+        self._known_files: list[KnownFiles] = []
+        self._holders: Holders | None = None
+        self._run_id = 0
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        *,
+        target: str,
+        rebind: bool = False,
+        on_commit: Callable[[Sequence[Result]], None] | None = None,
+        on_failure: Callable[[JournalError], None] | None = None,
+    ) -> Journal:
+        """Lock, check and open the journal, or make it.
+
+        ``target`` is the normalised address of the store; a journal of another one is taken over
+        only with ``rebind``. Both callbacks are called in the writer's thread: ``on_commit`` with
+        results that are on the disk, in their order, as they were recorded; ``on_failure`` once.
+
+        Raises JournalError: held by another live run, on a network file system, no such
+        directory, not writable, foreign, damaged, newer, of another target.
+        """
+        real = os.path.realpath(path)
+        refuse_network_file_system(real)
+        lock = RunLock(real)
+        try:
+            create_private(real)
+            connection = connect_writer(real)
+            try:
+                ids = _prepare(connection, real, target, rebind=rebind)
+            except BaseException:
+                with suppress(Exception):
+                    connection.close()
+                raise
+            writer = Writer(connection, real, on_commit=on_commit, on_failure=on_failure)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(real, target, lock, writer, ids)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self.close()
+        except JournalError:
+            if error is None:
+                raise
+
+    def close(self) -> None:
+        """Write what was handed over, take the WAL over, let go of the lock. Idempotent.
+
+        Raises JournalError if the writer has failed, now or before.
+        """
+        try:
+            # Readers first: the last to close takes the WAL away, and they may not.
+            for known in self._known_files:
+                known.close()
+            if self._holders is not None:
+                self._holders.close()
+            self._writer.close()
+        finally:
+            self._lock.release()
+
+    def start_run(self, info: RunInfo) -> int:
+        """A run starts; what is recorded from now on is of it. Waits for the commit."""
+
+        def step() -> int:
+            run_id = insert_run(self._writer.connection, info, self.target)
+            self._writer.recorder.start_run(run_id)
+            return run_id
+
+        self._run_id = self._writer.call(step)
+        self._lock.describe(self._run_id)
+        return self._run_id
+
+    def finish_run(self, run_id: int, exit_code: int | None, figures: RunFigures) -> None:
+        """The run ends. Waits for the commit of everything before it.
+
+        The exit code depends on what was committed: without one, its figures are written and the
+        run's totals are complete, so that it can be told.
+        """
+        connection = self._writer.connection
+        self._writer.call(lambda: end_run(connection, run_id, exit_code, figures))
+
+    def register_root(self, name: bytes, path: bytes, only: bytes | None = None) -> Root:
+        """A source of this run. Its name is the key; where it lies may have changed."""
+
+        def step() -> int:
+            row = self._writer.connection.execute(
+                "INSERT INTO roots (name, path) VALUES (?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET path = excluded.path RETURNING root_id",
+                (name, path),
+            )
+            return int(row.get)
+
+        return Root(self._writer.call(step), name, path, only)
+
+    def known_files(self, retry: AbstractSet[Outcome] = frozenset()) -> KnownFiles:
+        """Look-ups for the walk's thread; ``retry`` are settled outcomes to be sent again."""
+        known = KnownFiles(self.path, self._ids, self._add_directory, retry)
+        self._known_files.append(known)
+        return known
+
+    def _add_directory(self, directory: Directory) -> None:
+        self._writer.hand_over(directories=(directory,))
+
+    def find_holders(self, keys: Sequence[InstanceKey]) -> list[Holder | None]:
+        """Who holds the claims, as committed. Reads the disk: call it in a thread."""
+        if self._holders is None:
+            self._holders = Holders(self.path)
+        return self._holders.find(keys)
+
+    def record(self, result: Result) -> None:
+        """What became of one file. Never waits; callable from any thread."""
+        self.record_all((result,))
+
+    def record_all(self, results: Sequence[Result]) -> None:
+        """What became of these files. Never waits; the sequence must not change afterwards.
+
+        After a failure nothing is recorded, and nothing is claimed: ``failure`` says so.
+        """
+        self._require_run()
+        self._writer.hand_over(results=results)
+
+    def seen(self, refs: Sequence[FileRef]) -> None:
+        """Files that were met and need no work: they count as what they were. Never waits."""
+        self._require_run()
+        self._writer.hand_over(refs=refs)
+
+    def _require_run(self) -> None:
+        if not self._run_id:
+            raise JournalError("no run was started")
+
+    @property
+    def uncommitted(self) -> int:
+        """Rows handed over and not committed."""
+        return self._writer.uncommitted_rows
+
+    @property
+    def has_room(self) -> bool:
+        """Whether work may be started whose results will be recorded here."""
+        return self._writer.has_room
+
+    async def wait_for_room(self) -> None:
+        """Return when there is room. Raises JournalError when the writer has failed."""
+        await self._writer.wait_for_room()
+
+    def wait_for_room_blocking(self) -> None:
+        """The same, for a thread."""
+        self._writer.wait_for_room_blocking()
+
+    @property
+    def failure(self) -> JournalError | None:
+        """Why nothing is recorded any more."""
+        return self._writer.failure
+
+    @property
+    def run_totals(self) -> Totals:
+        """Files met in this run, by outcome, as committed. No look-up."""
+        return self._writer.run_totals
+
+
+def _prepare(connection: apsw.Connection, path: str, target: str, *, rebind: bool) -> Ids:
+    """Bind a new journal to its target, check that of an old one; the numbers to go on with."""
+    import apsw  # noqa: PLC0415 - loaded by whoever made the connection
+
+    try:
+        with connection:
+            bound = connection.execute("SELECT value FROM meta WHERE key = 'target'").get
+            if bound is None:
+                connection.executemany(
+                    "INSERT INTO meta VALUES (?, ?)",
+                    [("target", target), ("created_at", utc_now())],
+                )
+            elif bound != target and not rebind:
+                raise JournalError(
+                    f"the journal belongs to another target ({bound}, not {target}): {path}",
+                    "if it is the same store under a new name, add --rebind; "
+                    "else name another file with --journal",
+                )
+            elif bound != target:
+                connection.execute("UPDATE meta SET value = ? WHERE key = 'target'", (target,))
+            max_file_id = connection.execute("SELECT max(file_id) FROM files").get
+            max_dir_id = connection.execute("SELECT max(dir_id) FROM directories").get
+    except apsw.Error as error:
+        raise journal_error(path, "opened", error) from error
+    return Ids((max_file_id or 0) + 1, (max_dir_id or 0) + 1)

@@ -1,0 +1,184 @@
+"""What the journal knew when the run met a file or an instance: reading, beside the writer.
+
+Both classes have a connection of their own that sees what is committed. What is handed over and
+not committed yet is known to those who handed it over.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from ingester.dicomweb.outcome import SETTLED, Outcome
+from ingester.items import Directory, Holder, InstanceKey, Previous, Root
+from ingester.journal.opening import connect_reader
+from ingester.journal.schema import OUTCOMES, pack_uid
+
+MAX_FRESH_DIRECTORIES: Final = 8_192  # more than can be uncommitted
+
+# Asked first: most instances have no holder, and the joins below cost 15 µs.
+_IS_HELD = "SELECT 1 FROM instances WHERE study_id = ? AND sop_instance_uid = ?"
+_HOLDER = """
+SELECT i.holder_file_id, r.path, d.rel_path, f.name, f.outcome, f.size, f.mtime_ns, f.sha256,
+    i.sent_outcome, i.sent_size, i.sent_sha256,
+    f.sop_instance_uid = i.sop_instance_uid AND s.study_id = i.study_id
+FROM instances i
+LEFT JOIN files f ON f.file_id = i.holder_file_id
+LEFT JOIN series s ON s.series_id = f.series_id
+LEFT JOIN directories d ON d.dir_id = f.dir_id
+LEFT JOIN roots r ON r.root_id = d.root_id
+WHERE i.study_id = ? AND i.sop_instance_uid = ?"""
+
+
+class Known(NamedTuple):
+    """A file of a directory, as the journal has it or as it will be."""
+
+    file_id: int
+    previous: Previous | None  # None: never met
+    mtime_trusted: bool  # False: it was changed while it was read, compare before trusting it
+
+
+@dataclass(slots=True)
+class Ids:
+    """The next numbers to give out. Those that were never committed are given out again."""
+
+    next_file_id: int
+    next_dir_id: int
+
+
+class KnownFiles:
+    """Looks up directories and files for the walk. For one thread at a time."""
+
+    def __init__(
+        self,
+        path: str,
+        ids: Ids,
+        hand_over: Callable[[Directory], None],
+        retry: AbstractSet[Outcome] = frozenset(),
+    ) -> None:
+        """``retry``: outcomes that are sent again although they are settled."""
+        self._connection = connect_reader(path)
+        self._ids = ids
+        self._hand_over = hand_over
+        self._settled = SETTLED - retry
+        self._lock = threading.Lock()  # a walk that was given up may still be in a look-up
+        self._fresh: dict[tuple[int, bytes], Directory] = {}
+
+    def directory(self, root: Root, rel_path: bytes) -> Directory:
+        """The directory, with a fresh number where it was never met."""
+        with self._lock:
+            return self._directory(root, rel_path)
+
+    def _directory(self, root: Root, rel_path: bytes) -> Directory:
+        dir_id = self._connection.execute(
+            "SELECT dir_id FROM directories WHERE root_id = ? AND rel_path = ?",
+            (root.root_id, rel_path),
+        ).get
+        if dir_id is not None:
+            return Directory(dir_id, root, rel_path)
+        known = self._fresh.get((root.root_id, rel_path))
+        if known is not None:
+            return known
+        directory = Directory(self._ids.next_dir_id, root, rel_path)
+        self._ids.next_dir_id += 1
+        if len(self._fresh) >= MAX_FRESH_DIRECTORIES:
+            del self._fresh[next(iter(self._fresh))]  # committed long ago
+        self._fresh[root.root_id, rel_path] = directory
+        self._hand_over(directory)
+        return directory
+
+    def files(self, directory: Directory, names: Sequence[bytes]) -> dict[bytes, Known]:
+        """What is known of these names; fresh numbers for those that were never met."""
+        with self._lock:
+            return self._files(directory, names)
+
+    def _files(self, directory: Directory, names: Sequence[bytes]) -> dict[bytes, Known]:
+        found: dict[bytes, Known] = {}
+        if names:
+            wanted = frozenset(names)
+            rows = self._connection.execute(
+                "SELECT name, file_id, outcome, size, mtime_ns, sha256, mtime_trusted FROM files"
+                " WHERE dir_id = ? AND name BETWEEN ? AND ?",
+                (directory.dir_id, min(names), max(names)),
+            )
+            for name, file_id, code, size, mtime_ns, sha256, trusted in rows:
+                if name in wanted:
+                    outcome = OUTCOMES[code]
+                    settled = outcome in self._settled
+                    previous = Previous(outcome, size, mtime_ns, sha256, settled)
+                    found[name] = Known(file_id, previous, trusted == 1)
+        for name in names:
+            if name not in found:
+                found[name] = Known(self.new_file_id(), None, mtime_trusted=True)
+        return found
+
+    def new_file_id(self) -> int:
+        """A number for a file that the journal does not know."""
+        file_id = self._ids.next_file_id
+        self._ids.next_file_id += 1
+        return file_id
+
+    def has_files(self, root_name: bytes) -> bool:
+        """Whether the journal has any file of the root of this name."""
+        return (
+            self._connection.execute(
+                "SELECT 1 FROM roots r JOIN directories d ON d.root_id = r.root_id"
+                " JOIN files f ON f.dir_id = d.dir_id WHERE r.name = ? LIMIT 1",
+                (root_name,),
+            ).get
+            is not None
+        )
+
+    def close(self) -> None:
+        """Idempotent."""
+        with self._lock:
+            self._connection.close()
+
+
+class Holders:
+    """Finds who holds the claims on instances. For any thread."""
+
+    def __init__(self, path: str) -> None:
+        self._connection = connect_reader(path)
+        self._lock = threading.Lock()
+
+    def find(self, keys: Sequence[InstanceKey]) -> list[Holder | None]:
+        """The holder of each key, None where nobody holds it."""
+        execute = self._connection.execute
+        studies: dict[str, int | None] = {}
+        with self._lock:
+            execute("BEGIN")  # one look for all of them, and one lock
+            try:
+                for uid in {key.study_instance_uid for key in keys}:
+                    query = "SELECT study_id FROM studies WHERE uid = ?"
+                    studies[uid] = execute(query, (pack_uid(uid),)).get
+                return [
+                    self._find(studies[key.study_instance_uid], key.sop_instance_uid)
+                    for key in keys
+                ]
+            finally:
+                execute("COMMIT")
+
+    def _find(self, study_id: int | None, sop_instance_uid: str) -> Holder | None:
+        if study_id is None:
+            return None
+        key = (study_id, pack_uid(sop_instance_uid))
+        if self._connection.execute(_IS_HELD, key).get is None:
+            return None
+        row: Any = self._connection.execute(_HOLDER, key).fetchone()
+        file_id, root, rel_path, name, outcome, size, mtime_ns, sha256, *sent, same_uids = row
+        path = b"" if root is None else os.path.join(root, rel_path, name)
+        if sent[0] is None:
+            return Holder(file_id, path, OUTCOMES[outcome], size, mtime_ns, sha256, current=True)
+        same_bytes = sent[1] == size and sent[2] is not None and sent[2] == sha256
+        current = bool(same_uids) and same_bytes
+        return Holder(file_id, path, OUTCOMES[sent[0]], sent[1], mtime_ns or 0, sent[2], current)
+
+    def close(self) -> None:
+        """Idempotent."""
+        with self._lock:
+            self._connection.close()

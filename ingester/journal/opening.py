@@ -1,0 +1,129 @@
+"""How the journal's file is made, opened and checked, and what is said when that fails."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from ingester.errors import JournalError
+from ingester.journal.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES
+
+if TYPE_CHECKING:
+    import apsw
+
+BUSY_TIMEOUT_MS: Final = 10_000
+CHECKPOINT_PAGES: Final = 4_000  # 16 MiB of WAL between checkpoints
+WRITER_CACHE_KIB: Final = 16_384
+READER_CACHE_KIB: Final = 4_096
+_HINTS: Final = {
+    "FullError": ("the disk is full", "free some space, then give the same command again"),
+    "IOError": ("input/output error", "check the disk, then give the same command again"),
+    "BusyError": ("locked by another program", "close what has the journal open for writing"),
+    "ReadOnlyError": ("it is read-only", "check the permissions of the file and its directory"),
+    "CantOpenError": ("it cannot be opened", "check the permissions of the file's directory"),
+    "NotADBError": ("it is not an ingester journal", "name another file with --journal"),
+    "CorruptError": ("the file is damaged", "restore it from a backup, or start a new one"),
+}
+
+
+def journal_error(path: str, action: str, error: BaseException) -> JournalError:
+    """One line for what SQLite says, without any value of a row."""
+    kind = type(error).__name__
+    reason, hint = _HINTS.get(kind, (kind, ""))
+    return JournalError(f"the journal cannot be {action}: {reason}: {path}", hint)
+
+
+def create_private(path: str) -> None:
+    """Make the file, or take an existing one, readable by its owner alone.
+
+    SQLite gives its sidecars the mode of the database. Raises JournalError.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise JournalError(f"the journal is not a regular file: {path}")
+            if stat.S_IMODE(status.st_mode) != 0o600:
+                os.fchmod(fd, 0o600)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise JournalError(
+            f"the journal cannot be opened: {error.strerror}: {path}",
+            "name a file in a directory you may write to with --journal",
+        ) from error
+
+
+def connect_writer(path: str) -> apsw.Connection:
+    """The one connection that writes; a new journal gets its tables. Raises JournalError."""
+    import apsw  # noqa: PLC0415 - 20 ms that verbs without a journal need not pay
+
+    connection = None
+    try:
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        if not _is_new(connection):
+            _check_version(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(
+            f"""PRAGMA synchronous = FULL; PRAGMA fullfsync = 1; PRAGMA checkpoint_fullfsync = 1;
+            PRAGMA mmap_size = 0; PRAGMA cache_size = -{WRITER_CACHE_KIB};
+            PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA journal_size_limit = 67108864""",
+        )
+        if _is_new(connection):
+            with connection:
+                connection.execute(TABLES)
+    except BaseException as error:
+        if connection is not None:
+            with suppress(apsw.Error):
+                connection.close()
+        if isinstance(error, (apsw.Error, UnicodeError)):
+            raise journal_error(path, "opened", error) from error
+        raise
+    return connection
+
+
+def connect_reader(path: str) -> apsw.Connection:
+    """A connection that only reads, also while a run is writing. Raises JournalError."""
+    import apsw  # noqa: PLC0415 - the same
+
+    connection = None
+    try:
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.execute(f"PRAGMA mmap_size = 0; PRAGMA cache_size = -{READER_CACHE_KIB}")
+        _check_version(connection, path)
+    except BaseException as error:
+        if connection is not None:
+            with suppress(apsw.Error):
+                connection.close()
+        if isinstance(error, (apsw.Error, UnicodeError)):
+            raise journal_error(path, "opened", error) from error
+        raise
+    return connection
+
+
+def _is_new(connection: apsw.Connection) -> bool:
+    """An empty file, or one whose maker was killed before its tables were there."""
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
+    application_id = connection.execute("PRAGMA application_id").get
+    return (tables, application_id) == (0, 0)
+
+
+def _check_version(connection: apsw.Connection, path: str) -> None:
+    application_id = connection.execute("PRAGMA application_id").get
+    version = connection.execute("PRAGMA user_version").get
+    if application_id != APPLICATION_ID:
+        raise JournalError(
+            f"the file is not an ingester journal: {path}",
+            "name another file with --journal",
+        )
+    if version != SCHEMA_VERSION:
+        raise JournalError(
+            f"the journal was made by a newer version (schema {version}, "
+            f"known is {SCHEMA_VERSION}): {path}",
+            "use that version, or name another file with --journal",
+        )

@@ -1,0 +1,325 @@
+"""Turns results into rows, inside the transaction of the writer.
+
+A group of results is looked up in one statement, then worked out in plain Python, then written
+with one ``executemany`` a table (``changes``).
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from ingester.dicom.values import Header
+from ingester.dicomweb.outcome import PIXEL_WARNINGS, Outcome
+from ingester.items import FileRef, Result
+from ingester.journal.changes import GONE, Changes, Row
+from ingester.journal.schema import (
+    EVIDENCE_CODES,
+    HOLDS_MAX,
+    IN_THE_STORE_MAX,
+    OUTCOME_CODES,
+    clean_int,
+    clean_text,
+    pack_uid,
+)
+from ingester.journal.totals import COUNT_TOTALS, Tally, Totals, read_totals
+
+if TYPE_CHECKING:
+    import apsw
+
+MAX_CACHED_SERIES: Final = 20_000
+
+_EXISTING = """
+SELECT f.file_id, f.size, f.outcome, f.pixel_warning, f.seen_run_id, f.series_id, s.study_id,
+    f.sop_instance_uid, f.sha256
+FROM files f LEFT JOIN series s ON s.series_id = f.series_id
+WHERE f.file_id IN carray(?)"""
+_STAMP_STUDY = """
+UPDATE studies SET seen_run_id = ?1
+WHERE study_id = (SELECT study_id FROM series WHERE series_id = ?2) AND seen_run_id <> ?1"""
+
+
+class Recorder:
+    """Writes results and sightings of one run after the other. Not thread-safe."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self.run_id = 0
+        self._series: dict[tuple[str, str], tuple[int, int]] = {}
+        self._stamped: set[int] = set()
+
+    def start_run(self, run_id: int) -> None:
+        """What comes from now on is of this run."""
+        self.run_id = run_id
+        self._stamped.clear()
+
+    def run_totals(self) -> Totals:
+        """Of the current run, as this transaction sees them."""
+        return read_totals(self._connection, self.run_id)
+
+    def record(self, results: Sequence[Result]) -> None:
+        """Write what became of these files, in this order."""
+        import apsw  # noqa: PLC0415 - loaded by whoever made the connection
+
+        for part in _without_repeats(results):
+            try:
+                with self._connection:
+                    self._record(part)
+            except apsw.ConstraintError:
+                self._series.clear()
+                self._stamped.clear()
+                for result in part:
+                    self._record_at_its_path(result)
+
+    def _record_at_its_path(self, result: Result) -> None:
+        """Some file systems list a name twice: it is one file, and what was said first counts."""
+        file = result.file
+        row = self._connection.execute(
+            "SELECT file_id, seen_run_id FROM files WHERE dir_id = ? AND name = ?",
+            (file.directory.dir_id, file.name),
+        ).fetchone()
+        if row is None or row[0] == file.file_id:
+            self._record([result])
+        elif row[1] != self.run_id:
+            self._record([result._replace(file=file._replace(file_id=row[0]))])
+
+    def seen(self, refs: Sequence[FileRef]) -> None:
+        """Stamp files that were met and need no work."""
+        ids = array("q", {ref.file_id for ref in refs})
+        met = self._connection.execute(
+            "SELECT outcome, pixel_warning, series_id, count(*), sum(size) FROM files"
+            " WHERE file_id IN carray(?) AND seen_run_id <> ? GROUP BY 1, 2, 3",
+            (_carray(ids), self.run_id),
+        )
+        tally, files, series = Tally(), 0, set()
+        for outcome, pixel_warning, series_id, count, size in met:
+            tally.add(outcome * 2 + pixel_warning, count, size)
+            files += count
+            series.add(series_id)
+        self._connection.execute(
+            "UPDATE files SET seen_run_id = ?1 WHERE file_id IN carray(?2) AND seen_run_id <> ?1",
+            (self.run_id, _carray(ids)),
+        )
+        self._connection.executemany(COUNT_TOTALS, tally.rows(self.run_id))
+        series.discard(None)
+        self._stamp_studies(series)
+        if files < len(ids):
+            self._add_missing(refs)
+
+    def _add_missing(self, refs: Sequence[FileRef]) -> None:
+        """A file whose row is not there must not be passed over: the next run looks again."""
+        there = self._existing(array("q", [ref.file_id for ref in refs]))
+        missing = [ref for ref in refs if ref.file_id not in there]
+        self.record([_as_missing(Result(ref, Outcome.PENDING)) for ref in missing])
+
+    def _existing(self, ids: array[int]) -> dict[int, Row]:
+        rows = self._connection.execute(_EXISTING, (_carray(ids),))
+        return {row[0]: Row._make(row) for row in rows}
+
+    def _record(self, results: Sequence[Result]) -> None:
+        ids = array("q", [result.file.file_id for result in results])
+        ids.extend([result.moved_from for result in results if result.moved_from is not None])
+        existing = self._existing(ids)
+        changes = Changes(self.run_id)
+        for result in results:
+            if result.moved_from is not None or result.unchanged:
+                instead = self._keep(result, existing, changes)
+                if instead is None:
+                    continue
+                result = instead  # noqa: PLW2901 - the row it speaks of is not there
+            old = existing.get(result.file.file_id) if existing else None
+            self._replace(result, old, changes)
+        changes.write(self._connection)
+        self._stamp_studies(set(changes.series))
+
+    def _replace(self, result: Result, old: Row | None, changes: Changes) -> None:
+        """The row says from now on what this result says."""
+        file, header = result.file, result.header
+        series_id = study_id = sop_instance_uid = None
+        if header is not None and header.sop_instance_uid:
+            sop_instance_uid = pack_uid(header.sop_instance_uid)
+            if header.study_instance_uid and header.series_instance_uid:
+                key = (header.study_instance_uid, header.series_instance_uid)
+                series_id, study_id = self._series.get(key) or self._series_of(header)
+        outcome = OUTCOME_CODES[result.outcome]
+        size = file.size if result.size is None else result.size
+        mtime_ns = file.mtime_ns if result.mtime_ns is None else result.mtime_ns
+        evidence = None if result.evidence is None else EVIDENCE_CODES[result.evidence]
+        pixel_warning = 1 if result.warning_code in PIXEL_WARNINGS else 0
+        run_id = self.run_id
+        changes.files.append(
+            (
+                file.file_id,
+                file.directory.dir_id,
+                file.name,
+                size,
+                clean_int(mtime_ns),
+                1 if result.mtime_trusted else 0,
+                outcome,
+                evidence,
+                pixel_warning,
+                run_id,
+                run_id,
+                series_id,
+                sop_instance_uid,
+                result.sha256,
+            ),
+        )
+        slot = outcome * 2 + pixel_warning
+        changes.journal.add(slot, 1, size)
+        changes.run.add(slot, 1, size)
+        if series_id is not None:
+            changes.count_series(series_id, outcome, 1)
+        if _has_details(result):
+            changes.details.append(_details(result))
+        elif old is not None:
+            changes.details_dropped.append((file.file_id,))
+        if old is not None:
+            changes.count(old, -1)
+            same_instance = study_id == old.study_id and sop_instance_uid == old.sop_instance_uid
+            changes.pass_claim(old, outcome, same_instance=same_instance)
+        if outcome <= HOLDS_MAX and study_id is not None and sop_instance_uid is not None:
+            changes.claims.append((study_id, sop_instance_uid, file.file_id, outcome))
+
+    def _keep(self, result: Result, existing: dict[int, Row], changes: Changes) -> Result | None:
+        """The row stays as it was decided, perhaps at another path; or what to record instead."""
+        file = result.file
+        row_id = file.file_id if result.moved_from is None else result.moved_from
+        old = existing.get(row_id)
+        if old is None:
+            return _as_missing(result)
+        if result.moved_from is not None and row_id != file.file_id:
+            if old.seen_run_id == self.run_id:  # it was met in this run: both files are there
+                return result._replace(
+                    outcome=Outcome.DUPLICATE,
+                    evidence=None,
+                    other_file_id=row_id,
+                    moved_from=None,
+                    unchanged=False,
+                )
+            displaced = existing.get(file.file_id)
+            if displaced is not None:
+                changes.count(displaced, -1)
+                changes.dropped.append((file.file_id,))
+                changes.details_dropped.append((file.file_id,))
+                changes.pass_claim(displaced, GONE, same_instance=False)
+            changes.moved.append((file.directory.dir_id, file.name, row_id))
+        size = file.size if result.size is None else result.size
+        mtime_ns = file.mtime_ns if result.mtime_ns is None else result.mtime_ns
+        sha256 = result.sha256
+        other_digest = sha256 is not None and old.sha256 is not None and sha256 != old.sha256
+        if (size != old.size or other_digest) and old.outcome <= IN_THE_STORE_MAX:
+            changes.pass_claim(old, GONE, same_instance=False)
+        trusted = 1 if result.mtime_trusted else 0
+        changes.kept.append((size, clean_int(mtime_ns), trusted, self.run_id, sha256, row_id))
+        changes.count(old, -1)
+        changes.count(old._replace(size=size, seen_run_id=self.run_id), 1)
+        return None
+
+    def _series_of(self, header: Header) -> tuple[int, int]:
+        """Numbers of a series and its study, made where they are new."""
+        study_uid = pack_uid(header.study_instance_uid)
+        series_uid = pack_uid(header.series_instance_uid)
+        execute = self._connection.execute
+        year = header.study_date[:4]
+        study_id = execute(
+            "INSERT INTO studies (uid, year, seen_run_id) VALUES (?, ?, 0)"
+            " ON CONFLICT DO NOTHING RETURNING study_id",
+            (study_uid, int(year) if year.isascii() and year.isdigit() else None),
+        ).get
+        if study_id is None:
+            study_id = execute("SELECT study_id FROM studies WHERE uid = ?", (study_uid,)).get
+        series_id = execute(
+            "INSERT INTO series (study_id, uid, modality) VALUES (?, ?, ?)"
+            " ON CONFLICT DO NOTHING RETURNING series_id",
+            (study_id, series_uid, clean_text(header.modality)),
+        ).get
+        if series_id is None:
+            series_id = execute(
+                "SELECT series_id FROM series WHERE study_id = ? AND uid = ?",
+                (study_id, series_uid),
+            ).get
+        if len(self._series) >= MAX_CACHED_SERIES:
+            self._series.clear()
+        numbers = (series_id, study_id)
+        self._series[header.study_instance_uid, header.series_instance_uid] = numbers
+        return numbers
+
+    def _stamp_studies(self, series: set[int]) -> None:
+        """Count the studies that this run had not met before."""
+        new = series - self._stamped
+        if new:
+            before = self._connection.total_changes()
+            self._connection.executemany(_STAMP_STUDY, [(self.run_id, one) for one in new])
+            self._connection.execute(
+                "UPDATE runs SET studies = studies + ? WHERE run_id = ?",
+                (self._connection.total_changes() - before, self.run_id),
+            )
+            if len(self._stamped) >= MAX_CACHED_SERIES:
+                self._stamped.clear()
+            self._stamped |= new
+
+
+def _carray(ids: array[int]) -> object:
+    import apsw  # noqa: PLC0415 - loaded by whoever made the connection
+
+    return apsw.carray(ids)
+
+
+def _without_repeats(results: Sequence[Result]) -> Iterator[Sequence[Result]]:
+    """Parts in which no row is touched twice."""
+    start = 0
+    touched: set[int] = set()
+    for index, result in enumerate(results):
+        file_id, moved_from = result.file.file_id, result.moved_from
+        if file_id in touched or moved_from in touched:
+            yield results[start:index]
+            start = index
+            touched.clear()
+        touched.add(file_id)
+        if moved_from is not None:
+            touched.add(moved_from)
+    if start < len(results):
+        yield results[start:] if start else results
+
+
+def _as_missing(result: Result) -> Result:
+    """The result speaks of a row that is not there: claim nothing, look again next time."""
+    return result._replace(
+        outcome=Outcome.PENDING,
+        reason_code="journal_row_missing",
+        evidence=None,
+        moved_from=None,
+        unchanged=False,
+    )
+
+
+def _has_details(result: Result) -> bool:
+    return (
+        result.attempts > 1
+        or bool(result.reason_code)
+        or result.warning_code is not None
+        or result.failure_code is not None
+        or result.other_file_id is not None
+        or bool(result.findings)
+        or bool(result.reason)
+        or (result.http_status is not None and result.http_status >= 300)
+    )
+
+
+def _details(result: Result) -> tuple[object, ...]:
+    warning, failure = result.warning_code, result.failure_code
+    return (
+        result.file.file_id,
+        clean_text(result.reason_code),
+        clean_text(result.reason),
+        None if warning is None else clean_int(warning),
+        None if failure is None else clean_int(failure),
+        result.http_status,
+        result.attempts,
+        clean_text(result.request_id),
+        result.other_file_id,
+        json.dumps(result.findings) if result.findings else "",
+    )

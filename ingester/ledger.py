@@ -1,0 +1,90 @@
+"""Every file met and not yet decided, and the one door to the journal.
+
+Whatever happens to a run, what is left here is what it met and did not finish: the pending files.
+So no stage has to hand its contents over when it is cancelled. Bounded by the channels and by the
+cap on open instances. Event loop only; nothing here waits but ``wait_for_room``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from ingester.items import FileRef, Result
+
+
+class Record(Protocol):
+    """The journal, as those who decide see it."""
+
+    def record_all(self, results: Sequence[Result]) -> None:
+        """Hand over to the writer thread, without waiting."""
+        ...
+
+    def seen(self, files: Sequence[FileRef]) -> None:
+        """Stamp unchanged files with this run."""
+        ...
+
+    async def wait_for_room(self) -> None:
+        """Return when few enough rows are not yet committed."""
+        ...
+
+
+class Ledger:
+    """Counts files in, and each out once."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._undecided: dict[int, FileRef] = {}
+        self._listeners: list[Callable[[Sequence[Result]], None]] = []
+        self.files_met = 0
+        self.bytes_met = 0
+        self.room_wait_s = 0.0  # during which anybody waited for the journal
+        self._waiting = 0
+
+    def listen(self, listener: Callable[[Sequence[Result]], None]) -> None:
+        """Tell ``listener`` of every decision in the tick in which it is made."""
+        self._listeners.append(listener)
+
+    def met(self, files: Iterable[FileRef]) -> None:
+        """The walk hands these over."""
+        for file in files:
+            self._undecided[file.file_id] = file
+            self.files_met += 1
+            self.bytes_met += file.size
+
+    def seen(self, files: Sequence[FileRef]) -> None:
+        """The walk found these unchanged and settled."""
+        if files:
+            self.files_met += len(files)
+            self.bytes_met += sum(file.size for file in files)
+            self._record.seen(files)
+
+    def decide(self, results: Sequence[Result]) -> None:
+        """These files have ended. Raises KeyError for a file that already had: that is a bug."""
+        if not results:
+            return
+        for result in results:
+            del self._undecided[result.file.file_id]
+        self._record.record_all(results)
+        for listener in self._listeners:
+            listener(results)
+
+    async def wait_for_room(self) -> None:
+        """Return when the journal keeps up. Raises JournalError when it cannot be written."""
+        since = time.monotonic()
+        self._waiting += 1
+        try:
+            await self._record.wait_for_room()
+        finally:
+            self._waiting -= 1
+            if self._waiting == 0:
+                self.room_wait_s += time.monotonic() - since
+
+    @property
+    def undecided(self) -> Sequence[FileRef]:
+        """What was met and has not ended yet."""
+        return list(self._undecided.values())
+
+    def __len__(self) -> int:
+        return len(self._undecided)

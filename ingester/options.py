@@ -1,0 +1,79 @@
+"""Every option of a run, once: its name, section, kind, default and help.
+
+Flags, environment variables, TOML keys, ``ingester config`` and the README's table are all made
+from this list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["text", "path", "size", "count", "seconds", "percent", "switch", "outcomes"]
+Value = str | int | float | bool | tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option. ``default`` None: it has none, or the server profile's counts."""
+
+    name: str
+    section: str
+    kind: Kind
+    default: Value
+    help: str
+    choices: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        """As it is written on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """As it is written in the environment."""
+        return "INGESTER_" + self.name.upper()
+
+    @property
+    def key(self) -> str:
+        """As it is written in the TOML."""
+        return f"{self.section}.{self.name}"
+
+
+MIB = 1 << 20
+
+OPTIONS: tuple[Option, ...] = (
+    Option("url", "target", "text", None, "Base URL of the DICOMweb store: STOW-RS is at URL/studies."),
+    Option("server", "target", "text", "generic", "Kind of server.", ("generic", "orthanc", "healthimaging")),
+    Option("operation", "target", "text", "StoreDICOM", "StoreDICOM posts to /studies, StoreDICOMStudy to /studies/{StudyInstanceUID}.", ("StoreDICOM", "StoreDICOMStudy")),
+    Option("auth", "target", "text", "none", "Authentication. basic takes INGESTER_USERNAME and INGESTER_PASSWORD, bearer INGESTER_TOKEN.", ("none", "basic", "bearer")),
+    Option("ca_bundle", "target", "path", None, "PEM file of the certificate authorities to trust instead of the system's."),
+    Option("follow_symlinks", "walk", "switch", False, "Follow symbolic links, never round a loop."),
+    Option("readers", "scan", "count", 4, "Reader threads."),
+    Option("inline_limit", "scan", "size", MIB, "Files up to this size are read whole and cached until they are sent."),
+    Option("memory_budget", "scan", "size", 96 * MIB, "Bytes of files cached at a time."),
+    Option("checksums", "scan", "text", "sha256", "sha256 records a digest of every file; none only where a time stamp cannot be trusted.", ("sha256", "none")),
+    Option("max_batch_bytes", "group", "size", None, "Bytes of files in one request."),
+    Option("max_batch_instances", "group", "count", None, "Files in one request."),
+    Option("batch_age_s", "group", "seconds", 5.0, "Send an incomplete batch after so long."),
+    Option("max_open_instances", "group", "count", 50_000, "Files in open batches or waiting for one with their UIDs."),
+    Option("max_concurrency", "upload", "count", None, "Requests under way at a time."),
+    Option("max_attempts", "upload", "count", 6, "Times a request is sent before its files fail."),
+    Option("backoff_base_s", "upload", "seconds", 0.5, "First wait before a retry, at most; it doubles."),
+    Option("backoff_cap_s", "upload", "seconds", 60.0, "Longest wait before a retry, unless the server asks for more."),
+    Option("connect_timeout_s", "upload", "seconds", 10.0, "Longest wait for a connection."),
+    Option("stall_timeout_s", "upload", "seconds", 60.0, "Longest time the server may take no byte of a body."),
+    Option("answer_timeout_s", "upload", "seconds", 600.0, "Longest wait for an answer after the last byte of a body."),
+    Option("drain_timeout_s", "upload", "seconds", 20.0, "After a signal, longest wait for the requests under way."),
+    Option("journal", "journal", "path", "ingester.db", "The record of what became of each file. The same journal resumes."),
+    Option("rebind", "journal", "switch", False, "The journal's store has a new address: bind the journal to it."),
+    Option("retry", "journal", "outcomes", (), "Outcomes to be sent again although they are settled, with commas between."),
+    Option("max_resend", "journal", "percent", 1.0, "Stop when more than this share of what is stored has changed (and more than 100 files)."),
+    Option("results", "journal", "path", None, "Append a JSON line for each file decided to this file."),
+    Option("name", "journal", "text", "", "A name for this run."),
+    Option("operator", "journal", "text", "", "Who runs it."),
+    Option("progress_interval_s", "output", "seconds", 10.0, "Time between two progress lines; on a terminal one line is rewritten each second."),
+    Option("event_loop", "output", "text", "auto", "auto takes uvloop where it is installed.", ("auto", "uvloop", "asyncio")),
+)  # fmt: skip
+
+BY_NAME = {option.name: option for option in OPTIONS}

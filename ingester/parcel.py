@@ -1,0 +1,112 @@
+"""What an upload worker carries: some instances of a study, and what became of them so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from ingester.dicomweb.multipart import multipart_framing, new_boundary, single_framing
+from ingester.dicomweb.outcome import Outcome
+from ingester.dicomweb.profiles import ServerProfile
+from ingester.items import Instance, Result, ended
+from ingester.transport.body import Body
+from ingester.transport.reply import Answer
+from ingester.transport.retry import GiveUp, Split
+
+WORDS_CHARACTERS = 500
+
+Verdict = Split | GiveUp
+"""What a refusal leads to, once it may be taken at its word."""
+
+
+@dataclass(slots=True, eq=False)
+class Parcel:
+    """The instances of one request. A retry keeps the body as it is, a split makes new parcels."""
+
+    study_instance_uid: str
+    instances: tuple[Instance, ...]
+    body: Body
+    attempts: int = 0
+    doubts: int = 0  # attempts after which it may have been stored
+    auth_refusals: int = 0
+    earlier_attempts: int = 0  # of the parcels it was split from
+    ever_in_doubt: bool = False  # it, or one it was split from, may have been stored
+    asked_again: bool = False  # the server did not confirm it once before
+    successes_before: int = 0  # of all requests, when its first attempt began
+    successes_when_sent: int = 0  # when its last one began
+    verdict: Verdict | None = None  # of a refusal that waits for another request's success
+    last_answer: Answer | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one file."""
+        return len(self.instances) == 1
+
+    def with_instances(
+        self, instances: Sequence[Instance], profile: ServerProfile, *, asked_again: bool = False
+    ) -> Parcel:
+        """A new parcel of some of these instances, with a body of its own."""
+        file_ids = [instance.file.file_id for instance in self.instances]
+        known = dict(zip(file_ids, self.body.sha256, strict=True))
+        body = make_body(
+            instances,
+            profile,
+            self.body.reader,
+            checksums=self.body.checksums,
+            sha256=[known[instance.file.file_id] for instance in instances],
+        )
+        return Parcel(
+            self.study_instance_uid,
+            tuple(instances),
+            body,
+            earlier_attempts=self.earlier_attempts + self.attempts,
+            ever_in_doubt=self.ever_in_doubt,
+            asked_again=asked_again,
+            started=self.started,
+        )
+
+    def result(self, position: int, outcome: Outcome, reason_code: str = "") -> Result:
+        """The end of one of its instances, with what the last answer said of the request."""
+        answer = self.last_answer
+        result = ended(self.instances[position], outcome, reason_code)
+        return result._replace(
+            sha256=self.body.sha256[position],
+            attempts=self.earlier_attempts + self.attempts,
+            http_status=None if answer is None else answer.status,
+            request_id="" if answer is None else answer.request_id,
+            reason="" if answer is None or not reason_code else words_of(answer),
+            elapsed_s=round(time.monotonic() - self.started, 3),
+        )
+
+    def give_back_buffers(self) -> None:
+        """Nothing of it will be sent any more."""
+        for instance in self.instances:
+            if instance.buffer is not None:
+                instance.buffer.give_back()
+
+
+def make_body(
+    instances: Sequence[Instance],
+    profile: ServerProfile,
+    reader: Executor,
+    *,
+    checksums: bool,
+    sha256: Sequence[bytes | None] = (),
+) -> Body:
+    """A body as the server wants it: a file alone, or multipart with a boundary of its own."""
+    sizes = [instance.size for instance in instances]
+    if profile.single_part and len(sizes) == 1:
+        framing = single_framing(sizes[0])
+    else:
+        framing = multipart_framing(sizes, new_boundary(), quoted=profile.quoted_boundary)
+    return Body(instances, framing, reader, checksums=checksums, sha256=sha256)
+
+
+def words_of(answer: Answer) -> str:
+    """The server's words: the beginning of its answer as one printable line."""
+    text = answer.body[: 4 * WORDS_CHARACTERS].decode("utf-8", "replace")
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line[:WORDS_CHARACTERS]

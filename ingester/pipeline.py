@@ -1,0 +1,315 @@
+"""Runs a job: journal outermost, then the HTTP session, then one flat group of tasks.
+
+Memory, by default about 206 MiB::
+
+    75 MiB base + memory_budget + max_concurrency x 1.25 MiB + max_open_instances x 0.5 KiB
+
+On the first stop the producers are cancelled and the workers finish what is on the wire; on the
+second, or after the drain time-out, they are cancelled too. What was met and is not decided then
+is recorded as pending, what may have been stored without a word as in doubt.
+
+Why one flat group: a nested TaskGroup can swallow an outer cancel on 3.11 and 3.12 (gh-116720).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import signal
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+
+from ingester.config import Config
+from ingester.control import StopControl
+from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
+from ingester.errors import FatalError, JournalError
+from ingester.items import FileRef, Result, Root
+from ingester.journal import Journal, RunFigures, RunInfo, read_status
+from ingester.ledger import Ledger
+from ingester.progress import Clock, Snapshot, Waits, bottleneck_of, peak_rss_mib
+from ingester.report.results import ResultsFile
+from ingester.report.summary import RunSummary, all_outcomes, exit_code_of
+from ingester.sources import Source, as_root, resolve_sources
+from ingester.threads import DaemonExecutor
+from ingester.transport.sender import Sender, SenderOptions
+from ingester.version import VERSION
+from ingester.walk import UnreadableDirectory
+from ingester.wiring import Stages, Task, build_stages, sender_options
+
+PENDING_AT_ONCE = 1000
+
+Watch = Callable[[Snapshot], None]
+Warn = Callable[[UnreadableDirectory], None]
+
+
+async def ingest(
+    config: Config,
+    sources: Sequence[Source],
+    *,
+    stop: StopControl | None = None,
+    watch: Watch | None = None,
+    watch_every_s: float = 10.0,
+    warn: Warn | None = None,
+) -> RunSummary:
+    """Load ``sources`` into the target: the whole job of ``ingester run``.
+
+    ``watch`` gets a snapshot every ``watch_every_s`` and at the end, ``warn`` each directory that
+    cannot be listed. A run that had to stop gives its summary too, and ``stop.cause`` says why.
+
+    Raises:
+        UsageError: a source is missing, or a file that was named cannot be used.
+        FatalError: nothing was started: the journal cannot be opened, a known source is gone.
+    """
+    options = sender_options(config)
+    stop = StopControl() if stop is None else stop
+    run = Run(config, stop, watch, watch_every_s, warn)
+    with Journal.open(
+        config.journal,
+        target=config.url,
+        rebind=config.rebind,
+        on_commit=run.committed_in_thread,
+        on_failure=run.journal_failed_in_thread,
+    ) as journal:
+        try:
+            return await run.execute(journal, sources, options)
+        finally:
+            run.close()
+
+
+class Run:
+    """One run of the stages, and what is counted while it goes."""
+
+    def __init__(
+        self,
+        config: Config,
+        stop: StopControl,
+        watch: Watch | None,
+        watch_every_s: float,
+        warn: Warn | None,
+    ) -> None:
+        self._config = config
+        self._stop = stop
+        self._watch = watch
+        self._watch_every_s = watch_every_s
+        self._warn = warn
+        self._loop = asyncio.get_running_loop()
+        self._clock = Clock()
+        self._results: ResultsFile | None = None
+        self._stages: Stages | None = None
+        self._all_met = False
+        self._unreadable_directories = 0
+        self._instances_stored = 0
+        self._bytes_stored = 0
+        self._waits_before: Waits | None = None
+
+    def close(self) -> None:
+        """Let go of the results file."""
+        if self._results is not None:
+            self._results.close()
+
+    async def execute(
+        self, journal: Journal, sources: Sequence[Source], options: SenderOptions
+    ) -> RunSummary:
+        """See ``ingest``."""
+        config = self._config
+        self._journal = journal
+        self._ledger = Ledger(journal)
+        known = journal.known_files(frozenset(Outcome(name) for name in config.retry))
+        resolved = resolve_sources(sources, known.has_files)
+        before = read_status(config.journal).totals.outcomes
+        stored_before = sum(count.files for name, count in before.items() if name in IN_THE_STORE)
+        if config.results is not None:
+            self._results = ResultsFile(config.results)
+        run_id = journal.start_run(
+            RunInfo(config.name, config.operator, platform.node(), VERSION, config.digest)
+        )
+        if self._results is not None:
+            self._results.run_id = run_id
+        roots: list[tuple[Root, int]] = []
+        for source in resolved:
+            root_id = journal.register_root(source.name, source.path).root_id
+            roots.append((as_root(source, root_id), source.device))
+        readers = DaemonExecutor(config.readers, "reader")
+        async with Sender(options, readers) as sender:
+            self._sender = sender
+            stages = self._stages = build_stages(
+                config, roots, journal=journal, known=known, ledger=self._ledger, sender=sender,
+                readers=readers, stop=self._stop, report=self, stored_before=stored_before,
+            )  # fmt: skip
+            try:
+                await self._run(stages)
+            finally:
+                await self._record_what_is_left(stages)
+        return self._finish(journal, run_id, stages)
+
+    async def _run(self, stages: Stages) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            producers = [tasks.create_task(self._or_stop(task)) for task in stages.producers]
+            workers = [tasks.create_task(self._or_stop(task)) for task in stages.workers]
+            helpers = [
+                tasks.create_task(self._end_when_stopped(producers, workers)),
+                tasks.create_task(self._report()),
+            ]
+            await asyncio.wait([*producers, *workers])
+            for helper in helpers:
+                helper.cancel()
+
+    async def _or_stop(self, task: Task) -> None:
+        """A fatal finding of one stage lets the others finish what is on the wire."""
+        try:
+            await task
+        except JournalError as error:
+            self._stop.abandon(error)
+        except FatalError as error:
+            self._stop.request(error)
+
+    async def _end_when_stopped(
+        self, producers: Sequence[asyncio.Task[None]], workers: Sequence[asyncio.Task[None]]
+    ) -> None:
+        await self._stop.wait_requested()
+        for task in producers:
+            task.cancel()
+        await self._stop.wait_abandoned(self._config.drain_timeout_s)
+        for task in workers:
+            task.cancel()
+
+    async def _record_what_is_left(self, stages: Stages) -> None:
+        """Pending and in doubt: every file that was met has an end in this run's record."""
+        if self._journal.failure is not None:
+            return
+        stages.upload.leave()
+        left = self._ledger.undecided
+        if left and self._stop.cause is None:
+            self._stop.request(FatalError("files were left undecided: a bug of this program"))
+        with suppress(JournalError):  # the journal has told the stop already
+            for start in range(0, len(left), PENDING_AT_ONCE):
+                await self._ledger.wait_for_room()
+                self._ledger.decide([_pending(file) for file in left[start:][:PENDING_AT_ONCE]])
+
+    def _finish(self, journal: Journal, run_id: int, stages: Stages) -> RunSummary:
+        failed = journal.failure
+        if failed is not None:
+            raise failed
+        snapshot = self._snapshot(stages)
+        figures = RunFigures(
+            unreadable_directories=self._unreadable_directories,
+            requests=snapshot.requests,
+            retries=snapshot.retries,
+            bytes_stored=snapshot.bytes_stored,
+            elapsed_s=round(snapshot.elapsed_s, 3),
+            peak_rss_mib=round(peak_rss_mib(), 1),
+            bottleneck=bottleneck_of(self._waits(stages)),
+        )
+        journal.finish_run(run_id, None, figures)  # all results are committed from here on
+        totals = journal.run_totals
+        outcomes = {name: count.files for name, count in totals.outcomes.items()}
+        cause = self._stop.cause
+        exit_code = exit_code_of(
+            outcomes,
+            fatal=isinstance(cause, FatalError),
+            signal_number=cause.value if isinstance(cause, signal.Signals) else None,
+            pixel_warnings=totals.pixel_warnings,
+            unreadable_directories=self._unreadable_directories,
+        )
+        journal.finish_run(run_id, exit_code, figures)
+        if self._watch is not None:
+            self._watch(self._snapshot(stages))
+        run = read_status(self._config.journal).run
+        assert run is not None  # noqa: S101 - it was started
+        seconds = max(figures.elapsed_s, 1e-3)
+        return RunSummary(
+            run_id=run_id,
+            started_at=run.started_at,
+            finished_at=run.finished_at or "",
+            version=VERSION,
+            files=totals.files,
+            unreadable_directories=figures.unreadable_directories,
+            outcomes=all_outcomes(outcomes),
+            studies=run.studies,
+            bytes_stored=figures.bytes_stored,
+            requests=figures.requests,
+            retries=figures.retries,
+            elapsed_s=figures.elapsed_s,
+            mb_per_s=round(figures.bytes_stored / 1e6 / seconds, 3),
+            instances_per_s=round(self._instances_stored / seconds, 3),
+            peak_rss_mib=figures.peak_rss_mib,
+            bottleneck=figures.bottleneck,
+            journal=self._config.journal,
+            exit_code=exit_code,
+        )
+
+    # What the walk and the journal report.
+
+    def unreadable_directories(self, found: Collection[UnreadableDirectory]) -> None:
+        """Directories that could not be listed: counted apart from files."""
+        self._unreadable_directories += len(found)
+        if self._warn is not None:
+            for each in found:
+                self._warn(each)
+
+    def discovered_all(self) -> None:
+        """How many files there are is known now."""
+        self._all_met = True
+
+    def committed_in_thread(self, results: Sequence[Result]) -> None:
+        """Called in the journal's thread, after the commit: results file, then the loop."""
+        if self._results is not None:
+            self._results.write([result for result in results if not result.unchanged])
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(self._committed, results)
+
+    def journal_failed_in_thread(self, error: JournalError) -> None:
+        """Called in the journal's thread: nothing may be sent that cannot be recorded."""
+        with suppress(RuntimeError):  # the same
+            self._loop.call_soon_threadsafe(self._stop.abandon, error)
+
+    def _committed(self, results: Sequence[Result]) -> None:
+        for result in results:
+            if result.evidence is not None and result.outcome in IN_THE_STORE:
+                self._instances_stored += 1
+                self._bytes_stored += result.size or 0
+        if self._stages is not None:
+            self._stages.group.claims.committed(results)
+
+    # What a person sees.
+
+    async def _report(self) -> None:
+        while self._watch is not None and self._stages is not None:
+            await asyncio.sleep(self._watch_every_s)
+            self._watch(self._snapshot(self._stages))
+
+    def _snapshot(self, stages: Stages) -> Snapshot:
+        totals = self._journal.run_totals
+        waits, before = self._waits(stages), self._waits_before
+        self._waits_before = waits
+        return Snapshot(
+            elapsed_s=waits.elapsed_s,
+            files_met=self._ledger.files_met,
+            all_met=self._all_met,
+            bytes_met=self._ledger.bytes_met,
+            committed=totals.files,
+            outcomes={name.value: count.files for name, count in totals.outcomes.items()},
+            bytes_stored=self._bytes_stored,
+            instances_stored=self._instances_stored,
+            requests=self._sender.requests,
+            retries=stages.upload.retries,
+            in_flight=self._sender.in_flight,
+            bottleneck=bottleneck_of(waits, before),
+        )
+
+    def _waits(self, stages: Stages) -> Waits:
+        return Waits(
+            elapsed_s=self._clock.elapsed_s,
+            journal_s=self._ledger.room_wait_s,
+            server_s=stages.batches.put_wait_s,
+            grouping_s=stages.scanned.put_wait_s / self._config.readers,
+            reading_s=stages.files.put_wait_s,
+            cpu_s=self._clock.cpu_s,
+        )
+
+
+def _pending(file: FileRef) -> Result:
+    """The end of a file that was met and not finished. A doubt of an earlier run stays one."""
+    if file.previous is not None and file.previous.outcome is Outcome.IN_DOUBT:
+        return Result(file, Outcome.IN_DOUBT, unchanged=True)
+    return Result(file, Outcome.PENDING, "not_finished")

@@ -1,0 +1,89 @@
+"""From a manifest to results: what the server said of each instance of a parcel, and what is left.
+
+Pure. Only an instance that the answer names as stored is stored, whatever the status says.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from ingester.dicomweb.outcome import Evidence, Outcome
+from ingester.dicomweb.profiles import ServerProfile, disposition_of
+from ingester.dicomweb.store_response import Refused, Stored, StoreResponse, Verdict, reconcile
+from ingester.items import Instance, Result
+from ingester.parcel import Parcel
+
+OpenEnd = Literal["failed", "unnamed", "later", "look_up"]
+
+READABLE_STATUS = frozenset({200, 201, 202, 206, 400, 409})
+"""Statuses whose body is read for a manifest."""
+
+
+class Reconciled(NamedTuple):
+    """What an answer settled, and what it left open."""
+
+    results: list[Result]
+    failed: list[Instance]  # refused for a reason that may pass: once more
+    unnamed: list[Instance]  # not spoken of: until they stand alone, and once more
+    later: list[Instance]  # the server is out of resources: after a pause
+    look_up: list[int]  # positions: refused now, but an earlier attempt may have stored them
+    confirmed: int
+    unknown_uids: int  # UIDs in the answer that were never sent
+
+
+def reconcile_parcel(
+    parcel: Parcel, response: StoreResponse, status: int, profile: ServerProfile
+) -> Reconciled:
+    """Settle what the manifest settles."""
+    headers = [instance.header for instance in parcel.instances]
+    sent = [(h.sop_instance_uid, h.media_storage_sop_instance_uid) for h in headers]
+    verdicts, unknown = reconcile(sent, response)
+    settled = Reconciled([], [], [], [], [], 0, len(unknown))
+    confirmed = 0
+    for position, verdict in enumerate(verdicts):
+        end = _end(parcel, position, verdict, status, profile)
+        if isinstance(end, Result):
+            settled.results.append(end)
+            confirmed += end.evidence is not None
+        elif end == "look_up":
+            settled.look_up.append(position)
+        else:
+            open_ends = {"failed": settled.failed, "later": settled.later}
+            open_ends.get(end, settled.unnamed).append(parcel.instances[position])
+    return settled._replace(confirmed=confirmed)
+
+
+def _end(
+    parcel: Parcel, position: int, verdict: Verdict, status: int, profile: ServerProfile
+) -> Result | OpenEnd:
+    if isinstance(verdict, Stored):
+        warned = verdict.warning_code is not None
+        outcome = Outcome.STORED_WITH_WARNING if warned else Outcome.STORED
+        return parcel.result(position, outcome)._replace(
+            evidence=Evidence.MANIFEST, warning_code=verdict.warning_code
+        )
+    if isinstance(verdict, Refused):
+        return _refused(parcel, position, verdict.failure_code, profile)
+    if not (parcel.asked_again and parcel.single):
+        return "unnamed"
+    if status < 300:
+        return parcel.result(position, Outcome.IN_DOUBT, "not_confirmed")
+    return parcel.result(position, Outcome.REJECTED, "not_confirmed")
+
+
+def _refused(
+    parcel: Parcel, position: int, failure_code: int | None, profile: ServerProfile
+) -> Result | OpenEnd:
+    disposition = disposition_of(profile, failure_code)
+    if disposition == "retry_later":
+        return "later"
+    if disposition == "already_stored":
+        result = parcel.result(position, Outcome.ALREADY_STORED)
+        return result._replace(evidence=Evidence.MANIFEST, failure_code=failure_code)
+    if disposition == "alone_once" and not parcel.asked_again:
+        return "failed"
+    if disposition == "alone_once" and parcel.ever_in_doubt:
+        return "look_up"
+    code = "no_reason" if failure_code is None else f"failure_{failure_code:04X}"
+    result = parcel.result(position, Outcome.REJECTED, code)
+    return result._replace(failure_code=failure_code)

@@ -1,0 +1,98 @@
+"""The results file: one JSON line for each file decided in a run, written after its commit.
+
+Mode 0600, appended: it holds paths, UIDs and the server's words. ``write`` is called in the
+journal's thread right after a commit, in the order of the commits, so a line never says what the
+journal does not; after a SIGKILL the lines of the last commits may be missing, the journal is
+exact. An error stops the run: what was asked for cannot be delivered.
+"""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from ingester.errors import FatalError
+from ingester.items import Result
+
+
+class ResultsFile:
+    """An open results file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.run_id = 0
+        self._encode = msgspec.json.Encoder().encode_lines
+        try:
+            self._fd = os.open(
+                path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, mode=0o600
+            )
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise FatalError(f"the results file cannot be written ({reason}): {path}") from error
+        os.fchmod(self._fd, 0o600)
+
+    def write(self, results: Sequence[Result]) -> None:
+        """Append a line for each result. Raises FatalError."""
+        finished_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        data = memoryview(self._encode([line(r, self.run_id, finished_at) for r in results]))
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise FatalError(f"the results file cannot be written ({reason})") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+def line(result: Result, run_id: int, finished_at: str) -> dict[str, object]:
+    """The object of one line, in the order of the contract."""
+    file, header = result.file, result.header
+    root, path = file.directory.root.path, file.path
+    return {
+        "run_id": run_id,
+        "file_id": file.file_id if result.moved_from is None else result.moved_from,
+        "root": escaped(root),
+        "path": escaped(path),
+        "path_b64": None if is_utf8(path) else b64encode(path).decode(),
+        "size": file.size if result.size is None else result.size,
+        "outcome": result.outcome.value,
+        "evidence": None if result.evidence is None else result.evidence.value,
+        "other_file_id": result.other_file_id,
+        "findings": list(result.findings),
+        "reason": result.reason,
+        "reason_code": result.reason_code,
+        "warning_code": result.warning_code,
+        "failure_code": result.failure_code,
+        "http_status": result.http_status,
+        "attempts": result.attempts,
+        "study_instance_uid": "" if header is None else header.study_instance_uid,
+        "series_instance_uid": "" if header is None else header.series_instance_uid,
+        "sop_instance_uid": "" if header is None else header.sop_instance_uid,
+        "sop_class_uid": "" if header is None else header.sop_class_uid,
+        "transfer_syntax_uid": "" if header is None else header.transfer_syntax_uid,
+        "sha256": None if result.sha256 is None else result.sha256.hex(),
+        "request_id": result.request_id,
+        "elapsed_s": result.elapsed_s,
+        "finished_at": finished_at,
+    }
+
+
+def is_utf8(path: bytes) -> bool:
+    """Whether a path is text as it is."""
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def escaped(path: bytes) -> str:
+    r"""A path as text: what is not UTF-8 as ``\xNN``."""
+    return path.decode("utf-8", "backslashreplace")

@@ -1,0 +1,81 @@
+"""The summary of a run: one object for programs, a few lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from ingester.dicomweb.outcome import INCOMPLETE, Outcome
+
+
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``run --json`` prints.
+
+    ``files`` and ``outcomes`` speak of every file met in this run, with the state the journal has
+    for it; bytes, rates, requests and retries are this run's.
+    """
+
+    run_id: int
+    started_at: str
+    finished_at: str
+    version: str
+    files: int
+    unreadable_directories: int
+    outcomes: dict[str, int]
+    studies: int
+    bytes_stored: int
+    requests: int
+    retries: int
+    elapsed_s: float
+    mb_per_s: float
+    instances_per_s: float
+    peak_rss_mib: float
+    bottleneck: str
+    journal: str
+    exit_code: int
+
+
+def all_outcomes(counts: Mapping[Outcome, int]) -> dict[str, int]:
+    """Every outcome with its count, the ones that did not happen too."""
+    return {outcome.value: counts.get(outcome, 0) for outcome in Outcome}
+
+
+def exit_code_of(
+    outcomes: Mapping[Outcome, int],
+    *,
+    fatal: bool,
+    signal_number: int | None,
+    pixel_warnings: int,
+    unreadable_directories: int,
+) -> int:
+    """0, 1, 3 or 128 + signal. Precedence: 1, signal, 3."""
+    if fatal:
+        return 1
+    if signal_number is not None:
+        return 128 + signal_number
+    incomplete = sum(outcomes.get(outcome, 0) for outcome in INCOMPLETE)
+    if incomplete or pixel_warnings or unreadable_directories:
+        return 3
+    return 0
+
+
+def to_json(summary: RunSummary) -> str:
+    """The summary as one JSON object."""
+    return msgspec.json.encode(summary).decode()
+
+
+def to_lines(summary: RunSummary) -> list[str]:
+    """The summary for a person."""
+    counts = [f"{name} {count:,}" for name, count in summary.outcomes.items() if count]
+    lines = [
+        f"{summary.files:,} files: {', '.join(counts) or 'none'}",
+        f"{summary.bytes_stored / 1e6:,.1f} MB stored in {summary.elapsed_s:,.1f} s "
+        f"({summary.mb_per_s:,.1f} MB/s, {summary.instances_per_s:,.1f} instances/s, "
+        f"{summary.requests:,} requests, {summary.retries:,} retries); "
+        f"bottleneck: {summary.bottleneck}",
+    ]
+    if summary.unreadable_directories:
+        lines.append(f"{summary.unreadable_directories:,} directories could not be read")
+    lines.append(f"journal: {summary.journal}, run {summary.run_id}")
+    return lines

@@ -1,0 +1,101 @@
+"""The directories a run reads: existing, real paths, none inside another.
+
+A source may be a single file: then its directory is the root and only that name is taken, so the
+same file is known again when the whole directory is loaded later.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ingester.errors import FatalError, UsageError
+from ingester.items import Root
+
+
+class Source(NamedTuple):
+    """A source as it was given on the command line."""
+
+    path: bytes
+    name: bytes | None = None  # NAME of --root NAME=DIR
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSource:
+    """A directory to walk."""
+
+    name: bytes
+    path: bytes  # realpath
+    device: int  # st_dev when the run started: another one later means it was unmounted
+    only: bytes | None = None
+
+
+def resolve_sources(
+    sources: Sequence[Source], known_files_under: Callable[[bytes], bool]
+) -> list[ResolvedSource]:
+    """Real, existing directories, nested and equal ones collapsed into the outermost.
+
+    Raises:
+        UsageError: a source is missing, or is neither a file nor a directory, or two have a name.
+        FatalError: it is missing, but the journal (``known_files_under``) has files under it.
+    """
+    resolved = [_resolve(source, known_files_under) for source in sources]
+    kept: list[ResolvedSource] = []
+    for source in sorted(resolved, key=lambda each: (len(each.path), each.only is not None)):
+        if not any(_inside(source, other) for other in kept):
+            kept.append(source)
+    names = [source.name for source in kept if source.only is None]
+    if len(set(names)) != len(names):
+        raise UsageError("two sources have the same name", "give each --root another NAME")
+    return [source for source in dict.fromkeys(resolved) if source in kept]
+
+
+def _resolve(source: Source, known_files_under: Callable[[bytes], bool]) -> ResolvedSource:
+    shown = os.fsdecode(source.path)
+    try:
+        path = os.path.realpath(source.path, strict=True)
+        status = os.stat(path)
+    except OSError as error:
+        name = source.name or os.path.realpath(source.path)
+        if known_files_under(name):
+            raise FatalError(
+                f"a source that this journal has files of is gone: {shown}",
+                "is it mounted? Nothing was changed; the same command goes on when it is back",
+            ) from error
+        raise UsageError(f"no such source ({os.strerror(error.errno or 0)}): {shown}") from error
+    if os.path.isdir(path):
+        _refuse_an_empty_mount_point(path, source.name or path, known_files_under)
+        return ResolvedSource(source.name or path, path, status.st_dev)
+    if not os.path.isfile(path):
+        raise UsageError(f"a source must be a directory or a file: {shown}")
+    directory, name = os.path.split(path)
+    return ResolvedSource(source.name or directory, directory, status.st_dev, only=name)
+
+
+def _refuse_an_empty_mount_point(
+    path: bytes, name: bytes, known_files_under: Callable[[bytes], bool]
+) -> None:
+    try:
+        with os.scandir(path) as entries:
+            empty = next(entries, None) is None
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise UsageError(f"a source cannot be listed ({reason}): {os.fsdecode(path)}") from error
+    if empty and known_files_under(name):
+        raise FatalError(
+            f"a source that this journal has files of is empty: {os.fsdecode(path)}",
+            "is it mounted? Nothing was changed; the same command goes on when it is back",
+        )
+
+
+def _inside(inner: ResolvedSource, outer: ResolvedSource) -> bool:
+    if outer.only is not None:
+        return inner.path == outer.path and inner.only == outer.only
+    return inner.path == outer.path or inner.path.startswith(outer.path.rstrip(b"/") + b"/")
+
+
+def as_root(source: ResolvedSource, root_id: int) -> Root:
+    """The root of the road for a source."""
+    return Root(root_id, source.name, source.path, source.only)

@@ -1,0 +1,246 @@
+"""One request's body: the same bytes on every attempt, never more than pieces of it in memory.
+
+Takes the instances of a batch and their framing; gives an aiohttp payload for each attempt. Cached
+bytes are written as they are; everything else is read again from its file, which must still be the
+file that was scanned. A cached buffer goes back to the budget only when the transport has no byte
+of it left: a drained write is not a flushed one (uvloop keeps a reference to what it was given, and
+buffers refilled after a drain corrupted 2 of 40 parts).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+import aiofiles
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
+
+from ingester.budget import Buffer
+from ingester.dicomweb.multipart import Framing
+from ingester.files import OPEN_FLAGS, PIECE_BYTES, SourceChanged, read_again
+from ingester.items import FileIdentity, Instance
+from ingester.transport.flush import flushed_position, wait_until_flushed
+from ingester.transport.reply import SourceFailed
+
+HALF_PIECE_BYTES = PIECE_BYTES // 2
+
+
+class SourceBroke(Exception):  # noqa: N818 - ends one attempt; a SourceFailed says what happened
+    """Reading a file for the body failed. Carries no path: aiohttp quotes it in its own error."""
+
+
+class Body:
+    """What one request carries. ``sha256[i]`` is known once file i was read whole."""
+
+    def __init__(
+        self,
+        instances: Sequence[Instance],
+        framing: Framing,
+        reader: Executor,
+        *,
+        checksums: bool,
+        sha256: Sequence[bytes | None] = (),
+    ) -> None:
+        self.instances = instances
+        self.framing = framing
+        self.reader = reader
+        self.checksums = checksums
+        self.bytes_out = 0  # given to transports by all attempts so far
+        self.sha256 = list(sha256) or [instance.sha256 for instance in instances]
+
+    def wants_sha256(self, index: int) -> bool:
+        """Whether file i is hashed: asked for, to be compared, or its time stamp says nothing."""
+        trusted = self.instances[index].mtime_trusted
+        return self.checksums or not trusted or self.sha256[index] is not None
+
+    def check_sha256(self, index: int, digest: bytes) -> None:
+        """Keep a file's digest, or raise SourceChanged if other bytes were read before."""
+        if self.sha256[index] is None:
+            self.sha256[index] = digest
+        elif self.sha256[index] != digest:
+            raise SourceChanged
+
+    def read_group(self, first: int, piece: memoryview) -> list[memoryview]:
+        """Read files from ``first`` on that are not cached and fit into ``piece`` together.
+
+        One call in a reader thread for many small files. Stops before a file that fails, so that
+        it fails when it is its turn; raises OSError or SourceChanged only for the first.
+        """
+        views: list[memoryview] = []
+        used = 0
+        for index in range(first, len(self.instances)):
+            instance = self.instances[index]
+            cached = instance.buffer is not None and instance.buffer.view is not None
+            if cached or used + instance.size > len(piece):
+                break
+            view = piece[used : used + instance.size]
+            try:
+                read_again(instance.file.path, instance.identity, view)
+                if self.wants_sha256(index):
+                    self.check_sha256(index, hashlib.sha256(view).digest())
+            except (OSError, SourceChanged):
+                if index == first:
+                    raise
+                break
+            views.append(view)
+            used += instance.size
+        return views
+
+
+class BodyPayload(Payload):
+    """Writes a Body once: one attempt.
+
+    ``handed_over`` counts the bytes given to the transport; ``failure`` says which file broke the
+    attempt off. ``piece`` is the worker's own MiB for what is read again.
+    """
+
+    def __init__(self, body: Body, piece: bytearray) -> None:
+        super().__init__(body, content_type=body.framing.content_type)
+        self._size = body.framing.content_length
+        self._body = body
+        self.piece = piece
+        self._piece = memoryview(piece)
+        self._writer: AbstractStreamWriter | None = None
+        self._unflushed: deque[tuple[int, Buffer]] = deque()
+        self._read_ahead: deque[memoryview] = deque()
+        self.handed_over = 0
+        self.reading = False  # it waits for a disk, not for the server
+        self.complete = False
+        self.failure: SourceFailed | None = None
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Not text, and never in memory as a whole."""
+        raise TypeError("a body of files is not text")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write the whole body.
+
+        Raises:
+            SourceBroke: a file is not what was scanned; ``failure`` has the details.
+            aiohttp.ClientError, OSError: the connection broke.
+        """
+        self._writer = writer
+        framing = self._body.framing
+        for index, lead in enumerate(framing.before):
+            if lead:
+                await self._put(lead)
+            await self._write_file(writer, index)
+        if framing.end:
+            await self._put(framing.end)
+        self.complete = True
+
+    def settle(self) -> bool:
+        """Give back every buffer the transport is done with and forget the others.
+
+        Returns whether the piece may be used again.
+        """
+        position = -1 if self._writer is None else flushed_position(self._writer)
+        clean = self._writer is None or position >= self._writer.output_size
+        while self._unflushed:
+            end, buffer = self._unflushed.popleft()
+            if end <= position:
+                buffer.give_back()
+            else:
+                buffer.drop()
+        return clean
+
+    async def _put(self, data: bytes | memoryview) -> None:
+        assert self._writer is not None  # noqa: S101 - set by write()
+        self.handed_over += len(data)
+        self._body.bytes_out += len(data)
+        await self._writer.write(data)
+
+    async def _write_file(self, writer: AbstractStreamWriter, index: int) -> None:
+        instance = self._body.instances[index]
+        buffer = instance.buffer
+        if buffer is not None and buffer.view is not None:
+            await self._put(buffer.view)
+            self._unflushed.append((writer.output_size, buffer))
+            self._give_back_flushed(writer)
+            return
+        try:
+            if instance.size > len(self._piece):
+                await self._stream(writer, index)
+                return
+            if not self._read_ahead:
+                await self._fill_piece(writer, index)
+        except (OSError, SourceChanged) as error:
+            if isinstance(error, OSError) and not self.reading:
+                raise  # the connection's, not the file's
+            self.failure = _source_failure(index, error)
+            raise SourceBroke from error
+        finally:
+            self.reading = False
+        await self._put(self._read_ahead.popleft())
+
+    def _give_back_flushed(self, writer: AbstractStreamWriter) -> None:
+        position = flushed_position(writer)
+        while self._unflushed and self._unflushed[0][0] <= position:
+            self._unflushed.popleft()[1].give_back()
+
+    async def _fill_piece(self, writer: AbstractStreamWriter, index: int) -> None:
+        await wait_until_flushed(writer)
+        self._give_back_flushed(writer)
+        loop = asyncio.get_running_loop()
+        self.reading = True
+        views = await loop.run_in_executor(
+            self._body.reader, self._body.read_group, index, self._piece
+        )
+        self.reading = False
+        self._read_ahead.extend(views)
+
+    async def _stream(self, writer: AbstractStreamWriter, index: int) -> None:
+        """Send a large file in two alternating halves of the piece: read one, send the other."""
+        loop = asyncio.get_running_loop()
+        body = self._body
+        instance = body.instances[index]
+        digest = hashlib.sha256() if body.wants_sha256(index) else None
+        self.reading = True
+        async with aiofiles.open(
+            instance.file.path, "rb", buffering=0, opener=_open, executor=body.reader
+        ) as file:
+            await self._check_identity(instance, file.fileno())
+            self.reading = False
+            sent, half, last = 0, 0, 0
+            await wait_until_flushed(writer)
+            while sent < instance.size:
+                await wait_until_flushed(writer, leave=last)
+                start = half * HALF_PIECE_BYTES
+                length = min(HALF_PIECE_BYTES, instance.size - sent)
+                view = self._piece[start : start + length]
+                self.reading = True
+                count = await file.readinto(view)
+                if not count:
+                    raise SourceChanged
+                if digest is not None:
+                    await loop.run_in_executor(body.reader, digest.update, view[:count])
+                sent += count
+                if sent == instance.size:  # checked before the last bytes make the body whole
+                    await self._check_identity(instance, file.fileno())
+                    if digest is not None:
+                        body.check_sha256(index, digest.digest())
+                self.reading = False
+                await self._put(view[:count])
+                half, last = half ^ 1, count
+
+    async def _check_identity(self, instance: Instance, fd: int) -> None:
+        loop = asyncio.get_running_loop()
+        if await loop.run_in_executor(self._body.reader, FileIdentity.of, fd) != instance.identity:
+            raise SourceChanged
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | OPEN_FLAGS)
+
+
+def _source_failure(index: int, error: OSError | SourceChanged) -> SourceFailed:
+    if isinstance(error, SourceChanged):
+        return SourceFailed(index, "changed_while_sent", "the file changed since it was scanned")
+    if isinstance(error, FileNotFoundError):
+        return SourceFailed(index, "vanished", "the file is gone since it was scanned")
+    return SourceFailed(index, "read_error", os.strerror(error.errno or 0))

@@ -1,0 +1,27 @@
+"""What one worker learns from a 429 or 503 holds for all: nobody sends before the server wants."""
+
+from __future__ import annotations
+
+import time
+
+from ingester.control import StopControl
+
+LONGEST_HOLD_S = 3600.0
+"""A Retry-After beyond an hour is looked at again after one."""
+
+
+class Hold:
+    """A moment before which no request may start. Times are monotonic seconds."""
+
+    def __init__(self, stop: StopControl) -> None:
+        self._stop = stop
+        self._until = 0.0
+
+    def extend(self, seconds: float) -> None:
+        """Nobody sends for the next ``seconds``."""
+        self._until = max(self._until, time.monotonic() + min(seconds, LONGEST_HOLD_S))
+
+    async def wait(self) -> None:
+        """Return when a request may start, or the run is to end."""
+        while (left := self._until - time.monotonic()) > 0 and not self._stop.requested:
+            await self._stop.sleep(left)

@@ -1,0 +1,38 @@
+"""What came of one attempt to send a request: always one of these values."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+
+class Answer(NamedTuple):
+    """The server answered."""
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
+    request_id: str = ""
+    body_complete: bool = True  # False: it answered before it had the whole request
+
+
+class NoAnswer(NamedTuple):
+    """It did not. ``maybe_stored``: a byte of the body went out, nobody knows what became of it."""
+
+    kind: Literal["not_sent", "lost", "stalled", "answer_timeout", "answer_too_long", "tls"]
+    detail: str  # the error's class and number, no file, no UID, no credential
+
+    @property
+    def maybe_stored(self) -> bool:
+        """Whether the server may have stored some of it."""
+        return self.kind not in ("not_sent", "tls")
+
+
+class SourceFailed(NamedTuple):
+    """A file could not be sent as it was scanned; the request was abandoned before its end."""
+
+    position: int  # of the instance in the body
+    reason_code: str
+    reason: str
+
+
+Reply = Answer | NoAnswer | SourceFailed

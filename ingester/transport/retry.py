@@ -1,0 +1,199 @@
+"""What to do about an attempt that brought no usable manifest: a pure decision.
+
+Takes the reply and what is known of the batch so far; gives one of the actions below. The table is
+in the README under 'What happens when it goes wrong'. Waiting is full jitter over a doubling
+back-off; Retry-After is the least wait.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import NamedTuple
+
+from ingester.dicomweb.outcome import Outcome
+from ingester.transport.reply import Answer, NoAnswer
+
+TRIAL_CONNECT_ATTEMPTS = 5
+"""With waits of 2, 4, 8 and 16 times the back-off base times four: 30 s by default."""
+
+
+class RetryPolicy(NamedTuple):
+    """How often and how long. Seconds."""
+
+    max_attempts: int = 6
+    backoff_base_s: float = 0.5
+    backoff_cap_s: float = 60.0
+
+
+class Situation(NamedTuple):
+    """What is known of a batch when a reply to it came."""
+
+    attempts: int  # this one included
+    doubts: int  # attempts after which its files may have been stored, this one not included
+    auth_refusals: int  # 401 and 403, this one not included
+    single: bool  # one file
+    proven: bool  # this journal's setting has stored something
+    others_succeed: bool  # some request succeeded since the first attempt of this batch
+    retry_after_s: float | None
+    conflict_is_transient: bool = False  # of the server's profile
+
+
+class Retry(NamedTuple):
+    """Send it again, nothing was stored. ``hold_all_s``: nobody else may send before either."""
+
+    wait_s: float
+    hold_all_s: float = 0.0
+
+
+class Resend(NamedTuple):
+    """Send it again, it may have been stored."""
+
+    wait_s: float
+
+
+class Split(NamedTuple):
+    """Send the halves. ``shrink``: and make no batch as large as this again."""
+
+    shrink: bool = False
+
+
+class Refused(NamedTuple):
+    """The server will not have it. Split it, or end a single file, when the setting is proven."""
+
+    outcome: Outcome
+    reason_code: str
+
+
+class GiveUp(NamedTuple):
+    """All its files end this way."""
+
+    outcome: Outcome
+    reason_code: str
+
+
+class Stop(NamedTuple):
+    """The run cannot go on with this target."""
+
+    message: str
+    hint: str
+
+
+Action = Retry | Resend | Split | Refused | GiveUp | Stop
+
+
+def decide(
+    reply: Answer | NoAnswer, situation: Situation, policy: RetryPolicy, random: Random
+) -> Action:
+    """The action for a reply that names none of the batch's instances."""
+    if isinstance(reply, NoAnswer):
+        return _without_answer(reply, situation, policy, random)
+    status = reply.status
+    if 300 <= status < 400:
+        return Stop(
+            f"the server redirects (HTTP {status})",
+            "redirects are never followed: give the address it points to as the base URL",
+        )
+    if status in (402, 406):
+        return Stop(f"the server refuses every request (HTTP {status})", "see the server's words")
+    if status in (401, 403):
+        return _unauthorized(status, situation, policy, random)
+    if status in (404, 405):
+        if not situation.proven:
+            return Stop(
+                f"there is no STOW-RS service at this address (HTTP {status})",
+                "the base URL is what stands before /studies",
+            )
+        return _again(Retry, situation, policy, random)
+    if status == 413:
+        if situation.single:
+            return GiveUp(Outcome.TOO_LARGE, "request_too_large")
+        return Split(shrink=True)
+    if status in (425, 429, 503):
+        return _again(Retry, situation, policy, random, slow_all=True)
+    if leaves_in_doubt(reply):
+        return _in_doubt(situation, policy, random)
+    if status == 409 and situation.conflict_is_transient:
+        return _again(Retry, situation, policy, random)
+    if status < 300:
+        return Refused(Outcome.IN_DOUBT, "not_confirmed")
+    return Refused(Outcome.REJECTED, "not_confirmed" if status == 200 else "refused")
+
+
+def leaves_in_doubt(reply: Answer | NoAnswer) -> bool:
+    """Whether the server may have stored some of it without saying so."""
+    if isinstance(reply, NoAnswer):
+        return reply.maybe_stored
+    return reply.status == 408 or (reply.status >= 500 and reply.status != 503)
+
+
+def _without_answer(
+    reply: NoAnswer, situation: Situation, policy: RetryPolicy, random: Random
+) -> Action:
+    if reply.kind == "tls":
+        return Stop(
+            f"the server's certificate cannot be verified ({reply.detail})",
+            "give the certificate authority that signed it with --ca-bundle",
+        )
+    if reply.maybe_stored:
+        return _in_doubt(situation, policy, random)
+    if situation.proven:
+        return _again(Retry, situation, policy, random)
+    if situation.attempts >= TRIAL_CONNECT_ATTEMPTS:
+        return Stop(
+            f"the server cannot be reached ({reply.detail})",
+            "check the address, the port, and that the server is running",
+        )
+    return Retry(min(policy.backoff_cap_s, policy.backoff_base_s * 2 * 2**situation.attempts))
+
+
+def _unauthorized(
+    status: int, situation: Situation, policy: RetryPolicy, random: Random
+) -> Action:
+    if situation.auth_refusals == 0:
+        return Retry(_backoff_s(situation, policy, random))
+    if not situation.others_succeed:
+        return Stop(
+            f"the server refuses the credentials (HTTP {status})",
+            "check --auth and the credentials in the environment",
+        )
+    return Refused(Outcome.REJECTED, "refused")
+
+
+def _in_doubt(situation: Situation, policy: RetryPolicy, random: Random) -> Action:
+    if situation.doubts >= 1 and situation.others_succeed and not situation.single:
+        return Split()
+    return _again(Resend, situation._replace(doubts=situation.doubts + 1), policy, random)
+
+
+def _again(
+    action: type[Retry] | type[Resend],
+    situation: Situation,
+    policy: RetryPolicy,
+    random: Random,
+    *,
+    slow_all: bool = False,
+) -> Action:
+    if situation.attempts >= policy.max_attempts:
+        return _used_up(situation)
+    wait_s = max(_backoff_s(situation, policy, random), situation.retry_after_s or 0.0)
+    if action is Resend:
+        return Resend(wait_s)
+    return Retry(wait_s, hold_all_s=situation.retry_after_s or wait_s if slow_all else 0.0)
+
+
+def _used_up(situation: Situation) -> Action:
+    if not situation.others_succeed:
+        return Stop(
+            f"the server took nothing in {situation.attempts} attempts",
+            "the same command goes on when the server is back",
+        )
+    if not situation.doubts:
+        return GiveUp(Outcome.FAILED, "attempts_used_up")
+    return GiveUp(Outcome.IN_DOUBT, "no_answer") if situation.single else Split()
+
+
+def _backoff_s(situation: Situation, policy: RetryPolicy, random: Random) -> float:
+    ceiling = min(policy.backoff_cap_s, policy.backoff_base_s * 2 ** (situation.attempts - 1))
+    return random.uniform(0.0, ceiling)
+
+

@@ -1,0 +1,178 @@
+"""One request at a time through aiohttp, and what came of it as a value.
+
+Redirects are not followed, cookies are not kept, the environment is not read, certificates are
+verified, and there is no total timeout. One attempt, never a hidden second one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import aiohttp
+from yarl import URL
+
+from ingester.files import PIECE_BYTES
+from ingester.transport.body import Body, BodyPayload
+from ingester.transport.reply import Answer, NoAnswer, Reply
+from ingester.transport.watchdog import Watchdog
+
+ANSWER_LIMIT_BYTES = 64 << 20
+"""A hundred times the answer of a real server to 1,000 files (0.6 MB)."""
+
+_REQUEST_ID_HEADERS = ("x-amzn-RequestId", "x-amz-request-id", "x-ms-request-id", "X-Request-Id")
+
+
+@dataclass(frozen=True, slots=True)
+class SenderOptions:
+    """Where to and how patiently. Times in seconds."""
+
+    base_url: str
+    user_agent: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # holds Authorization
+    ssl_context: ssl.SSLContext | None = None
+    max_connections: int = 8
+    keep_alive_s: float = 4.0
+    connect_timeout_s: float = 10.0
+    stall_timeout_s: float = 60.0
+    answer_timeout_s: float = 600.0
+
+
+class Sender:
+    """An HTTP session with one server. Use as an async context manager."""
+
+    def __init__(self, options: SenderOptions, reader: Executor) -> None:
+        self.options = options
+        self.reader = reader
+        self.requests = 0
+        self.in_flight = 0
+        self.bytes_handed_over = 0
+        self._session: aiohttp.ClientSession | None = None
+        self._pieces: list[bytearray] = []
+
+    async def __aenter__(self) -> Sender:
+        options = self.options
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=options.max_connections,
+                keepalive_timeout=options.keep_alive_s,
+                ssl=True if options.ssl_context is None else options.ssl_context,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout_s),
+            headers={
+                "User-Agent": options.user_agent,
+                "Accept": "application/dicom+json",
+                **options.headers,
+            },
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def post(self, path: str, body: Body) -> Reply:
+        """Send one Store Instances request once. Raises only CancelledError and bugs."""
+        payload = BodyPayload(body, self._pieces.pop() if self._pieces else bytearray(PIECE_BYTES))
+        self.requests += 1
+        self.in_flight += 1
+        try:
+            reply = await self._exchange("POST", path, payload)
+        finally:
+            self.in_flight -= 1
+            self.bytes_handed_over += payload.handed_over
+            if payload.settle():
+                self._pieces.append(payload.piece)
+        return reply if payload.failure is None else payload.failure
+
+    async def get(self, path: str) -> Answer | NoAnswer:
+        """Ask for something small, once."""
+        return await self._exchange("GET", path, None)
+
+    async def _exchange(
+        self, method: str, path: str, payload: BodyPayload | None
+    ) -> Answer | NoAnswer:
+        assert self._session is not None  # noqa: S101 - entered
+        tracker = aiohttp.UploadTracker()
+        watchdog: Watchdog | None = None
+        try:
+            async with asyncio.timeout(None) as deadline:
+                watchdog = Watchdog(
+                    deadline,
+                    tracker,
+                    payload,
+                    stall_timeout_s=self.options.stall_timeout_s,
+                    answer_timeout_s=self.options.answer_timeout_s,
+                )
+                async with self._session.request(
+                    method,
+                    URL(self.options.base_url + path, encoded=True),
+                    data=payload,
+                    allow_redirects=False,
+                    upload_tracker=tracker,
+                ) as response:
+                    answer = await _read_answer(response, watchdog)
+                    if payload is not None and not payload.complete:
+                        response.close()  # or aiohttp would go on writing the body
+                        return answer._replace(body_complete=False)
+                    return answer
+        except _TooLong:
+            return NoAnswer("answer_too_long", f"more than {ANSWER_LIMIT_BYTES >> 20} MiB")
+        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            sent = payload is not None and payload.handed_over > 0
+            expired = None if watchdog is None else watchdog.expired
+            return _no_answer(error, sent=sent, expired=expired)
+        finally:
+            if watchdog is not None:
+                watchdog.stop()
+
+
+class _TooLong(Exception):  # noqa: N818 - caught above
+    pass
+
+
+async def _read_answer(response: aiohttp.ClientResponse, watchdog: Watchdog) -> Answer:
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        watchdog.answer_progress()
+        body += piece
+        if len(body) > ANSWER_LIMIT_BYTES:
+            response.close()
+            raise _TooLong
+    headers = response.headers
+    request_id = next((headers[name] for name in _REQUEST_ID_HEADERS if name in headers), "")
+    return Answer(response.status, bytes(body), headers.get("Retry-After"), request_id[:200])
+
+
+def _no_answer(error: Exception, *, sent: bool, expired: str | None) -> NoAnswer:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return NoAnswer("tls", f"{type(error).__name__}: {_certificate_words(error)}")
+    number = getattr(error, "errno", None)
+    words = f": {os.strerror(number)}" if isinstance(number, int) and number > 0 else ""
+    detail = f"{type(error).__name__}{words}"
+    if not sent:
+        return NoAnswer("not_sent", detail)
+    if expired == "stalled":
+        return NoAnswer("stalled", "the server took no byte of the body")
+    if expired == "answer_timeout":
+        return NoAnswer("answer_timeout", "the server had the body and did not answer")
+    return NoAnswer("lost", detail)
+
+
+def _certificate_words(error: aiohttp.ClientConnectorCertificateError) -> str:
+    cause = error.certificate_error
+    return cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else str(cause)
+
+

@@ -1,0 +1,391 @@
+"""The fourth stage: sends batches, reads what the server says of each instance, decides.
+
+Takes StudyBatch; everything is decided here, through the ledger, in the tick in which the answer
+was understood. ``workers`` requests are under way at most; splits and retries of a batch stay with
+its worker. Ends when the grouping has ended and nothing waits. On a stop a worker finishes the
+request it has on the wire and leaves the rest pending; cancelled, what was on the wire is in doubt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+from typing import NamedTuple
+from urllib.parse import quote
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_never
+
+from ingester.batches import BatchLimits
+from ingester.channel import Channel, ChannelClosed
+from ingester.control import StopControl
+from ingester.dicomweb.outcome import Evidence, Outcome
+from ingester.dicomweb.profiles import ServerProfile
+from ingester.dicomweb.qido import instance_query, sop_instance_uids
+from ingester.dicomweb.retry_after import retry_after_s
+from ingester.dicomweb.store_response import StoreResponse, parse_store_response
+from ingester.errors import FatalError
+from ingester.items import Instance, Result, StudyBatch, ToUpload
+from ingester.ledger import Ledger
+from ingester.parcel import Parcel, make_body, words_of
+from ingester.reconciliation import READABLE_STATUS, Reconciled, reconcile_parcel
+from ingester.transport.hold import Hold
+from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
+from ingester.transport.retry import (
+    Action,
+    GiveUp,
+    Refused,
+    Resend,
+    Retry,
+    RetryPolicy,
+    Situation,
+    Split,
+    Stop,
+    decide,
+    leaves_in_doubt,
+)
+from ingester.transport.sender import Sender
+from ingester.transport.trial import MAX_WAITING, Trial
+
+ALONE_AT_MOST = 8
+"""So many files of an answer are asked again one by one; more of them go again together."""
+MAX_ANSWERS_WITH_UNKNOWN_UIDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class UploadOptions:
+    """``per_study``: post to /studies/{StudyInstanceUID} (StoreDICOMStudy)."""
+
+    profile: ServerProfile
+    retry: RetryPolicy = RetryPolicy()
+    per_study: bool = False
+    checksums: bool = True
+
+
+class Interrupted(NamedTuple):
+    """The run is to end before this parcel was sent (again)."""
+
+
+Step = Action | Reconciled | SourceFailed | Interrupted
+
+
+class Upload:
+    """The stage; ``worker`` runs once for each request that may be under way."""
+
+    def __init__(
+        self,
+        options: UploadOptions,
+        inbox: Channel[ToUpload | Parcel],
+        sender: Sender,
+        ledger: Ledger,
+        limits: BatchLimits,
+        stop: StopControl,
+        readers: Executor,
+        random: Random,
+        *,
+        proven: bool,
+    ) -> None:
+        self._options = options
+        self._inbox = inbox
+        self._sender = sender
+        self._ledger = ledger
+        self._limits = limits
+        self._stop = stop
+        self._readers = readers
+        self._random = random
+        self._hold = Hold(stop)
+        self._trial: Trial[Parcel] = Trial(proven=proven)
+        self._undecided: set[Parcel] = set()
+        self._busy = 0
+        self._input_ended = False
+        self._answers_with_unknown_uids = 0
+        self._last_refusal = ""
+        self.retries = 0
+
+    async def worker(self) -> None:
+        """Take and deliver until nothing is left or the run is to end."""
+        while (item := await self._next()) is not None:
+            self._busy += 1
+            try:
+                if isinstance(item, StudyBatch):
+                    await self._ledger.wait_for_room()
+                    await self._deliver(self._parcel(item))
+                else:
+                    await self._deliver(item)
+            finally:
+                self._busy -= 1
+
+    def leave(self) -> None:
+        """The run ends here: what may have been stored without a word is in doubt."""
+        for parcel in self._undecided:
+            if parcel.ever_in_doubt or parcel.body.bytes_out:
+                self._end_all(parcel, Outcome.IN_DOUBT, "interrupted")
+        self._undecided.clear()
+
+    async def _next(self) -> Parcel | StudyBatch | None:
+        while not self._stop.requested:
+            if self._input_ended and self._busy == 0 and not len(self._inbox):
+                if not len(self._trial):
+                    if self._inbox.closed:
+                        return None
+                elif released := self._trial.end_of_input():
+                    self._release(released)
+                else:
+                    self._setting_is_wrong("every request so far was refused")
+                    return None
+            try:
+                item = await self._inbox.get()
+            except ChannelClosed:
+                return None
+            if isinstance(item, Parcel | StudyBatch):
+                return item
+            self._input_ended = True
+        return None
+
+    def _parcel(self, batch: StudyBatch) -> Parcel:
+        options = self._options
+        body = make_body(
+            batch.instances, options.profile, self._readers, checksums=options.checksums
+        )
+        parcel = Parcel(batch.study_instance_uid, batch.instances, body)
+        self._undecided.add(parcel)
+        return parcel
+
+    async def _deliver(self, first: Parcel) -> None:
+        """Send a parcel and all that it is split into, until each file has its end."""
+        stack = [first]
+        while stack and not self._stop.requested:
+            parcel = stack.pop()
+            verdict, parcel.verdict = parcel.verdict, None
+            if verdict is not None:
+                stack.extend(self._apply(parcel, verdict))
+                continue
+            attempts = AsyncRetrying(
+                retry=retry_if_result(lambda step: isinstance(step, Retry | Resend)),
+                wait=_wait_s,
+                sleep=self._stop.sleep,
+                stop=stop_never,
+            )
+            step: Step = await attempts(self._attempt, parcel)
+            stack.extend(await self._settle(parcel, step))
+
+    async def _attempt(self, parcel: Parcel) -> Step:
+        await self._hold.wait()
+        if self._stop.requested:
+            return Interrupted()
+        parcel.successes_when_sent = self._trial.successes
+        if parcel.attempts == 0:
+            parcel.successes_before = parcel.successes_when_sent
+        else:
+            self.retries += 1
+        parcel.attempts += 1
+        parcel.body.bytes_out = 0
+        reply = await self._sender.post(self._path(parcel), parcel.body)
+        if isinstance(reply, Answer):
+            parcel.body.bytes_out = 0  # whatever became of them, it is not unknown
+        return self._read(parcel, reply)
+
+    def _path(self, parcel: Parcel) -> str:
+        if not self._options.per_study:
+            return "/studies"
+        return f"/studies/{quote(parcel.study_instance_uid, safe='')}"
+
+    def _read(self, parcel: Parcel, reply: Reply) -> Step:
+        """What a reply means for the parcel."""
+        if isinstance(reply, SourceFailed):
+            return reply
+        if isinstance(reply, Answer):
+            parcel.last_answer = reply
+            if reply.status in READABLE_STATUS:
+                response = parse_store_response(reply.body)
+                if response is not None:
+                    return self._reconcile(parcel, reply, response)
+        action = decide(reply, self._situation(parcel, reply), self._options.retry, self._random)
+        self._remember(parcel, reply, action)
+        return action
+
+    def _reconcile(self, parcel: Parcel, answer: Answer, response: StoreResponse) -> Step:
+        reconciled = reconcile_parcel(parcel, response, answer.status, self._options.profile)
+        if reconciled.unknown_uids:
+            self._answers_with_unknown_uids += 1
+            if self._answers_with_unknown_uids >= MAX_ANSWERS_WITH_UNKNOWN_UIDS:
+                return Stop(
+                    "the server answers with SOP Instance UIDs that were never sent",
+                    "does it change UIDs? Then what is stored cannot be told from what is not",
+                )
+        names_none_of_ours = len(reconciled.unnamed) == len(parcel.instances)
+        if names_none_of_ours and not (parcel.single and not parcel.asked_again):
+            outcome = Outcome.IN_DOUBT if answer.status < 300 else Outcome.REJECTED
+            self._last_refusal = words_of(answer)
+            return Refused(outcome, "not_confirmed")
+        return reconciled
+
+    def _situation(self, parcel: Parcel, reply: Answer | NoAnswer) -> Situation:
+        retry_after = reply.retry_after if isinstance(reply, Answer) else None
+        return Situation(
+            attempts=parcel.attempts,
+            doubts=parcel.doubts,
+            auth_refusals=parcel.auth_refusals,
+            single=parcel.single,
+            proven=self._trial.proven,
+            others_succeed=self._trial.successes > parcel.successes_before,
+            retry_after_s=retry_after_s(retry_after, datetime.now(UTC)),
+            conflict_is_transient=self._options.profile.conflict_is_transient,
+        )
+
+    def _remember(self, parcel: Parcel, reply: Answer | NoAnswer, action: Action) -> None:
+        if isinstance(reply, Answer):
+            parcel.auth_refusals += reply.status in (401, 403)
+            self._last_refusal = words_of(reply)
+        if leaves_in_doubt(reply):
+            parcel.doubts += 1
+            parcel.ever_in_doubt = True
+        if isinstance(action, Retry) and action.hold_all_s:
+            self._hold.extend(action.hold_all_s)
+
+    async def _settle(self, parcel: Parcel, step: Step) -> list[Parcel]:
+        """Act on the end of a parcel's attempts; returns what is left to send."""
+        if isinstance(step, Interrupted):
+            return []
+        if isinstance(step, Stop):
+            self._stop.request(FatalError(step.message, step.hint, self._last_refusal))
+            return []
+        if isinstance(step, SourceFailed):
+            return self._without(parcel, step)
+        if isinstance(step, Reconciled):
+            return await self._take_in(parcel, step)
+        if isinstance(step, Refused):
+            return self._refused(parcel, step)
+        assert isinstance(step, Split | GiveUp)  # noqa: S101 - retries ended in the loop
+        return self._apply(parcel, step)
+
+    def _without(self, parcel: Parcel, failed: SourceFailed) -> list[Parcel]:
+        """One file is not what was scanned: it ends, its neighbours go again."""
+        outcome = Outcome.IN_DOUBT if parcel.ever_in_doubt else Outcome.UNREADABLE
+        result = parcel.result(failed.position, outcome, failed.reason_code)
+        self._ledger.decide([result._replace(reason=failed.reason)])
+        parcel.ever_in_doubt = parcel.ever_in_doubt or parcel.body.bytes_out > 0
+        rest = [i for n, i in enumerate(parcel.instances) if n != failed.position]
+        return self._replace(parcel, [rest] if rest else [])
+
+    async def _take_in(self, parcel: Parcel, reconciled: Reconciled) -> list[Parcel]:
+        """Record what an answer settled, at once, and ask again for the rest."""
+        self._ledger.decide(reconciled.results)
+        parcel.give_back_buffers()
+        if reconciled.confirmed:
+            self._release(self._trial.succeeded())
+        found = [await self._look_up(parcel, position) for position in reconciled.look_up]
+        self._ledger.decide(found)
+        following = self._replace(parcel, _alone_or_together(reconciled.failed), asked_again=True)
+        if len(reconciled.unnamed) == 1:
+            following += self._replace(parcel, [reconciled.unnamed], asked_again=True)
+        elif reconciled.unnamed:
+            following += self._replace(parcel, halves(reconciled.unnamed))
+        return following + self._later(parcel, reconciled.later)
+
+    def _later(self, parcel: Parcel, instances: Sequence[Instance]) -> list[Parcel]:
+        """The server is out of resources for these: wait, a bounded number of times."""
+        if not instances:
+            return []
+        later = parcel.with_instances(instances, self._options.profile)
+        later.attempts, later.earlier_attempts = parcel.attempts, parcel.earlier_attempts
+        later.successes_before = parcel.successes_before
+        self._undecided.add(later)
+        asked = None if parcel.last_answer is None else parcel.last_answer.retry_after
+        answer = Answer(503, b"", asked)
+        action = decide(answer, self._situation(later, answer), self._options.retry, self._random)
+        if isinstance(action, Retry):
+            self._hold.extend(action.hold_all_s)
+            return [later]
+        if isinstance(action, Stop):
+            self._stop.request(FatalError("the server is out of resources", action.hint))
+            return []
+        self._end_all(later, Outcome.FAILED, "out_of_resources")
+        return []
+
+    async def _look_up(self, parcel: Parcel, position: int) -> Result:
+        """Refused now, but an earlier attempt may have stored it: ask before calling it refused."""
+        uid = parcel.instances[position].header.sop_instance_uid
+        answer = await self._sender.get(instance_query(parcel.study_instance_uid, uid))
+        if isinstance(answer, Answer) and answer.status in (200, 204):
+            found = sop_instance_uids(answer.body)
+            if found is not None and uid in found:
+                return parcel.result(position, Outcome.STORED)._replace(evidence=Evidence.QIDO)
+            if found is not None:
+                return parcel.result(position, Outcome.REJECTED, "refused")
+        return parcel.result(position, Outcome.IN_DOUBT, "refused_after_a_doubt")
+
+    def _refused(self, parcel: Parcel, refused: Refused) -> list[Parcel]:
+        """Take a refusal at its word, or keep it until another request succeeds."""
+        verdict = GiveUp(refused.outcome, refused.reason_code) if parcel.single else Split()
+        if self._trial.may_act(parcel.successes_when_sent):
+            return self._apply(parcel, verdict)
+        parcel.verdict = verdict
+        parcel.give_back_buffers()
+        if not self._trial.wait(parcel, parcel.study_instance_uid):
+            self._setting_is_wrong(f"{MAX_WAITING + 1} unrelated requests in a row were refused")
+        return []
+
+    def _setting_is_wrong(self, message: str) -> None:
+        self._stop.request(
+            FatalError(
+                f"{message}, and none succeeded",
+                "is this the right server, operation and body form? Nothing was rejected",
+                self._last_refusal,
+            )
+        )
+
+    def _apply(self, parcel: Parcel, verdict: Split | GiveUp) -> list[Parcel]:
+        if isinstance(verdict, GiveUp):
+            self._end_all(parcel, verdict.outcome, verdict.reason_code)
+            return []
+        if verdict.shrink:
+            self._limits.shrink(parcel.body.framing.content_length)
+        return self._replace(parcel, halves(parcel.instances))
+
+    def _replace(
+        self, parcel: Parcel, parts: Sequence[Sequence[Instance]], *, asked_again: bool = False
+    ) -> list[Parcel]:
+        parcels = [
+            parcel.with_instances(
+                part, self._options.profile, asked_again=asked_again or parcel.asked_again
+            )
+            for part in parts
+        ]
+        self._undecided.discard(parcel)
+        self._undecided.update(parcels)
+        return parcels
+
+    def _release(self, parcels: Sequence[Parcel]) -> None:
+        for parcel in parcels:
+            self._inbox.put_now(parcel)
+
+    def _end_all(self, parcel: Parcel, outcome: Outcome, reason_code: str) -> None:
+        if outcome is Outcome.REJECTED and parcel.ever_in_doubt:
+            outcome = Outcome.IN_DOUBT
+        self._undecided.discard(parcel)
+        parcel.give_back_buffers()
+        positions = range(len(parcel.instances))
+        self._ledger.decide([parcel.result(n, outcome, reason_code) for n in positions])
+
+
+def halves(instances: Sequence[Instance]) -> list[Sequence[Instance]]:
+    """Two parts, the second first: what is pushed last is sent next."""
+    middle = len(instances) // 2
+    return [instances[middle:], instances[:middle]]
+
+
+def _alone_or_together(failed: Sequence[Instance]) -> list[Sequence[Instance]]:
+    if len(failed) > ALONE_AT_MOST:
+        return [failed]
+    return [[instance] for instance in failed]
+
+
+def _wait_s(state: RetryCallState) -> float:
+    """The wait that the decision asked for."""
+    assert state.outcome is not None  # noqa: S101 - tenacity sets it before it waits
+    step = state.outcome.result()
+    return step.wait_s if isinstance(step, Retry | Resend) else 0.0

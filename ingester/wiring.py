@@ -1,0 +1,145 @@
+"""From a Config to the stages of a run and the channels between them."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from random import SystemRandom
+from typing import Any
+
+from ingester.batches import BatchLimits
+from ingester.budget import Budget
+from ingester.channel import Channel
+from ingester.config import Config
+from ingester.control import StopControl
+from ingester.errors import UsageError
+from ingester.group import Group, GroupOptions, ToGroup
+from ingester.items import FileRef, Root, ToUpload
+from ingester.journal import Journal, KnownFiles
+from ingester.ledger import Ledger
+from ingester.parcel import Parcel
+from ingester.scan import Scanner, ScanOptions, ScanStage
+from ingester.threads import DaemonExecutor
+from ingester.transport.retry import RetryPolicy
+from ingester.transport.sender import Sender, SenderOptions
+from ingester.upload import Upload, UploadOptions
+from ingester.version import VERSION
+from ingester.walk import Walker, WalkOptions, WalkReport, walk
+
+FILES_HELD = 4096
+"""Between walk and scan: half a KiB each."""
+INSTANCES_HELD = 512
+"""Between scan and group. Their bytes are counted by the budget."""
+RESENDS_ALWAYS_ALLOWED = 100
+"""A share of a small journal is less than one file."""
+
+Task = Coroutine[Any, Any, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The stages of one run, wired and not yet started."""
+
+    files: Channel[list[FileRef]]
+    scanned: Channel[ToGroup]
+    batches: Channel[ToUpload | Parcel]
+    group: Group
+    upload: Upload
+    producers: tuple[Task, ...]
+    workers: tuple[Task, ...]
+
+
+def build_stages(
+    config: Config,
+    roots: Sequence[tuple[Root, int]],
+    *,
+    journal: Journal,
+    known: KnownFiles,
+    ledger: Ledger,
+    sender: Sender,
+    readers: DaemonExecutor,
+    stop: StopControl,
+    report: WalkReport,
+    stored_before: int,
+) -> Stages:
+    """Make everything between the sources and the journal. ``stored_before``: files in store."""
+    limits = BatchLimits(config.max_batch_bytes, config.max_batch_instances, config.batch_age_s)
+    files: Channel[list[FileRef]] = Channel(FILES_HELD)
+    scanned: Channel[ToGroup] = Channel(INSTANCES_HELD)
+    batches: Channel[ToUpload | Parcel] = Channel(config.max_concurrency)
+    walker = Walker(roots, WalkOptions(config.follow_symlinks, own_files(config)), known)
+    scan_options = ScanOptions(
+        inline_limit_bytes=config.inline_limit,
+        checksums=config.checksums == "sha256",
+        max_file_bytes=config.profile.max_body_bytes,
+        too_large_hint=config.profile.too_large_hint,
+        max_resends=max(RESENDS_ALWAYS_ALLOWED, int(stored_before * config.max_resend / 100)),
+    )
+    scanner = Scanner(scan_options, Budget(config.memory_budget))
+    scan = ScanStage(scanner, readers, ledger, files, scanned, scan_options)
+    lookups = DaemonExecutor(1, "lookup")
+    group = Group(
+        GroupOptions(config.max_open_instances),
+        limits, scanned, batches, ledger, journal.find_holders, lookups, readers,
+    )  # fmt: skip
+    upload = Upload(
+        UploadOptions(
+            config.profile,
+            RetryPolicy(config.max_attempts, config.backoff_base_s, config.backoff_cap_s),
+            per_study=config.operation == "StoreDICOMStudy",
+            checksums=config.checksums == "sha256",
+        ),
+        batches, sender, ledger, limits, stop, readers, SystemRandom(),
+        proven=stored_before > 0,
+    )  # fmt: skip
+    return Stages(
+        files,
+        scanned,
+        batches,
+        group,
+        upload,
+        producers=(
+            walk(walker, DaemonExecutor(1, "walk"), ledger, files, report),
+            *(scan.worker() for _ in range(config.readers)),
+            group.run(),
+        ),
+        workers=tuple(upload.worker() for _ in range(config.max_concurrency)),
+    )
+
+
+def sender_options(config: Config) -> SenderOptions:
+    """How the target is spoken to. Raises UsageError for a CA bundle that cannot be read."""
+    authorization = config.authorization
+    headers = {} if authorization is None else {"Authorization": authorization.reveal()}
+    return SenderOptions(
+        base_url=config.url,
+        user_agent=f"ingester/{VERSION}",
+        headers=headers,
+        ssl_context=_ssl_context(config),
+        max_connections=config.max_concurrency,
+        keep_alive_s=config.profile.keep_alive_s,
+        connect_timeout_s=config.connect_timeout_s,
+        stall_timeout_s=config.stall_timeout_s,
+        answer_timeout_s=config.answer_timeout_s,
+    )
+
+
+def _ssl_context(config: Config) -> ssl.SSLContext | None:
+    if not config.url.startswith("https:"):
+        return None
+    try:
+        return ssl.create_default_context(cafile=config.ca_bundle)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"the CA bundle cannot be read ({reason}): {config.ca_bundle}") from error
+
+
+def own_files(config: Config) -> frozenset[bytes]:
+    """What the run writes itself, and must not meet inside a source."""
+    journal = os.fsencode(os.path.realpath(config.journal))
+    own = {journal + suffix for suffix in (b"", b"-wal", b"-shm", b"-journal", b".lock")}
+    if config.results is not None:
+        own.add(os.fsencode(os.path.realpath(config.results)))
+    return frozenset(own)

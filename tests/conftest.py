@@ -1,0 +1,42 @@
+"""Fixtures for every kind of test: servers, each fresh for its test."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.orthanc import Orthanc, find_orthanc
+from tests.support.scripted import ScriptedServer
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    """A scripted server that stores everything until it is told otherwise."""
+    with ScriptedServer() as scripted:
+        yield scripted
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
+    """An empty Orthanc."""
+    _require_orthanc()
+    with Orthanc(tmp_path / "orthanc") as running:
+        yield running
+
+
+@pytest.fixture
+def orthanc_with_users(tmp_path: Path) -> Iterator[Orthanc]:
+    """An empty Orthanc that asks for a password: see its `users`."""
+    _require_orthanc()
+    with Orthanc(tmp_path / "orthanc", users={"operator": "s3cret:word"}) as running:
+        yield running
+
+
+def _require_orthanc() -> None:
+    """Skips where Orthanc is not installed, and fails where it has to be."""
+    if find_orthanc() is None:
+        reason = "Orthanc with its DICOMweb plugin is not installed"
+        if os.environ.get("INGESTER_REQUIRE_ORTHANC") == "1":
+            pytest.fail(f"{reason}, but INGESTER_REQUIRE_ORTHANC=1")
+        pytest.skip(reason)

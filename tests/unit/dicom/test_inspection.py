@@ -1,0 +1,414 @@
+"""What a file is, by inspect_part10: every reason code, and what is never refused."""
+
+import errno
+import io
+import struct
+import tracemalloc
+import zlib
+from typing import BinaryIO
+
+import pytest
+
+from ingester.dicom import HandOver, Header, NeedMore, Problem, inspect_part10, read_header
+from tests.unit.dicom.part10 import (
+    BIG_ENDIAN,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    ITEM,
+    ITEM_END,
+    SEQUENCE_END,
+    SERIES,
+    SOP,
+    STUDY,
+    UNDEFINED,
+    content,
+    element,
+    group_2,
+    identity,
+    identity_but,
+    no_file,
+    opener,
+    part10,
+    pixels,
+)
+
+
+def inspect(data: bytes) -> Header | NeedMore | Problem:
+    """Inspect a file that is in the prefix as a whole."""
+    return inspect_part10(data, len(data), no_file)
+
+
+def problem(data: bytes) -> tuple[str, str]:
+    """The outcome and the reason code of a file that is not sent."""
+    found = inspect(data)
+    assert isinstance(found, Problem)
+    return found.outcome, found.reason_code
+
+
+def deflated(data_set: bytes) -> bytes:
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return part10(deflater.compress(data_set) + deflater.flush(), group_2(DEFLATED))
+
+
+class TestAFileThatIsSent:
+    @pytest.mark.parametrize("explicit", [True, False])
+    def test_has_all_its_values(self, explicit: bool) -> None:
+        meta = group_2(EXPLICIT if explicit else IMPLICIT)
+        data = part10(identity(explicit=explicit) + pixels(explicit=explicit), meta)
+        assert inspect(data) == Header(
+            study_instance_uid=STUDY,
+            series_instance_uid=SERIES,
+            sop_instance_uid=SOP,
+            sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+            transfer_syntax_uid=EXPLICIT if explicit else IMPLICIT,
+            media_storage_sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+            media_storage_sop_instance_uid=SOP,
+            patient_id="P1",
+            issuer_of_patient_id="HOSPITAL",
+            study_date="20240229",
+            accession_number="A1",
+            modality="CT",
+            data_set_offset=132 + len(meta),
+        )
+
+    def test_is_identified_by_its_data_set_not_by_group_2(self) -> None:
+        found = inspect(part10(identity(sop="1.2.3") + pixels()))
+        assert isinstance(found, Header)
+        assert found.sop_instance_uid == "1.2.3"
+        assert found.media_storage_sop_instance_uid == SOP
+
+    def test_may_lack_its_sop_class(self) -> None:
+        found = inspect(part10(identity(sop_class="") + pixels()))
+        assert isinstance(found, Header)
+        assert found.sop_class_uid == ""
+
+    def test_may_have_a_sop_class_that_is_not_a_uid(self) -> None:
+        found = inspect(part10(identity(sop_class="a b/c") + pixels()))
+        assert isinstance(found, Header)
+        assert found.sop_class_uid == ""
+
+    @pytest.mark.parametrize("uid", ["1.2.abc-D_4", "1.02.003", "9" * 256, "1." + "2" * 100])
+    def test_may_have_a_uid_that_is_only_nearly_one(self, uid: str) -> None:
+        found = inspect(part10(identity(study=uid) + pixels()))
+        assert isinstance(found, Header)
+        assert found.study_instance_uid == uid
+
+    def test_keeps_text_in_any_character_set_byte_for_byte(self) -> None:
+        name = "Müller"
+        data = identity().replace(b"P1", name.encode() + b" ").replace(b"LO\2\0M", b"LO\10\0M", 1)
+        found = inspect(part10(data + pixels()))
+        assert isinstance(found, Header)
+        assert found.patient_id == name.encode().decode("latin-1")
+
+    def test_cuts_text_that_is_too_long_to_be_kept(self) -> None:
+        data = identity().replace(
+            element(0x00100020, "LO", "P1"), element(0x00100020, "LO", "P" * 3_000)
+        )
+        found = inspect(part10(data + pixels()))
+        assert isinstance(found, Header)
+        assert found.patient_id == "P" * 1_024
+
+    def test_may_have_its_elements_out_of_order(self) -> None:
+        late = element(0x00080018, "UI", SOP)
+        found = inspect(part10(identity(sop="") + element(0x00280010, "US", b"\1\0") + late))
+        assert isinstance(found, Header)
+        assert found.sop_instance_uid == SOP
+
+    def test_may_be_big_endian(self) -> None:
+        found = inspect(content("test_files/MR_small_bigendian.dcm"))
+        assert isinstance(found, Header)
+        assert found.transfer_syntax_uid == BIG_ENDIAN
+        assert found.data_set_offset == 350
+
+    def test_may_be_deflated(self) -> None:
+        found = inspect(deflated(identity() + pixels()))
+        assert isinstance(found, Header)
+        assert found.sop_instance_uid == SOP
+        assert found.data_set_offset == 132 + len(group_2(DEFLATED))
+
+    def test_may_be_encoded_otherwise_than_its_transfer_syntax_says(self) -> None:
+        found = inspect(part10(identity(explicit=False) + pixels(explicit=False)))
+        assert isinstance(found, Header)
+        assert (found.study_instance_uid, found.sop_instance_uid) == (STUDY, SOP)
+
+    @pytest.mark.parametrize("declared", [0, 7, 1_000_000])
+    def test_may_have_a_wrong_group_length(self, declared: int) -> None:
+        meta = group_2(group_length=declared)
+        found = inspect(part10(identity() + pixels(), meta))
+        assert isinstance(found, Header)
+        assert found.data_set_offset == 132 + len(meta)
+
+    def test_may_lack_its_group_length(self) -> None:
+        meta = group_2()[12:]
+        found = inspect(part10(identity() + pixels(), meta))
+        assert isinstance(found, Header)
+        assert found.data_set_offset == 132 + len(meta)
+
+    def test_may_have_an_unknown_transfer_syntax(self) -> None:
+        found = inspect(part10(identity() + pixels(), group_2("1.2.3.4.5")))
+        assert isinstance(found, Header)
+        assert found.transfer_syntax_uid == "1.2.3.4.5"
+
+    def test_may_end_behind_its_identity(self) -> None:
+        assert isinstance(inspect(part10(identity())), Header)
+
+    def test_may_be_cut_in_its_pixels(self) -> None:
+        assert isinstance(inspect(part10(identity() + pixels())[:-9]), Header)
+
+    def test_may_have_a_long_value_before_its_identity_ends(self) -> None:
+        filler = element(0x00091001, "OB", bytes(3 << 20))
+        first, second = identity().split(element(0x0020000D, "UI", STUDY))
+        data = part10(
+            first.split(element(0x00100020, "LO", "P1"))[0]
+            + filler
+            + element(0x0020000D, "UI", STUDY)
+            + second
+            + pixels()
+        )
+        file = opener(data)
+        assert isinstance(inspect_part10(data[:65_536], len(data), file), Header)
+        assert file.opened == 1
+
+    def test_is_not_opened_when_the_prefix_is_the_whole_file(self) -> None:
+        assert isinstance(inspect(content("test_files/priv_SQ.dcm")), Problem)
+
+
+class TestAFileThatIsNotSent:
+    def test_is_empty(self) -> None:
+        assert problem(b"") == ("not_dicom", "empty")
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"x",
+            b"a letter to a colleague, " * 4_000,
+            bytes(200_000),
+            b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(range(256)) * 300,
+            bytes(128) + b"DICOM",
+            part10(pixels(), group_2(media_storage_sop_instance_uid="")),
+            b"\x08\0\x18\0" * 5_000,
+        ],
+    )
+    def test_has_no_sop_instance_uid_and_is_not_dicom(self, data: bytes) -> None:
+        head = data[: 1 << 16]
+        found = inspect_part10(head, len(data), no_file)
+        assert isinstance(found, Problem)
+        assert (found.outcome, found.reason_code) == ("not_dicom", "not_dicom")
+
+    @pytest.mark.parametrize("explicit", [True, False])
+    def test_has_a_uid_but_neither_preamble_nor_group_2(self, explicit: bool) -> None:
+        data = identity(explicit=explicit) + pixels(explicit=explicit)
+        assert problem(data) == ("invalid", "no_part10_header")
+
+    @pytest.mark.parametrize(
+        "name", ["ExplVR_BigEndNoMeta.dcm", "ExplVR_LitEndNoMeta.dcm", "rtstruct.dcm"]
+    )
+    def test_has_no_preamble_in_pydicoms_data_either(self, name: str) -> None:
+        assert problem(content("test_files/" + name)) == ("invalid", "no_part10_header")
+
+    def test_begins_with_group_2(self) -> None:
+        data = group_2() + identity() + pixels()
+        assert problem(data) == ("invalid", "no_part10_header")
+
+    def test_has_its_sop_instance_uid_in_group_2_only(self) -> None:
+        data = part10(identity(sop="") + pixels())
+        assert problem(data) == ("invalid", "missing_sop_instance_uid")
+
+    def test_has_no_study_instance_uid(self) -> None:
+        data = part10(identity(study="") + pixels())
+        assert problem(data) == ("invalid", "missing_study_instance_uid")
+
+    def test_has_an_empty_study_instance_uid(self) -> None:
+        data = part10(
+            identity().replace(element(0x0020000D, "UI", STUDY), element(0x0020000D, "UI", ""))
+        )
+        assert problem(data) == ("invalid", "missing_study_instance_uid")
+
+    def test_has_no_series_instance_uid(self) -> None:
+        data = part10(identity(series="") + pixels())
+        assert problem(data) == ("invalid", "missing_series_instance_uid")
+
+    def test_has_no_transfer_syntax_uid(self) -> None:
+        data = part10(identity() + pixels(), group_2(transfer_syntax_uid=""))
+        assert problem(data) == ("invalid", "missing_transfer_syntax_uid")
+
+    @pytest.mark.parametrize(
+        "uid",
+        [
+            "..",
+            ".",
+            "1/2",
+            "1 2",
+            " 1.2",
+            "1.2\\1.3",
+            "1?2",
+            "1#2",
+            "1%2",
+            '1"2',
+            "1\n2",
+            "é.1",
+            "1" * 257,
+        ],
+    )
+    @pytest.mark.parametrize("name", ["study", "series", "sop"])
+    def test_has_a_uid_that_cannot_be_used(self, name: str, uid: str) -> None:
+        assert problem(part10(identity_but({name: uid}) + pixels())) == ("invalid", "bad_uid")
+
+    def test_is_a_dicomdir(self) -> None:
+        meta = group_2(media_storage_sop_class_uid="1.2.840.10008.1.3.10")
+        records = element(0x00041130, "CS", "DISC") + bytes(100_000)
+        assert problem(part10(records, meta)) == ("skipped", "dicomdir")
+
+    @pytest.mark.parametrize("name", ["DICOMDIR", "DICOMDIR-bigEnd", "DICOMDIR-implicit"])
+    def test_is_a_dicomdir_of_pydicoms(self, name: str) -> None:
+        data = content("test_files/dicomdirtests/" + name)
+        assert problem(data) == ("skipped", "dicomdir")
+
+    @pytest.mark.parametrize("cut_behind", [b"1.2.826.0.1", b"CT", b"P", b"\x20\0\x0d\0"])
+    def test_is_cut_inside_its_header(self, cut_behind: bytes) -> None:
+        data = part10(identity() + pixels())
+        cut = data[: data.index(cut_behind, 250) + len(cut_behind)]
+        found = inspect(cut)
+        assert isinstance(found, Problem)
+        assert (found.outcome, found.reason_code) == ("invalid", "truncated_header")
+        assert found.offset is not None
+        assert 132 < found.offset <= len(cut)
+
+    def test_ends_with_its_preamble(self) -> None:
+        assert problem(bytes(128) + b"DICM") == ("invalid", "truncated_header")
+
+    def test_is_cut_inside_group_2(self) -> None:
+        assert problem(part10(b"", group_2()[:50])) == ("invalid", "truncated_header")
+
+    def test_is_cut_inside_a_sequence(self) -> None:
+        sequence = element(0x00081115, "SQ", ITEM, length=UNDEFINED)
+        data = part10(identity().split(element(0x00100020, "LO", "P1"))[0] + sequence)
+        assert problem(data) == ("invalid", "truncated_header")
+
+    def test_is_cut_in_a_uid_that_would_still_look_like_one(self) -> None:
+        data = content("test_files/MR_small_bigendian.dcm")
+        at = data.index(b"\0\x20\0\x0eUI")
+        assert problem(data[: at + 20]) == ("invalid", "truncated_header")
+
+    def test_cannot_be_read(self) -> None:
+        nonsense = part10(b"\xff" * 200, group_2(DEFLATED))
+        found = inspect(nonsense)
+        assert isinstance(found, Problem)
+        assert (found.outcome, found.reason_code) == ("invalid", "unreadable_header")
+        assert found.reason == "the header cannot be read: error"
+
+    def test_has_a_header_larger_than_is_read(self) -> None:
+        item = ITEM + element(0x00081155, "UI", "1.2") * 8 + ITEM_END
+        items = item * 40_000
+        sequence = element(0x00091001, "UN", items + SEQUENCE_END, length=UNDEFINED)
+        data = part10(sequence + identity() + pixels())
+        found = inspect_part10(data[:65_536], len(data), opener(data))
+        assert isinstance(found, Problem)
+        assert (found.outcome, found.reason_code) == ("invalid", "header_too_large")
+
+    def test_is_told_without_any_value_of_it(self) -> None:
+        secret = "SECRET^NAME"
+        named = element(0x00100010, "PN", secret)
+        for data in (
+            part10(named + identity(study="") + pixels()),
+            part10(named + b"\xff" * 99),
+            part10(identity(sop="SECRET^NAME 7")),
+            named + identity(),
+        ):
+            assert secret not in repr(inspect(data))
+
+
+class TestHostileFiles:
+    def test_a_deflated_bomb_is_not_inflated(self) -> None:
+        deflater = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+        filler = element(0x00091001, "OB", b"", length=1 << 30)
+        parts = [deflater.compress(identity(study="", series="") + filler)]
+        parts += [deflater.compress(bytes(1 << 20)) for _ in range(200)]
+        data = part10(b"".join(parts) + deflater.flush(), group_2(DEFLATED))
+        tracemalloc.start()
+        try:
+            assert problem(data) == ("invalid", "header_too_large")
+            assert tracemalloc.get_traced_memory()[1] < 16 << 20
+        finally:
+            tracemalloc.stop()
+
+    @pytest.mark.parametrize("depth", [17, 60, 5_000])
+    def test_deep_nesting_ends_as_an_outcome(self, depth: int) -> None:
+        opened = element(0x0040A170, "SQ", ITEM, length=UNDEFINED) * depth
+        closed = (ITEM_END + SEQUENCE_END) * depth
+        data = part10(identity().replace(element(0x00100020, "LO", "P1"), opened + closed))
+        assert isinstance(read_header(data, len(data)), HandOver)
+        found = inspect(data)
+        if depth == 5_000:
+            assert isinstance(found, Problem)
+            assert found.reason == "the header cannot be read: RecursionError"
+        else:
+            assert isinstance(found, Header)
+
+    def test_a_length_of_four_gigabytes_is_not_believed(self) -> None:
+        filler = element(0x00091001, "OB", b"", length=0xFFFFFFFE)
+        data = part10(filler + identity() + pixels())
+        assert problem(data) == ("invalid", "truncated_header")
+
+    def test_many_empty_items_are_not_kept(self) -> None:
+        item = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
+        sequence = element(0x00091001, "UN", item * 500_000 + SEQUENCE_END, length=UNDEFINED)
+        data = part10(sequence + identity() + pixels())
+        tracemalloc.start()
+        try:
+            found = inspect_part10(data[:65_536], len(data), opener(data))
+            assert isinstance(found, Problem)
+            assert found.reason_code == "header_too_large"
+            assert tracemalloc.get_traced_memory()[1] < 96 << 20
+        finally:
+            tracemalloc.stop()
+
+
+class FailingFile(io.BytesIO):
+    """Reads well for a while; then the disk does not answer any more."""
+
+    def __init__(self, data: bytes, good_bytes: int) -> None:
+        super().__init__(data)
+        self._good_bytes = good_bytes
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() >= self._good_bytes:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size)
+
+
+class TestAFileThatCannotBeRead:
+    # Where pydicom reads items it turns any exception into its own OSError without an errno.
+    @pytest.mark.parametrize("good_bytes", [0, 140, 350, 420, 470, 480, 490])
+    def test_the_error_is_the_callers(self, good_bytes: int) -> None:
+        sequence = element(0x00091001, "UN", (ITEM + ITEM_END) * 9 + SEQUENCE_END, length=UNDEFINED)
+        data = part10(sequence + identity() + pixels() + bytes(99))
+        with pytest.raises(OSError, match="Input/output error") as caught:
+            inspect_part10(data[:450], len(data), lambda: FailingFile(data, good_bytes))
+        assert caught.value.errno == errno.EIO
+
+    def test_an_open_that_fails_is_the_callers_too(self) -> None:
+        data = content("test_files/priv_SQ.dcm")
+
+        def gone() -> BinaryIO:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+        with pytest.raises(FileNotFoundError):
+            inspect_part10(data[:500], len(data), gone)
+
+
+class TestAPrefix:
+    def test_of_a_file_without_magic_is_asked_for_up_to_64_kib(self) -> None:
+        assert inspect_part10(bytes(200), 10**10, no_file) == NeedMore(65_536)
+        assert inspect_part10(bytes(200), 1_000, no_file) == NeedMore(1_000)
+
+    def test_of_ten_gigabytes_without_magic_is_enough(self) -> None:
+        found = inspect_part10(b"2024-01-01 line\n" * 4_096, 10**10, no_file)
+        assert isinstance(found, Problem)
+        assert found.reason_code == "not_dicom"
+
+    def test_is_never_asked_for_beyond_one_mebibyte(self) -> None:
+        filler = element(0x00091001, "OB", bytes(5 << 20))
+        data = part10(filler + identity() + pixels())
+        assert isinstance(read_header(data[:65_536], len(data)), HandOver)
