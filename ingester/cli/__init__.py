@@ -73,9 +73,10 @@ def group() -> None:
 def main() -> None:
     """Entry point: turns this package's errors into a line, a hint and an exit code."""
     try:
-        group.main(prog_name="ingester", standalone_mode=False)
-    except click.exceptions.Exit as exited:
-        sys.exit(exited.exit_code)
+        # Not standalone, click returns the code that a command exited with.
+        code = group.main(prog_name="ingester", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:
