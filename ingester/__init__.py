@@ -22,7 +22,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ingester.version import VERSION as __version__  # noqa: N811 - its usual name
+from ingester.version import VERSION
 
 if TYPE_CHECKING:
     from ingester.config import Config as Config
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from ingester.errors import UsageError as UsageError
     from ingester.pipeline import ingest as ingest
     from ingester.report.summary import RunSummary as RunSummary
+
+__version__ = VERSION
 
 _PUBLIC = {
     "Config": "ingester.config",

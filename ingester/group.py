@@ -179,9 +179,7 @@ class Group:
             self._ledger.decide([ended(instance, Outcome.UNREADABLE, "read_error", reason)])
         except SourceChanged:
             reason = "the file changed after it was scanned"
-            self._ledger.decide(
-                [ended(instance, Outcome.UNREADABLE, "changed_while_read", reason)]
-            )
+            self._ledger.decide([ended(instance, Outcome.UNREADABLE, "changed_while_read", reason)])
         else:
             self._ledger.decide([_compared(instance, holder, sameness)])
 

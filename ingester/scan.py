@@ -121,9 +121,7 @@ class Scanner:
                 size=identity.size, mtime_ns=identity.mtime_ns, mtime_trusted=trusted,
                 sha256=sha256,
             )  # fmt: skip
-        instance = Instance(
-            file, identity, header, buffer, sha256, trusted, _findings(header)
-        )
+        instance = Instance(file, identity, header, buffer, sha256, trusted, _findings(header))
         limit = self._options.max_file_bytes
         if limit is not None and identity.size > limit:
             return ended(
@@ -161,7 +159,7 @@ def _header_of(
     file: FileRef, fd: int, view: memoryview, identity: FileIdentity
 ) -> Header | Problem:
     def open_file() -> BinaryIO:
-        return open(file.path, "rb")  # noqa: SIM115 - closed by who reads it
+        return open(file.path, "rb")
 
     found = inspect_part10(view, identity.size, open_file)
     while isinstance(found, NeedMore):

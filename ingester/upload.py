@@ -8,7 +8,6 @@ request it has on the wire and leaves the rest pending; cancelled, what was on t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -60,7 +59,7 @@ class UploadOptions:
     """``per_study``: post to /studies/{StudyInstanceUID} (StoreDICOMStudy)."""
 
     profile: ServerProfile
-    retry: RetryPolicy = RetryPolicy()
+    retry: RetryPolicy
     per_study: bool = False
     checksums: bool = True
 

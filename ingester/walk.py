@@ -171,9 +171,7 @@ class Walker:
             chunk.unreadable.append(UnreadableDirectory(frame.directory.path, reason))
         return sorted(entries, key=lambda entry: entry.name)
 
-    def _sort_in(
-        self, frame: _Frame, entries: list[os.DirEntry[bytes]], chunk: WalkChunk
-    ) -> None:
+    def _sort_in(self, frame: _Frame, entries: list[os.DirEntry[bytes]], chunk: WalkChunk) -> None:
         follow = self._options.follow_symlinks
         files: list[os.DirEntry[bytes]] = []
         for entry in entries:
@@ -207,9 +205,7 @@ class Walker:
             reason = os.strerror(error.errno or 0)
             chunk.decided.append(Result(file, Outcome.UNREADABLE, "stat_error", reason))
             return
-        file = FileRef(
-            file_id, directory, entry.name, status.st_size, status.st_mtime_ns, previous
-        )
+        file = FileRef(file_id, directory, entry.name, status.st_size, status.st_mtime_ns, previous)
         if known.mtime_trusted and _unchanged(file, previous):
             chunk.seen.append(file)
         elif regular:

@@ -1,5 +1,4 @@
-"""Reading a Store Instances Response (PS3.18 10.5.3 and Annex I) and reconciling it with what
-was sent.
+"""Reads a Store Instances Response (PS3.18 10.5.3, Annex I) and reconciles it with what was sent.
 
 A 2xx is not 'stored': real servers answer 200 with both lists empty, 400 with some stored,
 409 with one stored, with the wrong Content-Type or none. So the answer is read for what it says of

@@ -70,10 +70,12 @@ def to_lines(summary: RunSummary) -> list[str]:
     counts = [f"{name} {count:,}" for name, count in summary.outcomes.items() if count]
     lines = [
         f"{summary.files:,} files: {', '.join(counts) or 'none'}",
-        f"{summary.bytes_stored / 1e6:,.1f} MB stored in {summary.elapsed_s:,.1f} s "
-        f"({summary.mb_per_s:,.1f} MB/s, {summary.instances_per_s:,.1f} instances/s, "
-        f"{summary.requests:,} requests, {summary.retries:,} retries); "
-        f"bottleneck: {summary.bottleneck}",
+        (
+            f"{summary.bytes_stored / 1e6:,.1f} MB stored in {summary.elapsed_s:,.1f} s "
+            f"({summary.mb_per_s:,.1f} MB/s, {summary.instances_per_s:,.1f} instances/s, "
+            f"{summary.requests:,} requests, {summary.retries:,} retries); "
+            f"bottleneck: {summary.bottleneck}"
+        ),
     ]
     if summary.unreadable_directories:
         lines.append(f"{summary.unreadable_directories:,} directories could not be read")

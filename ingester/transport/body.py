@@ -115,6 +115,7 @@ class BodyPayload(Payload):
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Not text, and never in memory as a whole."""
+        del encoding, errors
         raise TypeError("a body of files is not text")
 
     async def write(self, writer: AbstractStreamWriter) -> None:

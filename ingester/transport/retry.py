@@ -146,9 +146,7 @@ def _without_answer(
     return Retry(min(policy.backoff_cap_s, policy.backoff_base_s * 2 * 2**situation.attempts))
 
 
-def _unauthorized(
-    status: int, situation: Situation, policy: RetryPolicy, random: Random
-) -> Action:
+def _unauthorized(status: int, situation: Situation, policy: RetryPolicy, random: Random) -> Action:
     if situation.auth_refusals == 0:
         return Retry(_backoff_s(situation, policy, random))
     if not situation.others_succeed:
@@ -166,7 +164,7 @@ def _in_doubt(situation: Situation, policy: RetryPolicy, random: Random) -> Acti
 
 
 def _again(
-    action: type[Retry] | type[Resend],
+    action: type[Retry | Resend],
     situation: Situation,
     policy: RetryPolicy,
     random: Random,
@@ -195,5 +193,3 @@ def _used_up(situation: Situation) -> Action:
 def _backoff_s(situation: Situation, policy: RetryPolicy, random: Random) -> float:
     ceiling = min(policy.backoff_cap_s, policy.backoff_base_s * 2 ** (situation.attempts - 1))
     return random.uniform(0.0, ceiling)
-
-

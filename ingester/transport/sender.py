@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Self
 
 import aiohttp
 from yarl import URL
@@ -55,7 +56,7 @@ class Sender:
         self._session: aiohttp.ClientSession | None = None
         self._pieces: list[bytearray] = []
 
-    async def __aenter__(self) -> Sender:
+    async def __aenter__(self) -> Self:
         options = self.options
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -174,5 +175,3 @@ def _no_answer(error: Exception, *, sent: bool, expired: str | None) -> NoAnswer
 def _certificate_words(error: aiohttp.ClientConnectorCertificateError) -> str:
     cause = error.certificate_error
     return cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else str(cause)
-
-
