@@ -190,17 +190,8 @@ class Run:
         failed = journal.failure
         if failed is not None:
             raise failed
-        snapshot = self._snapshot(stages)
-        figures = RunFigures(
-            unreadable_directories=self._unreadable_directories,
-            requests=snapshot.requests,
-            retries=snapshot.retries,
-            bytes_stored=snapshot.bytes_stored,
-            elapsed_s=round(snapshot.elapsed_s, 3),
-            peak_rss_mib=round(peak_rss_mib(), 1),
-            bottleneck=bottleneck_of(self._waits(stages)),
-        )
-        journal.finish_run(run_id, None, figures)  # all results are committed from here on
+        # First without a code: what the code depends on is complete when this is committed.
+        journal.finish_run(run_id, None, self._figures(stages))
         totals = journal.run_totals
         outcomes = {name: count.files for name, count in totals.outcomes.items()}
         cause = self._stop.cause
@@ -211,6 +202,7 @@ class Run:
             pixel_warnings=totals.pixel_warnings,
             unreadable_directories=self._unreadable_directories,
         )
+        figures = self._figures(stages)
         journal.finish_run(run_id, exit_code, figures)
         if self._watch is not None:
             self._watch(self._snapshot(stages))
@@ -238,6 +230,17 @@ class Run:
             exit_code=exit_code,
         )
 
+    def _figures(self, stages: Stages) -> RunFigures:
+        return RunFigures(
+            unreadable_directories=self._unreadable_directories,
+            requests=self._sender.requests,
+            retries=stages.upload.retries,
+            bytes_stored=self._bytes_stored,
+            elapsed_s=round(self._clock.elapsed_s, 3),
+            peak_rss_mib=round(peak_rss_mib(), 1),
+            bottleneck=bottleneck_of(self._waits(stages)),
+        )
+
     # What the walk and the journal report.
 
     def unreadable_directories(self, found: Collection[UnreadableDirectory]) -> None:
@@ -255,6 +258,10 @@ class Run:
         """Called in the journal's thread, after the commit: results file, then the loop."""
         if self._results is not None:
             self._results.write([result for result in results if not result.unchanged])
+        for result in results:
+            if result.evidence is not None and result.outcome in IN_THE_STORE:
+                self._instances_stored += 1
+                self._bytes_stored += result.size or 0
         with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             self._loop.call_soon_threadsafe(self._committed, results)
 
@@ -264,10 +271,6 @@ class Run:
             self._loop.call_soon_threadsafe(self._stop.abandon, error)
 
     def _committed(self, results: Sequence[Result]) -> None:
-        for result in results:
-            if result.evidence is not None and result.outcome in IN_THE_STORE:
-                self._instances_stored += 1
-                self._bytes_stored += result.size or 0
         if self._stages is not None:
             self._stages.group.claims.committed(results)
 
