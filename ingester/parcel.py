@@ -28,6 +28,7 @@ class Parcel:
     study_instance_uid: str
     instances: tuple[Instance, ...]
     body: Body
+    batch_id: int  # of the batch that it is or was split from
     attempts: int = 0
     doubts: int = 0  # attempts after which it may have been stored
     auth_refusals: int = 0
@@ -62,6 +63,7 @@ class Parcel:
             self.study_instance_uid,
             tuple(instances),
             body,
+            self.batch_id,
             earlier_attempts=self.earlier_attempts + self.attempts,
             ever_in_doubt=self.ever_in_doubt,
             asked_again=asked_again,

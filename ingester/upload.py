@@ -149,7 +149,7 @@ class Upload:
         body = make_body(
             batch.instances, options.profile, self._readers, checksums=options.checksums
         )
-        parcel = Parcel(batch.study_instance_uid, batch.instances, body)
+        parcel = Parcel(batch.study_instance_uid, batch.instances, body, batch.batch_id)
         self._undecided.add(parcel)
         return parcel
 
@@ -324,7 +324,7 @@ class Upload:
             return self._apply(parcel, verdict)
         parcel.verdict = verdict
         parcel.give_back_buffers()
-        if not self._trial.wait(parcel, parcel.study_instance_uid):
+        if not self._trial.wait(parcel, parcel.batch_id):
             self._setting_is_wrong(f"{MAX_WAITING + 1} unrelated requests in a row were refused")
         return []
 

@@ -9,6 +9,7 @@ Before the first instance is stored by this journal, everything waits for that f
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -23,18 +24,18 @@ class Trial(Generic[T]):
         self.proven = proven
         self.successes = 0
         self._waiting: list[T] = []
-        self._studies: set[str] = set()
+        self._batches: set[Hashable] = set()
         self._input_ended = False
 
     def may_act(self, successes_when_sent: int) -> bool:
         """Whether a refusal of what was sent at that count may be taken at its word."""
         return self.proven and (self._input_ended or self.successes > successes_when_sent)
 
-    def wait(self, refused: T, study_instance_uid: str) -> bool:
-        """Keep a refused batch. False when too many unrelated ones wait already."""
+    def wait(self, refused: T, batch: Hashable) -> bool:
+        """Keep what was refused, of this batch. False when too many unrelated batches wait."""
         self._waiting.append(refused)
-        self._studies.add(study_instance_uid)
-        return len(self._studies) <= MAX_WAITING
+        self._batches.add(batch)
+        return len(self._batches) <= MAX_WAITING
 
     def succeeded(self) -> list[T]:
         """A request stored something: returns the batches that waited for it."""
@@ -49,7 +50,7 @@ class Trial(Generic[T]):
 
     def _release(self) -> list[T]:
         waited, self._waiting = self._waiting, []
-        self._studies.clear()
+        self._batches.clear()
         return waited
 
     def __len__(self) -> int:

@@ -1,0 +1,43 @@
+"""Guarantee 5: memory is bounded by the options, whatever the archive."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.memory import HUGE_BYTES, run_case, write_huge, write_many
+
+LIMIT_MIB = 300
+
+
+@pytest.mark.timeout(300)
+def test_a_file_of_5_gb_goes_through_in_pieces(tmp_path: Path) -> None:
+    """An encapsulated file of two sparse fragments is streamed, hashed and stored."""
+    source = tmp_path / "source"
+    source.mkdir()
+    write_huge(str(source / "huge.dcm"))
+    run = run_case(str(source), str(tmp_path), files=1)
+    assert run.problems == []
+    assert run.summary["bytes_stored"] == (source / "huge.dcm").stat().st_size
+    assert run.summary["bytes_stored"] > HUGE_BYTES - 8
+    assert run.peak_rss_mib < LIMIT_MIB
+
+
+@pytest.mark.timeout(300)
+def test_a_directory_of_many_small_files_is_never_held_as_a_whole(tmp_path: Path) -> None:
+    """Ten times the files cost no more: 20,000 here, 200,000 in benchmarks/memory.py."""
+    peaks = []
+    for files in (2_000, 20_000):
+        source = tmp_path / f"source{files}"
+        write_many(str(source), files)
+        run = run_case(str(source), str(tmp_path), files)
+        assert run.problems == []
+        peaks.append(run.peak_rss_mib)
+    assert peaks[1] < peaks[0] + 40
+
+
+def test_a_budget_of_one_buffer_still_loads_everything(tmp_path: Path) -> None:
+    """Where nothing can be cached, files are opened again when they are sent."""
+    source = tmp_path / "source"
+    write_many(str(source), 500, size=3000)
+    run = run_case(str(source), str(tmp_path), 500, client_args=["--memory-budget", "4096"])
+    assert run.problems == []
