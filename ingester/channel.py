@@ -34,6 +34,30 @@ class ChannelClosed(Exception):  # noqa: N818 - an end, not an error
     """The producer has closed the channel and everything in it was taken."""
 
 
+class Waiting:
+    """Seconds that were spent inside of it, by all who entered; those who still are count."""
+
+    def __init__(self) -> None:
+        self._ended_s = 0.0
+        self._inside = 0
+        self._since = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Up to now."""
+        return self._ended_s + self._inside * (time.monotonic() - self._since)
+
+    def __enter__(self) -> None:
+        self._move(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._move(-1)
+
+    def _move(self, entered: int) -> None:
+        self._ended_s, self._since = self.seconds, time.monotonic()
+        self._inside += entered
+
+
 class Channel(Generic[T]):
     """Hands items of a weight from producers to consumers.
 
@@ -44,8 +68,8 @@ class Channel(Generic[T]):
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.held = 0
-        self.put_wait_s = 0.0
-        self.get_wait_s = 0.0
+        self._put_waits = Waiting()
+        self._get_waits = Waiting()
         self._closed = False
         self._items: deque[tuple[T, int]] = deque()
         self._urgent: deque[T] = deque()
@@ -55,15 +79,16 @@ class Channel(Generic[T]):
     async def put(self, item: T, weight: int = 1) -> None:
         """Add an item, waiting for room. Raises ChannelClosed if there is no consumer any more."""
         if self.held >= self.capacity and not self._closed:
-            since = time.monotonic()
-            while self.held >= self.capacity and not self._closed:
-                await self._wait(self._putters)
-            self.put_wait_s += time.monotonic() - since
+            with self._put_waits:
+                while self.held >= self.capacity and not self._closed:
+                    await self._wait(self._putters)
         if self._closed:
             raise ChannelClosed
         self._items.append((item, weight))
         self.held += weight
         _wake_one(self._getters)
+        if self.held < self.capacity:
+            _wake_one(self._putters)  # one heavy item that is taken makes room for many
 
     def put_now(self, item: T) -> None:
         """Add an item that is taken before all others, without waiting and even after the close.
@@ -82,10 +107,9 @@ class Channel(Generic[T]):
     async def get(self) -> T:
         """The next item. Raises ChannelClosed when it is closed and empty."""
         if not self and not self._closed:
-            since = time.monotonic()
-            while not self and not self._closed:
-                await self._wait(self._getters)
-            self.get_wait_s += time.monotonic() - since
+            with self._get_waits:
+                while not self and not self._closed:
+                    await self._wait(self._getters)
         if self._urgent:
             return self._urgent.popleft()
         if not self._items:
@@ -102,6 +126,16 @@ class Channel(Generic[T]):
         for waiters in (self._getters, self._putters):
             while waiters:
                 _wake_one(waiters)
+
+    @property
+    def put_wait_s(self) -> float:
+        """Seconds that producers have waited for room, all of them together."""
+        return self._put_waits.seconds
+
+    @property
+    def get_wait_s(self) -> float:
+        """Seconds that consumers have waited for an item, all of them together."""
+        return self._get_waits.seconds
 
     @property
     def closed(self) -> bool:

@@ -58,9 +58,11 @@ def _data_set_sha256(holder: Holder) -> bytes | None:
         if offset is None:
             return None
         digest, identity = sha256_of(holder.path, offset)
+        if identity.size != holder.size:
+            return None
+        if identity.mtime_ns != holder.mtime_ns:  # touched: its digest says whether that was all
+            return digest if sha256_of(holder.path) == (holder.sha256, identity) else None
     except (OSError, SourceChanged):
-        return None
-    if (identity.size, identity.mtime_ns) != (holder.size, holder.mtime_ns):
         return None
     return digest
 

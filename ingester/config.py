@@ -110,6 +110,8 @@ def load_config(
         # The framing of a part is about 100 bytes: the whole body keeps below the limit.
         room = profile.max_body_bytes - 256 * values["max_batch_instances"]
         values["max_batch_bytes"] = min(values["max_batch_bytes"], max(1, room))
+    if values["results"] is not None and _same_file(values["results"], values["journal"]):
+        raise UsageError(f"the results file is the journal: {values['results']}", "name another")
     return Config(
         **values, authorization=_authorization(values["auth"], environment), origins=origins
     )
@@ -128,7 +130,7 @@ def normal_url(given: str, where: str) -> str:
             "use --auth basic with INGESTER_USERNAME and INGESTER_PASSWORD",
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{where}: must be http://… or https://…: {given}")
+        raise UsageError(f"{where}: must be http://… or https://…")  # unread: it may hold a secret
     if parts.query or parts.fragment:
         raise UsageError(f"{where}: must not have a query or a fragment")
     path = parts.path.rstrip("/")
@@ -137,6 +139,12 @@ def normal_url(given: str, where: str) -> str:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     default_port = 80 if parts.scheme == "http" else 443
     return f"{parts.scheme}://{host}{f':{port}' if port not in (None, default_port) else ''}{path}"
+
+
+def _same_file(results: str, journal: str) -> bool:
+    """Whether results would be written into the journal or a file beside it."""
+    beside = os.path.realpath(results).removeprefix(os.path.realpath(journal))
+    return beside in ("", "-wal", "-shm", "-journal", ".lock")
 
 
 def _authorization(auth: str, environment: Mapping[str, str]) -> Secret | None:

@@ -2,6 +2,7 @@
 
     IngesterError
     ├── UsageError       the command line, the configuration or the sources are wrong: exit code 2
+    │   └── WrongTargetError   the journal belongs to another store
     └── FatalError       the run cannot go on: exit code 1, what was met stays pending
         └── JournalError the record cannot be opened, read or written
 
@@ -34,9 +35,13 @@ class UsageError(IngesterError):
     """The command was used wrongly; nothing was started. The caller corrects it and calls again."""
 
 
+class WrongTargetError(UsageError):
+    """The journal belongs to another store. The caller rebinds it, or names another journal."""
+
+
 class FatalError(IngesterError):
     """The run cannot go on. The same command continues it once the cause is mended."""
 
 
 class JournalError(FatalError):
-    """The journal cannot be used: locked, foreign, of another target, newer, or not writable."""
+    """The journal cannot be used: locked, foreign, newer, or not writable."""

@@ -6,8 +6,10 @@ a file that changed is SourceChanged; neither text names the file.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,6 +31,8 @@ def opened(path: bytes) -> Iterator[int]:
     """A read-only descriptor of a regular file, never blocking on a FIFO. Raises OSError."""
     fd = os.open(path, OPEN_FLAGS)
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
         yield fd
     finally:
         os.close(fd)

@@ -140,7 +140,7 @@ class Group:
     async def _against_the_journal(self, instance: Instance, holder: Holder | None) -> None:
         if holder is None or holder.file_id == instance.file.file_id:
             await self._send(self._batches.add(instance, time.monotonic()))
-        elif holder.outcome not in IN_THE_STORE:
+        elif holder.outcome not in IN_THE_STORE and not holder.decided_now:
             self.claims.expect_absent_holder(instance, holder)
         else:
             claim = self.claims.held_in_journal(instance, holder)

@@ -120,6 +120,7 @@ class Holder(NamedTuple):
     mtime_ns: int
     sha256: bytes | None  # of the bytes that were sent
     current: bool  # False: the file at that path has other content or UIDs by now
+    decided_now: bool = False  # by this run: it will not be met again
 
 
 class StudyBatch(NamedTuple):

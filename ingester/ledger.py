@@ -39,8 +39,9 @@ class Ledger:
         self._listeners: list[Callable[[Sequence[Result]], None]] = []
         self.files_met = 0
         self.bytes_met = 0
-        self.room_wait_s = 0.0  # during which anybody waited for the journal
+        self._room_wait_s = 0.0
         self._waiting = 0
+        self._waiting_since = 0.0
 
     def listen(self, listener: Callable[[Sequence[Result]], None]) -> None:
         """Tell ``listener`` of every decision in the tick in which it is made."""
@@ -72,14 +73,21 @@ class Ledger:
 
     async def wait_for_room(self) -> None:
         """Return when the journal keeps up. Raises JournalError when it cannot be written."""
-        since = time.monotonic()
+        if self._waiting == 0:
+            self._waiting_since = time.monotonic()
         self._waiting += 1
         try:
             await self._record.wait_for_room()
         finally:
+            if self._waiting == 1:
+                self._room_wait_s = self.room_wait_s
             self._waiting -= 1
-            if self._waiting == 0:
-                self.room_wait_s += time.monotonic() - since
+
+    @property
+    def room_wait_s(self) -> float:
+        """Seconds during which anybody waited for the journal, a wait that goes on included."""
+        waiting_s = time.monotonic() - self._waiting_since if self._waiting else 0.0
+        return self._room_wait_s + waiting_s
 
     @property
     def undecided(self) -> Sequence[FileRef]:

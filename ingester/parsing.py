@@ -22,7 +22,7 @@ def parse(option: Option, given: object, where: str) -> Value:
     try:
         value = _parse(option, given)
     except ValueError as error:
-        raise UsageError(f"{where}: {error}: {given!r}") from None
+        raise UsageError(f"{where}: {error}{_shown(given)}") from None
     if option.choices and value not in option.choices:
         raise UsageError(f"{where}: must be one of {', '.join(option.choices)}: {given!r}")
     return value
@@ -39,9 +39,12 @@ def _parse(option: Option, given: object) -> Value:
         case "size":
             return _size(given)
         case "count":
-            return _positive(int(_number(given)), given)
+            number = _number(given)
+            if number != int(number):
+                raise ValueError("must be a whole number")
+            return _positive(int(number))
         case "seconds":
-            return _positive(_number(given), given)
+            return _positive(_number(given))
         case "percent":
             text = given.strip().removesuffix("%") if isinstance(given, str) else given
             number = _number(text)
@@ -52,6 +55,11 @@ def _parse(option: Option, given: object) -> Value:
             return _switch(given)
         case "outcomes":
             return _outcomes(given)
+
+
+def _shown(given: object) -> str:
+    """The value for a message. A table or a list may hold what is nobody's to see."""
+    return f": {given!r}" if isinstance(given, str | int | float) else ""
 
 
 def _number(given: object) -> float:
@@ -69,20 +77,20 @@ def _number(given: object) -> float:
 Number = TypeVar("Number", int, float)
 
 
-def _positive(number: Number, given: object) -> Number:
-    if number <= 0 or number != _number(given):
+def _positive(number: Number) -> Number:
+    if number <= 0:
         raise ValueError("must be a number above zero")
     return number
 
 
 def _size(given: object) -> int:
     if isinstance(given, int) and not isinstance(given, bool):
-        return _positive(given, given)
+        return _positive(given)
     found = _SIZE.fullmatch(given.strip()) if isinstance(given, str) else None
     if found is None:
         raise ValueError("must be a size such as 16MiB")
     size = int(float(found[1]) * _UNITS[found[2] or ""])
-    return _positive(size, size)
+    return _positive(size)
 
 
 def _switch(given: object) -> bool:

@@ -46,8 +46,8 @@ def resolve_sources(
     for source in sorted(resolved, key=lambda each: (len(each.path), each.only is not None)):
         if not any(_inside(source, other) for other in kept):
             kept.append(source)
-    names = [source.name for source in kept if source.only is None]
-    if len(set(names)) != len(names):
+    named = {(source.name, source.path) for source in kept}
+    if len({name for name, _ in named}) != len(named):
         raise UsageError("two sources have the same name", "give each --root another NAME")
     return [source for source in dict.fromkeys(resolved) if source in kept]
 

@@ -119,7 +119,7 @@ class Upload:
 
     def leave(self) -> None:
         """The run ends here: what may have been stored without a word is in doubt."""
-        for parcel in self._undecided:
+        for parcel in list(self._undecided):  # ending one takes it out
             if parcel.ever_in_doubt or parcel.body.bytes_out:
                 self._end_all(parcel, Outcome.IN_DOUBT, "interrupted")
         self._undecided.clear()

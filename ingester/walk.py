@@ -169,10 +169,14 @@ class Walker:
             self._check_root(frame.directory.root)
             reason = os.strerror(error.errno or 0)
             chunk.unreadable.append(UnreadableDirectory(frame.directory.path, reason))
-        return sorted(entries, key=lambda entry: entry.name)
+        # By name: over a network, or while it is changed, a directory may list one twice.
+        by_name = {entry.name: entry for entry in entries}
+        return [by_name[name] for name in sorted(by_name)]
 
     def _sort_in(self, frame: _Frame, entries: list[os.DirEntry[bytes]], chunk: WalkChunk) -> None:
         follow = self._options.follow_symlinks
+        path = frame.directory.path
+        real_path = os.path.realpath(path) if follow else path
         files: list[os.DirEntry[bytes]] = []
         for entry in entries:
             try:
@@ -181,12 +185,18 @@ class Walker:
                 is_directory = False
             if is_directory and frame.directory.root.only is None:
                 frame.subdirectories.append(entry.name)
-            elif entry.path not in self._options.exclude:
+            elif not self._is_own(entry, real_path):
                 files.append(entry)
         frame.subdirectories.reverse()
         known = self._catalog.files(frame.directory, [entry.name for entry in files])
         for entry in files:
             self._file(frame.directory, entry, known[entry.name], chunk)
+
+    def _is_own(self, entry: os.DirEntry[bytes], real_path: bytes) -> bool:
+        """Whether the run writes this file itself, by whatever links it was reached."""
+        if self._options.follow_symlinks and entry.is_symlink():
+            return os.path.realpath(entry.path) in self._options.exclude
+        return os.path.join(real_path, entry.name) in self._options.exclude
 
     def _file(
         self,

@@ -5,7 +5,9 @@ The only place that knows click, signals and exit codes. stdout is data, stderr 
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 import click
@@ -54,8 +56,8 @@ class LazyVerbs(click.Group):
 
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], VERBS, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise click.UsageError(f"No such verb: {args[0]}.{hint}")
+            hint = f"did you mean {close[0]}?" if close else "see ingester --help"
+            raise UsageError(f"no such verb: {args[0]}", hint)
         return super().resolve_command(ctx, args)
 
 
@@ -72,6 +74,7 @@ def group() -> None:
 
 def main() -> None:
     """Entry point: turns this package's errors into a line, a hint and an exit code."""
+    _open_standard_files()
     try:
         # Not standalone, click returns the code that a command exited with.
         code = group.main(prog_name="ingester", standalone_mode=False)
@@ -79,8 +82,13 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:
         sys.exit(130)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        path = "ingester" if context is None else context.command_path
+        complain(UsageError(error.format_message(), f"see {path} --help"))
         sys.exit(EXIT_USAGE)
     except UsageError as error:
         complain(error)
@@ -95,11 +103,42 @@ def main() -> None:
 
 def complain(error: IngesterError) -> None:
     """One line of what happened, one of what to do next."""
-    click.echo(f"ingester: {printable(error.message)}", err=True)
+    tell(f"ingester: {printable(error.message)}")
     if error.words and sys.stderr.isatty():  # a server's words may quote a patient's data
-        click.echo(f"  the server says: {printable(error.words)}", err=True)
+        tell(f"  the server says: {printable(error.words)}")
     if error.hint:
-        click.echo(f"  hint: {printable(error.hint)}", err=True)
+        tell(f"  hint: {printable(error.hint)}")
+
+
+def tell(text: str) -> None:
+    """Words for people, on stderr. If they have gone, the verb goes on without them."""
+    with suppress(OSError):
+        click.echo(text, err=True)
+
+
+def say(text: str) -> None:
+    """Data for stdout. Raises FatalError when it cannot be written, as on a full disk."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise FatalError(f"the output cannot be written ({reason})") from error
+
+
+def _open_standard_files() -> None:
+    """Give a process that was started with closed ones ``/dev/null``.
+
+    Else the next file that is opened takes the number, and libuv aborts when it is closed.
+    """
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115 - kept
 
 
 def printable(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ingester.cli import printable, say
 from ingester.cli.options import load, run_options, shown
 
 
@@ -28,11 +29,11 @@ def command(as_json: bool, toml_path: str | None, **given: object) -> None:
             for name, value in values.items()
         }
         credentials = config.authorization is not None
-        click.echo(json.dumps({"options": rows, "credentials": credentials}, indent=2))
+        say(json.dumps({"options": rows, "credentials": credentials}, indent=2))
         return
     width = max(len(BY_NAME[name].key) for name in values)
     for name, value in values.items():
         key = BY_NAME[name].key
-        click.echo(f"{key:<{width}}  {shown(value):<24}  # {config.origins[name]}")
+        say(printable(f"{key:<{width}}  {shown(value):<24}  # {config.origins[name]}"))
     there = "from the environment" if config.authorization is not None else "none"
-    click.echo(f"{'credentials':<{width}}  {there}")
+    say(f"{'credentials':<{width}}  {there}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from typing import TextIO
 
 from ingester.cli import printable
@@ -32,21 +33,25 @@ class Live:
         self._before = snapshot
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
-            self._stream.write(f"\r\x1b[2K{line[:width]}")
+            self._write(f"\r\x1b[2K{line[:width]}")
             self._open_line = True
         else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
+            self._write(line + "\n")
 
     def warn(self, unreadable: UnreadableDirectory) -> None:
         """Tell of a directory that cannot be listed: by name on a terminal only."""
         self.end()
         which = f": {printable(os.fsdecode(unreadable.path))}" if self._terminal else ""
-        self._stream.write(f"warning: a directory cannot be listed ({unreadable.reason}){which}\n")
-        self._stream.flush()
+        self._write(f"warning: a directory cannot be listed ({unreadable.reason}){which}\n")
 
     def end(self) -> None:
         """Leave the line that is rewritten."""
         if self._open_line:
-            self._stream.write("\n")
+            self._write("\n")
             self._open_line = False
+
+    def _write(self, text: str) -> None:
+        """Whoever watched may have gone, a disk may be full: the run goes on without them."""
+        with suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from ingester.cli import complain, printable
+from ingester.cli import complain, printable, say
 from ingester.cli.options import load, run_options, sources_of
 
 
@@ -56,9 +56,9 @@ def command(
     if isinstance(stop.cause, FatalError):
         complain(stop.cause)
     if as_json:
-        click.echo(to_json(summary))
+        say(to_json(summary))
     else:
         for line in to_lines(summary):
-            click.echo(printable(line))
+            say(printable(line))
     if summary.exit_code:
         raise click.exceptions.Exit(summary.exit_code)

@@ -6,6 +6,7 @@ import os
 
 import click
 
+from ingester.cli import printable, say
 from ingester.errors import UsageError
 
 
@@ -25,7 +26,7 @@ def command(journal: str | None, study: str | None, as_json: bool) -> None:
     if as_json:
         import json  # noqa: PLC0415 - only here
 
-        click.echo(json.dumps(data, indent=2))
+        say(json.dumps(data, indent=2))
     else:
         for line in lines:
-            click.echo(line)
+            say(printable(line))

@@ -68,8 +68,5 @@ INCOMPLETE = frozenset(
 )
 """A run that ends with one of these exits with 3."""
 
-PIXEL_WARNINGS = frozenset({0xB100, 0xB110, 0xB111, 0xB112, 0xB120, 45570, 45571, 47513})
-"""Warning reasons after which pixels may not be readable (AWS HealthImaging, STOW-RS page).
-
-AWS prints the last ones in decimal with other values than its own hex; both are known.
-"""
+PIXEL_WARNINGS = frozenset({0xB100, 0xB110, 0xB111, 0xB112, 0xB120})
+"""Warning reasons after which pixels may not be readable (AWS HealthImaging, STOW-RS page)."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+LONGEST_S = 1e9
+"""Thirty years: so many digits that they are no number of seconds are still one."""
+
 
 def retry_after_s(value: str | None, now: datetime) -> float | None:
     """Seconds to wait from ``now`` (aware), or None where the header is absent or not readable."""
@@ -12,10 +15,10 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
         return None
     text = value.strip()
     if text.isascii() and text.isdecimal():
-        return float(text)
+        return min(float(text), LONGEST_S)
     try:
         when = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

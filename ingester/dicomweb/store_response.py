@@ -7,6 +7,8 @@ each SOP Instance UID, whatever its status and Content-Type.
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ _REFERENCED_SOP_INSTANCE_UID = "00081155"
 _SOP_INSTANCE_UID = "00080018"  # where AWS's sample finds the UIDs of failures
 _WARNING_REASON = "00081196"
 _FAILURE_REASON = "00081197"
+_US = re.compile(r"[0-9]{1,5}")  # PS3.5 6.2: 16 bits
 
 Json = Mapping[str, object]
 
@@ -90,10 +93,16 @@ def reconcile(
     """A verdict for each instance sent, and the UIDs the answer names that were never sent.
 
     ``sent`` holds the SOP Instance UID of the data set and of the file meta, which differ in some
-    real files: a server may answer with either. An instance in both lists is refused: it is not
-    claimed on a contradiction.
+    real files: a server may answer with either. One in the file meta counts where it can mean no
+    other file (a derived image may keep its original's). An instance in both lists is refused: it
+    is not claimed on a contradiction.
     """
-    verdicts = [_verdict(uids, response) for uids in sent]
+    owned = {uid for uid, _ in sent}
+    in_meta = Counter(meta for uid, meta in sent if meta != uid)
+    verdicts = [
+        _verdict((uid, meta if meta not in owned and in_meta[meta] == 1 else ""), response)
+        for uid, meta in sent
+    ]
     known = {uid for uids in sent for uid in uids}
     named = response.stored.keys() | response.failed.keys()
     return verdicts, named - known
@@ -132,8 +141,8 @@ def _uid(item: Json) -> str:
 
 def _number(item: Json, tag: str) -> int | None:
     for value in _values(item, tag)[:1]:
-        if isinstance(value, int):
+        if isinstance(value, str) and _US.fullmatch(value):
+            value = int(value)  # noqa: PLW2901 - a number as text
+        if type(value) is int and 0 <= value <= 0xFFFF:
             return value
-        if isinstance(value, str) and value.isdecimal():
-            return int(value)
     return None

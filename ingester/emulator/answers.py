@@ -18,8 +18,11 @@ DataSet = dict[str, Element]  # by tag, eight upper-case hexadecimal digits
 
 _KINDS = {
     400: "ValidationException",
+    403: "AccessDeniedException",
     404: "ResourceNotFoundException",
     406: "NotAcceptableException",
+    411: "LengthRequiredException",
+    413: "RequestEntityTooLargeException",
     500: "InternalServerException",
 }
 
@@ -30,17 +33,32 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of ours
     Args:
         status: The HTTP status.
         message: What is wrong with the request, without its values.
+        kind: The name of the error, where the status alone does not tell it.
+        headers: More headers of the answer.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(status, message)
         self.status = status
         self.message = message
+        self.kind = kind
+        self.headers = headers
 
 
-def refuse(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+def refuse(
+    status: int,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    kind: str | None = None,
+) -> web.Response:
     """The answer to a request that is refused as a whole."""
-    kind = _KINDS.get(status)
+    kind = kind or _KINDS.get(status)
     return web.Response(
         status=status,
         headers={**(headers or {}), **({"x-amzn-errortype": kind} if kind else {})},

@@ -6,12 +6,18 @@ that of the machine: the emulator keeps test data.
 
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
+from ingester.emulator.image_sets import SCHEMA as IMAGE_SETS_SCHEMA
+from ingester.emulator.image_sets import ImageSets
 from ingester.emulator.part10 import Identity
 
 Level = Literal["study", "series", "instance"]
 Row = dict[str, str | int]  # by the snake_case keyword of the attribute
+
+# An index of another version is made anew from the files; the versions they had are lost.
+_VERSION = 1
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS datastore (id TEXT NOT NULL);
@@ -90,10 +96,15 @@ class Index:
         try:
             for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = OFF"):
                 self._database.execute(f"PRAGMA {pragma}")
-            self._database.executescript(_SCHEMA)
+            if self._database.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+                for table in ("instance", "image_set", "non_primary"):
+                    self._database.execute(f"DROP TABLE IF EXISTS {table}")
+            self._database.executescript(_SCHEMA + IMAGE_SETS_SCHEMA)
+            self._database.execute(f"PRAGMA user_version = {_VERSION}")
         except sqlite3.Error:
             self._database.close()
             raise
+        self.image_sets = ImageSets(self._database)
 
     def close(self) -> None:
         """Give the file back."""
@@ -109,8 +120,19 @@ class Index:
         self._database.execute("DELETE FROM datastore")
         self._database.execute("INSERT INTO datastore VALUES (?)", (datastore,))
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make all changes within, or none."""
+        self._database.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
     def put(self, identity: Identity) -> int:
-        """Record that an instance is stored (again); returns its version, 1 at first."""
+        """Record that an instance is stored (again) as a primary one; returns its version."""
         row = self._database.execute(
             _PUT,
             (

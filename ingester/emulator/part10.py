@@ -34,6 +34,11 @@ class Identity:
     sop_class_uid: str  # (0008,0016)
     transfer_syntax_uid: str  # (0002,0010)
     modality: str  # (0008,0060)
+    study_date: str  # (0008,0020); this and the rest is what HealthImaging groups by
+    accession_number: str  # (0008,0050)
+    patient_id: str  # (0010,0020)
+    study_id: str  # (0020,0010)
+    series_number: str  # (0020,0011)
 
     @property
     def is_storable(self) -> bool:
@@ -65,11 +70,8 @@ def read_identity(path: str | os.PathLike[str]) -> Identity:
         UnreadableError: There is no preamble with prefix, or the structure cannot be followed.
         OSError: The disk failed.
     """
-    # pydicom's warnings quote values. catch_warnings is not for threads; a filter by module is.
-    warnings.filterwarnings("ignore", module=r"pydicom\.")
     try:
-        with open(path, "rb") as file:
-            data_set = pydicom.dcmread(file, stop_before_pixels=True, defer_size=_DEFER_ABOVE_BYTES)
+        data_set = read_data_set(path)
         return Identity(
             study_instance_uid=_text(data_set, 0x0020000D),
             series_instance_uid=_text(data_set, 0x0020000E),
@@ -77,12 +79,28 @@ def read_identity(path: str | os.PathLike[str]) -> Identity:
             sop_class_uid=_text(data_set, 0x00080016),
             transfer_syntax_uid=_text(data_set.file_meta, 0x00020010),
             modality=_text(data_set, 0x00080060),
+            study_date=_text(data_set, 0x00080020).lstrip(" "),
+            accession_number=_text(data_set, 0x00080050).lstrip(" "),
+            patient_id=_text(data_set, 0x00100020).lstrip(" "),
+            study_id=_text(data_set, 0x00200010).lstrip(" "),
+            series_number=_text(data_set, 0x00200011).lstrip(" "),
         )
     except Exception as error:
         # pydicom raises about any type on a broken file; only the disk's own errors have an errno.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise UnreadableError from error
+
+
+def read_data_set(path: str | os.PathLike[str]) -> pydicom.Dataset:
+    """Read a Part 10 file up to its pixel data; a value that is long stays in the file.
+
+    Raises:
+        Exception: Of about any type, if the file is broken.
+    """
+    # pydicom's warnings quote values. catch_warnings is not for threads; a filter by module is.
+    warnings.filterwarnings("ignore", module=r"pydicom\.")
+    return pydicom.dcmread(path, stop_before_pixels=True, defer_size=_DEFER_ABOVE_BYTES)
 
 
 def _text(data_set: pydicom.Dataset, tag: int) -> str:

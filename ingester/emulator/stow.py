@@ -1,183 +1,107 @@
 """STOW-RS (PS3.18 section 10.5): StoreDICOM and StoreDICOMStudy.
 
 Every part is stored as soon as it is complete: a request that breaks off, or whose syntax breaks
-later on, leaves the parts before it stored, and a 400 then tells which. Memory: about 1 MiB a
-request and the piece of the body that was just received.
+later on, leaves the parts before it stored, and a 400 then tells which. Only where the end of the
+body tells whether it is what was signed, all parts wait for it on disk. Memory: about 1 MiB a
+request, the piece of the body that was just received, and the answer.
 """
-
-from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from ingester.emulator.answers import (
-    DICOM_JSON,
-    DataSet,
-    Refusal,
-    accepted,
-    dicom_json,
-    element,
-)
+from ingester.emulator.answers import DICOM_JSON, Refusal, accepted, dicom_json
+from ingester.emulator.body import BODY, Body
+from ingester.emulator.intake import Intake
+from ingester.emulator.manifest import Manifest
 from ingester.emulator.media_types import is_boundary, parse_media_type
 from ingester.emulator.multipart import MultipartError, MultipartParser, PartBegin, PartEnd
-from ingester.emulator.part10 import Identity, UnreadableError, is_uid
-from ingester.emulator.store import Incoming, Store
+from ingester.emulator.part10 import is_uid
+from ingester.emulator.payload import PayloadMode
+from ingester.emulator.sigv4 import invalid_signature
+from ingester.emulator.store import Store
 
 _DICOM = "application/dicom"
 
-# Failure reasons (PS3.18 table I.2-2) and HealthImaging's warning reason, (0008,1197) and ..1196.
-CANNOT_UNDERSTAND = 0xC000
-PROCESSING_FAILURE = 0x0110
-UNSUPPORTED_TRANSFER_SYNTAX = 0xB120
-
-# Those HealthImaging reads; an instance in another one is kept as a blob, with a warning.
-_READ_TRANSFER_SYNTAXES = frozenset(
-    f"1.2.840.10008.1.2{suffix}"
-    for suffix in (
-        *("", ".1", ".1.99", ".2", ".5", ".4.50", ".4.51", ".4.57", ".4.70", ".4.80", ".4.81"),
-        *(".4.90", ".4.91", ".4.92", ".4.93", ".4.201", ".4.202", ".4.203"),
-        *(f".4.{number}" for number in range(100, 109)),
-        *(f".4.{number}.1" for number in range(100, 107)),
-    )
-)
-
-
-@dataclass(slots=True)
-class Manifest:
-    """The Store Instances Response in the making (PS3.18 section I.2)."""
-
-    base_url: str
-    stored: list[DataSet] = field(default_factory=list)
-    failed: list[DataSet] = field(default_factory=list)
-    other_failures: list[DataSet] = field(default_factory=list)
-    studies: set[str] = field(default_factory=set)
-    has_warnings: bool = False
-
-    def add_stored(self, identity: Identity) -> None:
-        """One instance is stored."""
-        study = identity.study_instance_uid
-        self.studies.add(study)
-        item = _reference(identity)
-        item["00081190"] = element(
-            "UR",
-            f"{self.base_url}/studies/{study}/series/{identity.series_instance_uid}"
-            f"/instances/{identity.sop_instance_uid}",
-        )
-        if identity.transfer_syntax_uid not in _READ_TRANSFER_SYNTAXES:
-            item["00081196"] = element("US", UNSUPPORTED_TRANSFER_SYNTAX)
-            self.has_warnings = True
-        self.stored.append(item)
-
-    def add_failed(self, identity: Identity | None, reason: int) -> None:
-        """One instance is not stored; without a SOP Instance UID it has no name to fail by."""
-        if identity is None or not identity.sop_instance_uid:
-            self.other_failures.append({"00081197": element("US", reason)})
-        else:
-            self.failed.append({**_reference(identity), "00081197": element("US", reason)})
-
-    @property
-    def is_empty(self) -> bool:
-        """Nothing was decided yet."""
-        return not (self.stored or self.failed or self.other_failures)
-
-    @property
-    def status(self) -> int:
-        """200 all stored, 202 some or with warnings, 409 none (PS3.18 table 10.5.3-1)."""
-        if not self.stored:
-            return 409
-        return 202 if self.failed or self.other_failures or self.has_warnings else 200
-
-    def data_set(self) -> DataSet:
-        """The answer; a sequence without items is left out."""
-        study = f"{self.base_url}/studies/{min(self.studies)}" if len(self.studies) == 1 else ""
-        answer: DataSet = {"00081190": element("UR", study)}
-        for tag, items in (
-            ("00081198", self.failed),
-            ("00081199", self.stored),
-            ("0008119A", self.other_failures),
-        ):
-            if items:
-                answer[tag] = element("SQ", *items)
-        return answer
-
 
 class StowService:
-    """Answers ``POST …/studies`` and ``POST …/studies/{study}``."""
+    """Answers ``POST …/studies`` and ``POST …/studies/{study}``.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: Where the instances go.
+        payload_modes: The ways of vouching for a body that are accepted.
+    """
+
+    def __init__(self, store: Store, payload_modes: frozenset[PayloadMode]) -> None:
         self._store = store
+        self._payload_modes = payload_modes
 
     async def store_instances(self, request: web.Request) -> web.Response:
         """One Store transaction.
 
         Raises:
-            Refusal: 400, 406 or 415; nothing of the body was stored.
+            Refusal: 400, 403, 406, 413 or 415. Nothing of the body was stored; or, with 413 and a
+                body that did not tell its length, what came before the limit.
         """
+        body = request[BODY]
+        if body.mode is not None and body.mode not in self._payload_modes:
+            raise invalid_signature(f"This way of signing a payload is not accepted: {body.mode}.")
         accepted(request, DICOM_JSON)
         parser = _body_parser(request)
         study = request.match_info.get("StudyInstanceUID")
         if study is not None and not is_uid(study):
             raise Refusal(400, "the Study Instance UID of the path is not a UID")
         manifest = Manifest(f"{request.url.origin()}{request.path.rpartition('/studies')[0]}")
+        intake = Intake(self._store, manifest, study, is_held=body.is_held)
         try:
-            await self._receive(request, parser, study, manifest)
-        except MultipartError as error:
-            if manifest.is_empty:
-                raise Refusal(400, f"body: {error}") from error
-            answer = dicom_json(manifest.data_set(), status=400)
-            answer.headers["Warning"] = f'299 - "body: {error}"'
-            return answer
-        return dicom_json(manifest.data_set(), status=manifest.status)
-
-    async def _receive(
-        self,
-        request: web.Request,
-        parser: MultipartParser | None,
-        study: str | None,
-        manifest: Manifest,
-    ) -> None:
-        incoming = self._store.incoming()
-        try:
-            async for chunk in request.content.iter_any():
-                for event in (chunk,) if parser is None else parser.feed(chunk):
-                    match event:
-                        case bytes():
-                            await self._store.write(incoming, event)
-                        case PartBegin(headers):
-                            _check_part(headers)
-                        case PartEnd():
-                            await self._decide(incoming, study, manifest)
-                            incoming = self._store.incoming()
-            if parser is None:
-                await self._decide(incoming, study, manifest)
-            else:
-                parser.close()
+            fault = await _receive(body, parser, intake)
+            await intake.admit_held()
         finally:
-            await self._store.discard(incoming)
+            await intake.discard()
+        if fault is None:
+            return dicom_json(manifest.data_set(), status=manifest.status)
+        if manifest.is_empty:
+            raise Refusal(400, f"body: {fault}") from fault
+        answer = dicom_json(manifest.data_set(), status=400)
+        answer.headers["Warning"] = f'299 - "body: {fault}"'
+        return answer
 
-    async def _decide(self, incoming: Incoming, study: str | None, manifest: Manifest) -> None:
-        """Store or refuse one instance, all of whose bytes are there."""
-        try:
-            identity = await self._store.identify(incoming)
-        except UnreadableError:
-            manifest.add_failed(None, CANNOT_UNDERSTAND)
-            await self._store.discard(incoming)
-            return
-        reason = None
-        if not identity.is_storable:
-            reason = CANNOT_UNDERSTAND
-        elif study not in (None, identity.study_instance_uid):
-            reason = PROCESSING_FAILURE
-        if reason is None:
-            await self._store.admit(incoming, identity)
-            manifest.add_stored(identity)
-        else:
-            manifest.add_failed(identity, reason)
-            await self._store.discard(incoming)
+
+async def _receive(
+    body: Body, parser: MultipartParser | None, intake: Intake
+) -> MultipartError | None:
+    """Take the instances out of a body; gives what ended it before its end, if anything did."""
+    fault = None
+    async for piece in body.pieces():
+        if fault is None:
+            try:
+                await _take(piece, parser, intake)
+            except MultipartError as error:
+                if not body.is_held:
+                    return error
+                fault = error  # but the rest has to be read, to be compared with what was signed
+    try:
+        if parser is None:
+            await intake.complete()
+        elif fault is None:
+            parser.close()
+    except MultipartError as error:
+        return error
+    return fault
+
+
+async def _take(piece: bytes, parser: MultipartParser | None, intake: Intake) -> None:
+    for event in (piece,) if parser is None else parser.feed(piece):
+        match event:
+            case bytes():
+                await intake.write(event)
+            case PartBegin(headers):
+                _check_part(headers)
+            case PartEnd():
+                await intake.complete()
 
 
 def _body_parser(request: web.Request) -> MultipartParser | None:
     """What reads this body: None when it is one instance, alone."""
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+    if request[BODY].content_encoding != "identity":
         raise Refusal(415, "Content-Encoding is not supported")
     try:
         media_type = parse_media_type(request.headers["Content-Type"])
@@ -208,10 +132,3 @@ def _check_part(headers: dict[str, str]) -> None:
         raise MultipartError(f"Content-Type of a part: {error}") from error
     if media_type.essence != _DICOM:
         raise MultipartError(f"a part that is not {_DICOM}")
-
-
-def _reference(identity: Identity) -> DataSet:
-    return {
-        "00081150": element("UI", identity.sop_class_uid),
-        "00081155": element("UI", identity.sop_instance_uid),
-    }

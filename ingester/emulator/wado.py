@@ -14,6 +14,7 @@ from ingester.emulator.answers import Refusal, accepted
 from ingester.emulator.index import Key, Row
 from ingester.emulator.media_types import MediaType
 from ingester.emulator.store import Store
+from ingester.emulator.throttle import Throttle
 
 _DICOM = "application/dicom"
 _MULTIPART = "multipart/related"
@@ -23,15 +24,19 @@ _READ_BYTES = 1 << 20
 class WadoService:
     """Answers ``GET …/studies/{study}/series/{series}/instances/{sop}``."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, throttle: Throttle | None) -> None:
         self._store = store
+        self._throttle = throttle
 
     async def retrieve_instance(self, request: web.Request) -> web.StreamResponse:
         """One instance.
 
         Raises:
-            Refusal: 404 if there is none, 406 for another media type or transfer syntax.
+            Refusal: 404 if there is none, 406 for another media type or transfer syntax, 429 or
+                503 if that is too many.
         """
+        if self._throttle is not None:
+            self._throttle.take()
         essence, media_range = accepted(request, _DICOM, _MULTIPART)
         key = Key(
             *(

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from ingester.dicomweb.outcome import Outcome
-from ingester.errors import JournalError
+from ingester.errors import JournalError, WrongTargetError
 from ingester.items import Directory, FileRef, Holder, InstanceKey, Result, Root
 from ingester.journal.lock import RunLock, refuse_network_file_system
 from ingester.journal.lookup import Holders, Ids, KnownFiles
@@ -68,7 +68,7 @@ class Journal:
         results that are on the disk, in their order, as they were recorded; ``on_failure`` once.
 
         Raises JournalError: held by another live run, on a network file system, no such
-        directory, not writable, foreign, damaged, newer, of another target.
+        directory, not writable, foreign, damaged, newer. WrongTargetError: of another target.
         """
         real = os.path.realpath(path)
         refuse_network_file_system(real)
@@ -225,7 +225,7 @@ def _prepare(connection: apsw.Connection, path: str, target: str, *, rebind: boo
                     [("target", target), ("created_at", utc_now())],
                 )
             elif bound != target and not rebind:
-                raise JournalError(
+                raise WrongTargetError(
                     f"the journal belongs to another target ({bound}, not {target}): {path}",
                     "if it is the same store under a new name, add --rebind; "
                     "else name another file with --journal",

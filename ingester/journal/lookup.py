@@ -25,6 +25,7 @@ _IS_HELD = "SELECT 1 FROM instances WHERE study_id = ? AND sop_instance_uid = ?"
 _HOLDER = """
 SELECT i.holder_file_id, r.path, d.rel_path, f.name, f.outcome, f.size, f.mtime_ns, f.sha256,
     i.sent_outcome, i.sent_size, i.sent_sha256,
+    f.decided_run_id = (SELECT max(run_id) FROM runs),
     f.sop_instance_uid = i.sop_instance_uid AND s.study_id = i.study_id
 FROM instances i
 LEFT JOIN files f ON f.file_id = i.holder_file_id
@@ -170,13 +171,15 @@ class Holders:
         if self._connection.execute(_IS_HELD, key).get is None:
             return None
         row: Any = self._connection.execute(_HOLDER, key).fetchone()
-        file_id, root, rel_path, name, outcome, size, mtime_ns, sha256, *sent, same_uids = row
+        file_id, root, rel_path, name, outcome, size, mtime_ns, sha256, *sent, decided_now, same_uids = row
+        now = bool(decided_now)
         path = b"" if root is None else os.path.join(root, rel_path, name)
         if sent[0] is None:
-            return Holder(file_id, path, OUTCOMES[outcome], size, mtime_ns, sha256, current=True)
+            return Holder(file_id, path, OUTCOMES[outcome], size, mtime_ns, sha256, True, now)
         same_bytes = sent[1] == size and sent[2] is not None and sent[2] == sha256
         current = bool(same_uids) and same_bytes
-        return Holder(file_id, path, OUTCOMES[sent[0]], sent[1], mtime_ns or 0, sent[2], current)
+        mtime_ns = mtime_ns or 0
+        return Holder(file_id, path, OUTCOMES[sent[0]], sent[1], mtime_ns, sent[2], current, now)
 
     def close(self) -> None:
         """Idempotent."""

@@ -106,6 +106,7 @@ class BodyPayload(Payload):
         self.piece = piece
         self._piece = memoryview(piece)
         self._writer: AbstractStreamWriter | None = None
+        self._transport: asyncio.Transport | None = None  # aiohttp forgets it when it closes it
         self._unflushed: deque[tuple[int, Buffer]] = deque()
         self._read_ahead: deque[memoryview] = deque()
         self.handed_over = 0
@@ -126,6 +127,7 @@ class BodyPayload(Payload):
             aiohttp.ClientError, OSError: the connection broke.
         """
         self._writer = writer
+        self._transport = writer.transport
         framing = self._body.framing
         for index, lead in enumerate(framing.before):
             if lead:
@@ -138,10 +140,14 @@ class BodyPayload(Payload):
     def settle(self) -> bool:
         """Give back every buffer the transport is done with and forget the others.
 
+        A body that was given up is not left to drain: a closing transport keeps its socket and
+        its bytes until the peer has taken them, and uvloop does not end before that.
         Returns whether the piece may be used again.
         """
         position = -1 if self._writer is None else flushed_position(self._writer)
         clean = self._writer is None or position >= self._writer.output_size
+        if self._transport is not None and not clean and (position < 0 or not self.complete):
+            self._transport.abort()
         while self._unflushed:
             end, buffer = self._unflushed.popleft()
             if end <= position:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from ingester.control import StopControl
+from ingester.transport.retry import LONGEST_WAIT_S
 
-LONGEST_HOLD_S = 3600.0
-"""A Retry-After beyond an hour is looked at again after one."""
+LONGEST_HOLD_S = LONGEST_WAIT_S
 
 
 class Hold:

@@ -16,6 +16,12 @@ from ingester.transport.reply import Answer, NoAnswer
 TRIAL_CONNECT_ATTEMPTS = 5
 """With waits of 2, 4, 8 and 16 times the back-off base times four: 30 s by default."""
 
+LONGEST_WAIT_S = 3600.0
+"""A Retry-After beyond an hour is looked at again after one: the server's clock may be wrong."""
+
+MAX_DOUBLINGS = 64
+"""Any back-off is at its cap by then, and a float holds it."""
+
 
 class RetryPolicy(NamedTuple):
     """How often and how long. Seconds."""
@@ -173,10 +179,11 @@ def _again(
 ) -> Action:
     if situation.attempts >= policy.max_attempts:
         return _used_up(situation)
-    wait_s = max(_backoff_s(situation, policy, random), situation.retry_after_s or 0.0)
+    asked_s = min(situation.retry_after_s or 0.0, LONGEST_WAIT_S)
+    wait_s = max(_backoff_s(situation, policy, random), asked_s)
     if action is Resend:
         return Resend(wait_s)
-    return Retry(wait_s, hold_all_s=situation.retry_after_s or wait_s if slow_all else 0.0)
+    return Retry(wait_s, hold_all_s=(asked_s or wait_s) if slow_all else 0.0)
 
 
 def _used_up(situation: Situation) -> Action:
@@ -191,5 +198,6 @@ def _used_up(situation: Situation) -> Action:
 
 
 def _backoff_s(situation: Situation, policy: RetryPolicy, random: Random) -> float:
-    ceiling = min(policy.backoff_cap_s, policy.backoff_base_s * 2 ** (situation.attempts - 1))
+    doublings = min(situation.attempts - 1, MAX_DOUBLINGS)
+    ceiling = min(policy.backoff_cap_s, policy.backoff_base_s * 2**doublings)
     return random.uniform(0.0, ceiling)

@@ -54,7 +54,15 @@ class TestAnAddress:
             assert re.fullmatch(r"http://127\.0\.0\.1:\d+", emulator.url)
             assert re.fullmatch(r"[0-9a-z]{32}", emulator.datastore)
             assert emulator.base_url == f"{emulator.url}/datastore/{emulator.datastore}"
-            assert emulator.ready_line() == {"url": emulator.url, "datastore": emulator.datastore}
+            assert emulator.ready_line() == {
+                "url": emulator.url,
+                "datastore": emulator.datastore,
+                "region": "us-east-1",
+                "access_key": None,
+                "secret_key": None,
+                "session_token": None,
+                "ca": None,
+            }
 
     async def test_has_the_datastore_that_is_asked_for(self, tmp_path: Path) -> None:
         async with running(tmp_path, datastore=DATASTORE) as client:

@@ -11,7 +11,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from ingester.errors import JournalError
+from ingester.errors import IngesterError, JournalError, WrongTargetError
 from ingester.journal import Journal, RunInfo, read_status
 from ingester.journal.lock import mount_type, refuse_network_file_system
 from tests.unit.journal.made import TARGET, Session, stored
@@ -30,8 +30,10 @@ nonsense
 """
 
 
-def refusal(path: str, target: str = TARGET) -> JournalError:
-    with pytest.raises(JournalError) as caught:
+def refusal(
+    path: str, target: str = TARGET, kind: type[IngesterError] = JournalError
+) -> IngesterError:
+    with pytest.raises(kind) as caught:
         Journal.open(path, target=target)
     assert "\n" not in str(caught.value)
     return caught.value
@@ -90,7 +92,7 @@ class TestAnExistingJournal:
 
     def test_of_another_target_is_refused_with_both_named(self, path: str) -> None:
         Session(path).end()
-        error = refusal(path, "https://other.example/")
+        error = refusal(path, "https://other.example/", WrongTargetError)
         assert TARGET in str(error)
         assert "https://other.example/" in str(error)
         assert "--rebind" in error.hint
@@ -101,7 +103,7 @@ class TestAnExistingJournal:
         Session(path).end()
         Journal.open(path, target="https://new.example/", rebind=True).close()
         assert read_status(path).target == "https://new.example/"
-        refusal(path, TARGET)
+        refusal(path, TARGET, WrongTargetError)
 
     def test_from_a_newer_version_is_refused_and_not_touched(self, path: str) -> None:
         Session(path).end()
@@ -139,7 +141,7 @@ class TestAnExistingJournal:
 
     def test_is_free_again_after_a_refusal(self, path: str) -> None:
         Session(path).end()
-        refusal(path, "https://other.example/")
+        refusal(path, "https://other.example/", WrongTargetError)
         Session(path).end()
 
     def test_is_reached_through_a_link_under_one_lock(self, path: str, tmp_path: Path) -> None:

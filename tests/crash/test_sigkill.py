@@ -1,0 +1,168 @@
+"""A run that is killed, and the same command again."""
+
+import random
+import signal
+from dataclasses import dataclass, field
+
+from ingester.journal import iter_files
+from tests.crash.archive import add_study
+from tests.crash.job import Job, Moment, Serve, key_of, stored_by
+from tests.support.exchange import Exchange
+from tests.support.scripted import Answer, Reset, Step, StoreThenDrop
+
+IN_THE_STORE = {"stored", "stored_with_warning", "already_stored"}
+
+
+class TestAfterASigkillTheSameCommandCompletesTheJob:
+    def test_at_any_moment(self, kill_seed: int, job: Job) -> None:
+        moment = job.moment()
+        print(f"seed {kill_seed}: {moment} {job.options}")  # noqa: T201 - shown with a failure
+        job.kill_at(moment)
+        in_flight = job.in_flight()
+        job.finish()
+        doubles = {key for key, digests in job.stored().items() if len(digests) > 1}
+        assert doubles <= in_flight
+        assert all(len(digests) <= 2 for digests in job.stored().values())
+
+    def test_when_it_is_killed_again_and_again(self, kills_seed: int, job: Job) -> None:
+        kills = 0
+        for number in range(2 + kills_seed % 3):
+            kills += job.kill_at(job.moment(certain=number == 0, early=True))
+        assert kills
+        job.finish()
+        assert all(len(digests) <= 1 + kills for digests in job.stored().values())
+
+    def test_and_a_third_run_sends_nothing(self, some_seed: int, job: Job) -> None:
+        del some_seed
+        assert job.kill_at(job.moment(certain=True))
+        first = job.finish()
+        requests = len(job.server.requests)
+        second = job.finish()
+        assert second["requests"] == 0
+        assert len(job.server.requests) == requests
+        assert second["outcomes"] == first["outcomes"]
+
+    def test_with_the_first_request_half_sent_nothing_is_claimed(
+        self, some_seed: int, job: Job
+    ) -> None:
+        del some_seed
+        job.options["--max-concurrency"] = "1"
+        assert job.kill_at(Moment("body", 1))
+        assert len(job.server.posts) == 1
+        assert not [row for row in job.rows() if row.outcome in IN_THE_STORE]
+        in_flight = job.in_flight()  # the rest may have been in the server's buffers
+        job.finish()
+        assert {key for key, digests in job.stored().items() if len(digests) > 1} == in_flight
+
+    def test_when_studies_were_renamed_and_added_meanwhile(self, some_seed: int, job: Job) -> None:
+        job.options["--checksums"] = "sha256"  # without, a renamed file cannot be compared
+        assert job.kill_at(job.moment(certain=True))
+        root = job.archive.root
+        job.archive.rename(root / "study2", root / "renamed")
+        add_study(job.archive, random.Random(some_seed), "new", 12)
+        job.finish()
+
+
+class TestWhatIsStoredTwiceIsBoundedByWhatWasInFlight:
+    def test_with_one_request_at_a_time_it_is_that_request(self, some_seed: int, job: Job) -> None:
+        del some_seed
+        job.options["--max-concurrency"] = "1"
+        moment = Moment("before_answer", job.archive.least_requests(job.batch) // 2)
+        assert job.kill_at(moment)
+        last = [request for request in job.server.posts if request.complete][-1]
+        on_the_wire = {key for key in job.stored() if all(uid.encode() in last.body for uid in key)}
+        uncommitted = job.in_flight() - on_the_wire
+        job.finish()
+        doubles = {key for key, digests in job.stored().items() if len(digests) > 1}
+        assert on_the_wire <= doubles <= on_the_wire | uncommitted
+        assert len(uncommitted) <= job.batch  # the answer before may not have been committed
+
+
+class TestNothingIsClaimedThatIsNotStored:
+    def test_at_every_answer_of_a_whole_run(self, some_seed: int, job: Job) -> None:
+        del some_seed
+        job.server.default = Serve(job.archive, 0.01)
+        looked_at: list[int] = []
+
+        def look(_number: int) -> None:
+            rows = iter_files(str(job.journal))
+            claimed = {key_of(row) for row in rows if row.outcome in IN_THE_STORE}
+            assert claimed <= stored_by(job.server).keys()
+            looked_at.append(len(claimed))
+
+        with job.start() as process:
+            job.server.before_answer(look)
+            assert process.wait(30).returncode == 3
+        assert len(looked_at) >= job.archive.least_requests(job.batch)
+        assert max(looked_at) > 0
+
+
+@dataclass(slots=True)
+class Faulty:
+    """A server that refuses, breaks and loses answers; a request's fate follows from the seed."""
+
+    seed: int
+    serve: Serve
+    lost: list[bytes] = field(default_factory=list)  # bodies stored without an answer
+
+    def play(self, exchange: Exchange) -> None:
+        """Reads, and plays the request's fate."""
+        exchange.read_body(keep_all=True)
+        chance = random.Random(f"{self.seed}/{exchange.request.number}")
+        fate = chance.random()
+        step: Step = self.serve
+        if fate < 0.1:
+            step = Answer(503)
+        elif fate < 0.2:
+            step = Reset()
+        elif fate < 0.3 and not self._has_odd(exchange.request.body):
+            self.lost.append(exchange.request.body)
+            step = StoreThenDrop(answer_bytes=chance.choice([0, 40, 200]))
+        step.play(exchange)
+
+    def _has_odd(self, body: bytes) -> bool:
+        odd = self.serve.archive.refused | self.serve.archive.poison
+        return any(uid.encode() in body for uid in odd)
+
+
+class TestAServerWithFaultsOfItsOwn:
+    def test_every_instance_stored_twice_had_no_answer_or_no_commit(
+        self, fault_seed: int, job: Job
+    ) -> None:
+        faulty = Faulty(fault_seed, Serve(job.archive, 0.0))
+        job.server.default = faulty
+        job.options |= {
+            "--backoff-base-s": "0.01",
+            "--backoff-cap-s": "0.05",
+            "--max-attempts": "20",
+        }
+        moment = job.moment(early=True)
+        with job.start() as process:
+            moment.arm(job.server, process.kill)
+            ended = process.wait(30)
+        assert ended.returncode in {-signal.SIGKILL, 3}, ended.stderr
+        job.settle()
+        rows = job.rows()
+        safe = {key_of(row) for row in rows if row.outcome in IN_THE_STORE}
+        assert safe <= job.stored().keys()
+        in_flight = job.stored().keys() - safe
+
+        Moment("before_answer", 0).arm(job.server, lambda: None)
+        with job.start() as process:
+            ended = process.wait(30)
+        job.settle()
+        assert ended.returncode == 3, ended.stderr
+        assert job.stored().keys() == job.archive.storable.keys()
+        claimed = {key_of(row) for row in job.rows() if row.outcome in IN_THE_STORE}
+        assert claimed == job.archive.storable.keys()
+        for key, digests in job.stored().items():
+            lost = sum(all(uid.encode() in body for uid in key) for body in faulty.lost)
+            assert len(digests) <= 1 + lost + (key in in_flight), key
+
+
+def test_journal_and_results_of_a_killed_run_are_its_owners_alone(job: Job) -> None:
+    """And the lock went with the process: the next run needs no help from anybody."""
+    assert job.kill_at(Moment("before_answer", 2))
+    assert job.journal.stat().st_mode & 0o777 == 0o600
+    assert job.results.stat().st_mode & 0o777 == 0o600
+    job.finish()

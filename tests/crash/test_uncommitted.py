@@ -1,0 +1,119 @@
+"""What was answered and is not committed: the other half of what is in flight."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+from ingester.dicomweb.outcome import IN_THE_STORE
+from ingester.journal import iter_files
+from ingester.journal.writer import MAX_UNCOMMITTED_CALLS
+from tests.support.dicom_files import Corpus, write_corpus
+from tests.support.process import Process, run_ingester, start_ingester
+from tests.support.scripted import ScriptedServer
+
+CONCURRENCY = 4
+LOCKED_AT = 10
+
+
+class Locked:
+    """Nobody can commit to a journal: another program has begun to write."""
+
+    def __init__(self, journal: Path) -> None:
+        self._connection = apsw.Connection(str(journal), flags=apsw.SQLITE_OPEN_READWRITE)
+        self._connection.set_busy_timeout(5000)
+
+    def begin(self) -> None:
+        """From now on."""
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def end(self) -> None:
+        """Until now."""
+        self._connection.close(force=True)
+
+
+@contextmanager
+def stalled(server: ScriptedServer, process: Process, journal: Path) -> Iterator[None]:
+    """A run whose journal cannot commit, from its tenth answer on until it sends nothing more."""
+    locks: list[Locked] = []
+
+    def lock(number: int) -> None:
+        if number == LOCKED_AT:
+            locks.append(Locked(journal))
+            locks[0].begin()
+
+    server.before_answer(lock)
+    server.wait_until(lambda: server.answers >= LOCKED_AT, 20)
+    seen = -1
+    while seen != server.answers:
+        seen = server.answers
+        time.sleep(0.3)
+    assert process.running
+    try:
+        yield
+    finally:
+        locks[0].end()
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    """Each instance is a request of its own below."""
+    return write_corpus(tmp_path / "archive", 4, 60, 128)
+
+
+def arguments(corpus: Corpus, server: ScriptedServer, directory: Path) -> list[str]:
+    """One instance a request."""
+    return [
+        "run",
+        str(corpus.root),
+        f"--url={server.url}",
+        f"--journal={directory / 'journal.db'}",
+        f"--results={directory / 'results.jsonl'}",
+        f"--max-concurrency={CONCURRENCY}",
+        "--max-batch-instances=1",
+    ]
+
+
+class TestWhileTheJournalCannotCommit:
+    def test_sending_stops_and_nothing_is_told_and_after_a_kill_nothing_is_lost(
+        self, tmp_path: Path, server: ScriptedServer, corpus: Corpus
+    ) -> None:
+        journal, results = tmp_path / "journal.db", tmp_path / "results.jsonl"
+        with (
+            start_ingester(*arguments(corpus, server, tmp_path)) as process,
+            stalled(server, process, journal),
+        ):
+            rows = [row for row in iter_files(str(journal)) if row.outcome in IN_THE_STORE]
+            committed = {row.sop_instance_uid for row in rows}
+            told = results.read_text().splitlines()
+            process.kill()
+            process.wait()
+        assert {json.loads(line)["sop_instance_uid"] for line in told} == committed
+        in_flight = server.stored.keys() - committed
+        assert server.stored.keys() >= committed
+        assert abs(len(in_flight) - MAX_UNCOMMITTED_CALLS) <= CONCURRENCY
+        server.before_answer(lambda _number: None)
+
+        assert run_ingester(*arguments(corpus, server, tmp_path)).returncode == 0
+        assert server.stored.keys() == corpus.sop_instance_uids
+        doubles = {sop for sop, digests in server.stored.items() if len(digests) > 1}
+        assert doubles == in_flight
+        for sop, digests in server.stored.items():
+            assert set(digests) == {corpus.sha256_by_sop[sop]}
+
+    def test_it_goes_on_when_the_journal_can_and_nothing_is_sent_twice(
+        self, tmp_path: Path, server: ScriptedServer, corpus: Corpus
+    ) -> None:
+        with start_ingester(*arguments(corpus, server, tmp_path)) as process:
+            with stalled(server, process, tmp_path / "journal.db"):
+                assert len(server.stored) < len(corpus)
+            assert process.wait(30).returncode == 0
+        assert {sop: [sha] for sop, sha in corpus.sha256_by_sop.items()} == server.stored
+        rows = list(iter_files(str(tmp_path / "journal.db")))
+        assert {row.sop_instance_uid for row in rows} == corpus.sop_instance_uids
+        assert {row.outcome.value for row in rows} == {"stored"}
+        assert len((tmp_path / "results.jsonl").read_text().splitlines()) == len(corpus)

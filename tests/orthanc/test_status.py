@@ -1,0 +1,84 @@
+"""`status`, while a run is going on and after it."""
+
+import json
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.support.dicom_files import Corpus, write_corpus
+from tests.support.process import Process, run_ingester, start_ingester
+from tests.support.scripted import ScriptedServer, Wait
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    """Four requests of ten instances."""
+    return write_corpus(tmp_path / "archive", 4, 10, 128)
+
+
+def start(corpus: Corpus, server: ScriptedServer, journal: Path) -> Process:
+    """One request at a time."""
+    return start_ingester(
+        "run", corpus.root, f"--url={server.url}", f"--journal={journal}", "--max-concurrency=1"
+    )
+
+
+class TestStatusWhileARunIsGoingOn:
+    def test_says_so_and_what_is_committed(
+        self, corpus: Corpus, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        journal, goes_on = tmp_path / "journal.db", threading.Event()
+        server.push(Wait(0.0))
+        server.default = Wait(goes_on)
+        with start(corpus, server, journal) as process:
+            server.wait_until(lambda: len(server.posts) == 2)
+            status = json.loads(run_ingester("status", "--journal", journal, "--json").stdout)
+            assert status["live"] is True
+            assert status["pid"] == process.pid
+            assert status["run"]["finished_at"] is None
+            assert status["run"]["exit_code"] is None
+            assert status["outcomes"] == {"stored": 10}
+            told = run_ingester("status", "--journal", journal)
+            assert told.returncode == 0
+            assert f"going on (process {process.pid})" in told.stdout
+            study = next(iter(corpus)).study
+            one = run_ingester("status", "--journal", journal, "--study", study)
+            assert one.returncode == 0, one.stderr
+            goes_on.set()
+            assert process.wait(30).returncode == 0
+        after = json.loads(run_ingester("status", "--journal", journal, "--json").stdout)
+        assert (after["live"], after["pid"]) == (False, None)
+        assert after["run"]["exit_code"] == 0
+        assert after["outcomes"] == {"stored": 40}
+
+    def test_a_second_run_on_its_journal_is_refused_and_harms_nothing(
+        self, corpus: Corpus, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        journal, goes_on = tmp_path / "journal.db", threading.Event()
+        server.default = Wait(goes_on)
+        with start(corpus, server, journal) as process:
+            server.wait_until(lambda: len(server.posts) == 1)
+            with start(corpus, server, journal) as second:
+                refused = second.wait(30)
+            assert refused.returncode == 1
+            assert str(process.pid) in refused.stderr
+            goes_on.set()
+            assert process.wait(30).returncode == 0
+        assert {sop: [sha] for sop, sha in corpus.sha256_by_sop.items()} == server.stored
+
+
+class TestStatusOfARunThatWasKilled:
+    def test_says_that_it_was_and_that_it_can_be_resumed(
+        self, corpus: Corpus, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        journal = tmp_path / "journal.db"
+        with start(corpus, server, journal) as process:
+            server.before_answer(lambda number: process.kill() if number == 2 else None)
+            assert process.wait(30).returncode == -signal.SIGKILL
+        status = json.loads(run_ingester("status", "--journal", journal, "--json").stdout)
+        assert (status["live"], status["pid"]) == (False, None)
+        assert status["run"]["exit_code"] is None
+        told = run_ingester("status", "--journal", journal).stdout
+        assert "was killed; the same command resumes it" in told

@@ -1,0 +1,504 @@
+"""What was sent and not answered is sent again as it was, and asked for before it is refused."""
+
+from __future__ import annotations
+
+import threading
+import time
+from email.utils import formatdate
+
+import pytest
+
+from ingester.dicomweb.outcome import Evidence
+from tests.pipeline.job import Job, uid_of
+from tests.support.scripted import (
+    Answer,
+    Choose,
+    CloseAfter,
+    DropIdle,
+    EarlyAnswer,
+    NeverAnswer,
+    NeverRead,
+    Request,
+    Reset,
+    ScriptedServer,
+    Step,
+    StoreAll,
+    StoreThenDrop,
+)
+from tests.support.steps import DICOM_JSON
+
+
+def whole_bodies(server: ScriptedServer) -> list[bytes]:
+    return [request.body for request in server.posts if request.complete]
+
+
+def assert_one_body(server: ScriptedServer, attempts: int) -> None:
+    """All attempts are one body, as far as each of them came."""
+    posts = server.posts
+    assert len(posts) == attempts
+    longest = max((request.body for request in posts), key=len)
+    for request in posts:
+        assert longest.startswith(request.body)
+        assert request.headers["content-type"] == posts[0].headers["content-type"]
+        assert request.content_length == len(longest)
+
+
+class TestA503Or429WithRetryAfter:
+    @pytest.mark.parametrize("status", [503, 429, 425])
+    def test_the_same_body_goes_again_when_the_server_wants_it(
+        self, job: Job, server: ScriptedServer, status: int
+    ) -> None:
+        job.write_many(3)
+        server.push(Answer(status, {"Retry-After": "1"}))
+        ran = job.run()
+        assert ran.exit_code == 0
+        assert_one_body(server, 2)
+        first, second = server.posts
+        assert second.body == first.body
+        assert second.received_at - first.received_at >= 1
+        assert ran.summary.retries == 1
+
+    def test_a_date_is_the_least_wait_too(self, job: Job, server: ScriptedServer) -> None:
+        job.write("a.dcm")
+        due = 0.0
+
+        def pick(_request: Request) -> Step:
+            nonlocal due
+            due = float(int(time.time()) + 2)
+            return Answer(503, {"Retry-After": formatdate(due, usegmt=True)})
+
+        server.push(Choose(pick))
+        answered_at: list[float] = []
+        server.before_answer(lambda _number: answered_at.append(time.time()))
+        assert job.run().exit_code == 0
+        assert_one_body(server, 2)
+        assert answered_at[1] >= due - 0.01
+
+    @pytest.mark.parametrize("status", [503, 429])
+    def test_nobody_else_sends_meanwhile(
+        self, job: Job, server: ScriptedServer, status: int
+    ) -> None:
+        job.write_studies(12)
+        server.default = StoreAll()
+        server.push(StoreAll(), Answer(status, {"Retry-After": "1"}))
+        refused_at: list[float] = []
+
+        def before(number: int) -> None:
+            if number == 2:
+                refused_at.append(time.monotonic())
+
+        server.before_answer(before)
+        ran = job.run(max_concurrency=4)
+        assert ran.exit_code == 0
+        (moment,) = refused_at
+        # Those that were on their way when the answer went out are nobody's fault.
+        early = [p for p in server.posts if moment + 0.2 < p.received_at < moment + 1]
+        assert early == []
+        assert any(post.received_at >= moment + 1 for post in server.posts)
+
+    @pytest.mark.parametrize("words", ["soon", "-5", "", "1e3", "Mon, 99 Foo 2024", "\xff\xfe"])
+    def test_a_retry_after_that_cannot_be_read_is_none(
+        self, job: Job, server: ScriptedServer, words: str
+    ) -> None:
+        job.write("a.dcm")
+        server.push(Answer(503, {"Retry-After": words}))
+        assert job.run().exit_code == 0
+        assert_one_body(server, 2)
+
+    def test_without_end_and_without_a_success_it_stops_with_all_pending(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_many(3)
+        server.default = Answer(503)
+        ran = job.run()
+        assert ran.exit_code == 1
+        assert ran.outcomes == {"pending": 3}
+        assert_one_body(server, 6)
+
+
+class TestAConnectionLostInMidBody:
+    @pytest.mark.parametrize("payload_bytes", [400, 300_000])
+    @pytest.mark.parametrize("step", [Reset(700), CloseAfter(700), Reset(None), CloseAfter(None)])
+    def test_the_same_body_goes_again(
+        self, job: Job, server: ScriptedServer, step: Step, payload_bytes: int
+    ) -> None:
+        for number in range(3):
+            job.write(f"{number}.dcm", payload_bytes=payload_bytes)
+        server.push(step, step)
+        ran = job.run()
+        assert ran.outcomes == {"stored": 3}
+        assert ran.exit_code == 0
+        assert_one_body(server, 3)
+        assert {row.attempts for row in ran.rows.values()} == {3}
+
+    def test_a_reset_before_the_first_byte_is_read(self, job: Job, server: ScriptedServer) -> None:
+        job.write_many(2)
+        server.push(Reset(0))
+        assert job.run().outcomes == {"stored": 2}
+        assert_one_body(server, 2)
+
+    def test_a_kept_connection_that_died_costs_nothing(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_studies(4)
+        server.push(StoreAll(), DropIdle(when="next_request"))
+        ran = job.run()
+        assert ran.outcomes == {"stored": 4}
+        assert server.dropped_reuses == 1
+        assert all(len(copies) == 1 for copies in server.stored.values())
+
+    def test_twice_for_one_batch_while_others_succeed_splits_it(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """A file that kills the server sinks only itself."""
+        names = job.write_many(8, study="bad")
+        job.write_studies(40)
+        killer = uid_of(names[5]).encode()
+        server.default = Choose(lambda r: Reset(None) if killer in r.body else StoreAll())
+        ran = job.run(max_concurrency=2)
+        assert ran.outcomes.pop("stored") == 47
+        assert ran.outcome(names[5]) == "in_doubt"
+        assert ran.exit_code == 3
+
+
+class TestAnAnswerLostAfterTheServerStored:
+    @pytest.mark.parametrize(
+        "step",
+        [
+            StoreThenDrop(),
+            StoreThenDrop(reset=True),
+            StoreThenDrop(answer_bytes=40),
+            StoreThenDrop(answer_bytes=200, reset=True),
+            StoreAll(only_answer_bytes=150),
+        ],
+    )
+    def test_the_same_body_goes_again(self, job: Job, server: ScriptedServer, step: Step) -> None:
+        names = job.write_many(3)
+        server.push(step)
+        ran = job.run()
+        assert ran.outcomes == {"stored": 3}
+        assert_one_body(server, 2)
+        assert all(job.stored(name) == [job.sha256(name)] * 2 for name in names)
+        assert {row.evidence for row in ran.rows.values()} == {Evidence.MANIFEST}
+
+    def test_a_server_that_calls_the_resend_a_failure_is_asked_by_qido(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        names = job.write_many(3)
+        server.push(StoreThenDrop())
+        server.default = StoreAll(failures=lambda _uid: 0x0110)
+        ran = job.run()
+        assert ran.exit_code == 0
+        assert ran.outcomes == {"stored": 3}
+        assert {row.evidence for row in ran.rows.values()} == {Evidence.QIDO}
+        asked = [r.path for r in server.requests if r.method == "GET"]
+        assert sorted(uid for name in names for uid in [uid_of(name)]) == sorted(
+            path.split("SOPInstanceUID=")[1].split("&")[0] for path in asked
+        )
+        assert all(len(job.stored(name)) == 1 for name in names)
+
+    def test_what_qido_does_not_find_was_refused(self, job: Job, server: ScriptedServer) -> None:
+        names = job.write_many(3)
+        lost = uid_of(names[1])
+        server.push(StoreThenDrop(store=StoreAll(only=lambda uid: uid != lost)))
+        server.default = StoreAll(failures=lambda _uid: 0x0110)
+        ran = job.run()
+        assert [ran.outcome(name) for name in names] == ["stored", "rejected", "stored"]
+        assert ran.exit_code == 3
+
+    @pytest.mark.parametrize(
+        "answer",
+        [Answer(500), Answer(404), Answer(200, {}, b"<html>"), Answer(200, {}, b'{"a": 1}')],
+    )
+    def test_where_qido_does_not_say_it_stays_in_doubt(
+        self, job: Job, server: ScriptedServer, answer: Answer
+    ) -> None:
+        job.write_many(2)
+        server.push(StoreThenDrop())
+        server.default = StoreAll(failures=lambda _uid: 0x0110)
+        server.default_get = answer
+        ran = job.run()
+        assert ran.outcomes == {"in_doubt": 2}
+        assert ran.exit_code == 3
+
+    def test_an_answer_to_another_question_is_no_evidence(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """Servers that do not know a parameter of a search leave it out (PS3.18 10.6)."""
+        names = job.write_many(2)
+        other = b'[{"00080018": {"vr": "UI", "Value": ["%s"]}}]' % uid_of(names[0]).encode()
+        server.push(StoreThenDrop(store=StoreAll(only=lambda uid: uid == uid_of(names[0]))))
+        server.default = StoreAll(failures=lambda _uid: 0x0110)
+        server.default_get = Answer(200, {"Content-Type": DICOM_JSON}, other)
+        ran = job.run()
+        assert ran.outcome(names[0]) == "stored"
+        assert ran.outcome(names[1]) != "stored"
+
+    def test_a_2xx_that_does_not_name_what_it_stored_is_a_doubt_like_a_lost_answer(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """Then 'I have it already', said as 0110, must not become 'rejected'."""
+        names = job.write_many(3)
+        unnamed = uid_of(names[1])
+        server.push(StoreAll(named=lambda uid: uid != unnamed))
+        server.default = StoreAll(failures=lambda _uid: 0x0110)
+        ran = job.run()
+        assert len(job.stored(names[1])) == 1
+        assert ran.outcome(names[1]) == "stored"
+        assert ran.rows[names[1]].evidence is Evidence.QIDO
+        assert ran.exit_code == 0
+
+    def test_a_2xx_cut_short_is_a_doubt_too(self, job: Job, server: ScriptedServer) -> None:
+        names = job.write_many(2, study="cut")
+        job.write_studies(2)
+
+        def cut(exchange_body: bytes) -> bool:
+            return uid_of(names[0]).encode() in exchange_body
+
+        seen: list[int] = []
+
+        def pick(request: Request) -> Step:
+            if not cut(request.body) and uid_of(names[1]).encode() not in request.body:
+                return StoreAll()
+            seen.append(request.number)
+            if len(seen) == 1:
+                return _StoreAndSay(b'{"00081199": {"vr": "SQ", "Value": [{"0008115')
+            return StoreAll(failures=lambda _uid: 0x0110)
+
+        server.default = Choose(pick)
+        ran = job.run()
+        assert all(len(job.stored(name)) == 1 for name in names)
+        assert {ran.outcome(name) for name in names} == {"stored"}
+
+
+class _StoreAndSay:
+    """Stores everything, answers 200 with a body of the test's own."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    def play(self, exchange: object) -> None:
+        """Stores and answers."""
+        from tests.support.exchange import Exchange
+
+        assert isinstance(exchange, Exchange)
+        exchange.read_body(keep_all=True)
+        StoreAll().store(exchange)
+        exchange.answer(200, {"Content-Type": DICOM_JSON}, self.body)
+
+
+class TestAServerThatMakesNoProgress:
+    def test_a_body_that_nobody_reads_is_given_up_and_goes_again(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        for number in range(4):
+            job.write(f"{number}.dcm", payload_bytes=6_000_000)
+        server.push(NeverRead())
+        began = time.monotonic()
+        ran = job.run(stall_timeout_s=0.5, answer_timeout_s=30)
+        assert ran.outcomes == {"stored": 4}
+        assert 0.5 <= time.monotonic() - began < 10
+        assert_one_body(server, 2)
+
+    def test_no_answer_is_given_up_and_goes_again(self, job: Job, server: ScriptedServer) -> None:
+        job.write_many(3)
+        server.push(NeverAnswer())
+        began = time.monotonic()
+        ran = job.run(stall_timeout_s=30, answer_timeout_s=0.5)
+        assert ran.outcomes == {"stored": 3}
+        assert 0.5 <= time.monotonic() - began < 10
+        assert_one_body(server, 2)
+
+    def test_a_slow_answer_is_waited_for(self, job: Job, server: ScriptedServer) -> None:
+        job.write_many(3)
+        server.push(_AnswerByDrops())
+        ran = job.run(stall_timeout_s=0.4, answer_timeout_s=0.4)
+        assert ran.outcomes == {"stored": 3}
+        assert_one_body(server, 1)
+
+
+class _AnswerByDrops:
+    """Answers in many pieces, for longer than an answer may take to begin."""
+
+    def play(self, exchange: object) -> None:
+        """Stores and answers slowly."""
+        from tests.support.exchange import Exchange
+
+        assert isinstance(exchange, Exchange)
+        exchange.read_body(keep_all=True)
+        _, body = StoreAll().store(exchange)
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        exchange.settle()
+        exchange.request.status = 200
+        data = head + body
+        step = len(data) // 10
+        for start in range(0, len(data), step):
+            exchange.wire.send(data[start : start + step])
+            exchange.pause(0.1)
+
+
+class TestStrangeAnswers:
+    def test_half_a_megabyte_is_read(self, job: Job, server: ScriptedServer) -> None:
+        job.write_many(3)
+        padding = b" " * 500_000
+        server.push(_Padded(padding))
+        assert job.run().outcomes == {"stored": 3}
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b"HTTP/1.1 abc\r\n\r\n",
+            b"this is not HTTP\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate\r\nContent-Length: 4\r\n\r\nnope",
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 4\r\n\r\nnope",
+            b"HTTP/1.1 200 OK\r\nA: " + b"x" * 100_000 + b"\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01",
+        ],
+    )
+    def test_what_is_no_http_is_no_answer(
+        self, job: Job, server: ScriptedServer, raw: bytes
+    ) -> None:
+        job.write_many(2)
+        server.push(_Raw(raw))
+        ran = job.run()
+        assert ran.outcomes == {"stored": 2}
+        assert_one_body(server, 2)
+
+    @pytest.mark.parametrize("depth", [0, 200_000])
+    def test_json_that_cannot_be_read_confirms_nothing(
+        self, job: Job, server: ScriptedServer, depth: int
+    ) -> None:
+        job.write_many(2)
+        server.default = Answer(200, {"Content-Type": DICOM_JSON}, b"[" * depth or b"\xff{")
+        ran = job.run()
+        assert ran.exit_code == 1
+        assert ran.outcomes in ({"pending": 2}, {"in_doubt": 2})
+
+    def test_headers_that_are_no_text_do_no_harm(self, job: Job, server: ScriptedServer) -> None:
+        job.write_many(2)
+        server.default = StoreAll(headers={"X-Request-Id": "\xff\xfe\x01"})
+        assert job.run().outcomes == {"stored": 2}
+
+
+class _Raw:
+    """Reads the body and sends these bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def play(self, exchange: object) -> None:
+        """Reads and sends."""
+        from tests.support.exchange import Exchange
+
+        assert isinstance(exchange, Exchange)
+        exchange.read_body()
+        exchange.wire.send(self.data)
+        exchange.finish()
+
+
+class _Padded:
+    """A manifest with white space before it."""
+
+    def __init__(self, padding: bytes) -> None:
+        self.padding = padding
+
+    def play(self, exchange: object) -> None:
+        """Stores and answers."""
+        from tests.support.exchange import Exchange
+
+        assert isinstance(exchange, Exchange)
+        exchange.read_body(keep_all=True)
+        status, body = StoreAll().store(exchange)
+        exchange.answer(status, {"Content-Type": DICOM_JSON}, self.padding + body)
+
+
+class TestAConnectionThatIsRefused:
+    def test_at_the_start_five_tries_and_all_is_pending(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_studies(3, 2)
+        server.go_down()
+        ran = job.run()
+        assert ran.exit_code == 1
+        assert ran.outcomes == {"pending": 6}
+        assert ran.summary.requests == 5
+        assert ran.cause is not None
+        assert "cannot be reached" in ran.cause.message
+        assert {row.reason_code for row in ran.rows.values()} == {"not_finished"}
+        server.come_back()
+        assert job.run().outcomes == {"stored": 6}
+
+    def test_in_mid_run_is_waited_for(self, job: Job, server: ScriptedServer) -> None:
+        job.write_studies(10)
+        back = threading.Timer(0.3, server.come_back)
+
+        def down(number: int) -> None:
+            if number == 3:
+                threading.Thread(target=_down_then(server, back)).start()
+
+        server.after_answer(down)
+        ran = job.run(max_attempts=200)
+        back.join()
+        assert ran.outcomes == {"stored": 10}
+        assert ran.exit_code == 0
+
+    def test_for_good_it_stops_and_nothing_has_failed(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_studies(10)
+        downs: list[threading.Thread] = []
+
+        def down(number: int) -> None:
+            if number == 3:
+                downs.append(threading.Thread(target=server.go_down))
+                downs[0].start()
+
+        server.after_answer(down)
+        ran = job.run()
+        downs[0].join()
+        assert ran.exit_code == 1
+        assert set(ran.outcomes) <= {"stored", "pending", "in_doubt"}
+        assert ran.outcomes.get("in_doubt", 0) <= 1
+        server.come_back()
+        assert job.run().outcomes == {"stored": 10}
+
+
+def _down_then(server: ScriptedServer, timer: threading.Timer) -> object:
+    def act() -> None:
+        server.go_down()
+        timer.start()
+
+    return act
+
+
+class TestAnOutage:
+    @pytest.mark.parametrize("status", [500, 502, 504, 507, 408])
+    def test_a_5xx_is_a_doubt_and_the_same_body_goes_again(
+        self, job: Job, server: ScriptedServer, status: int
+    ) -> None:
+        job.write_many(3)
+        server.push(Answer(status, {}, b"<html>oops</html>"))
+        ran = job.run()
+        assert ran.outcomes == {"stored": 3}
+        assert_one_body(server, 2)
+
+    def test_an_early_5xx_while_the_body_goes_out(self, job: Job, server: ScriptedServer) -> None:
+        for number in range(3):
+            job.write(f"{number}.dcm", payload_bytes=3_000_000)
+        server.push(EarlyAnswer(500, after_bytes=100_000, afterwards="close"))
+        assert job.run().outcomes == {"stored": 3}
+        assert_one_body(server, 2)
+
+    def test_a_5xx_that_stays_stops_with_what_was_sent_in_doubt(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_studies(3, 2)
+        server.default = Answer(502)
+        ran = job.run()
+        assert ran.exit_code == 1
+        assert ran.outcomes == {"in_doubt": 2, "pending": 4}
+        assert_one_body(server, 6)

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ingester.budget import Budget
+from ingester.compare import Sameness, compare
+from ingester.dicomweb.outcome import Outcome
+from ingester.files import SourceChanged
+from ingester.items import Holder, Instance
+from ingester.scan import Scanner, ScanOptions
+from tests.support.dicom_files import instance_bytes
+from tests.unit.dicom.part10 import group_2, identity, part10, pixels
+from tests.unit.road import ref_of
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def written(name: str, data: bytes, *, old: bool = True) -> Path:
+        path = tmp_path / name
+        path.write_bytes(data)
+        if old:
+            os.utime(path, ns=(10**18, 10**18))
+        return path
+
+    return written
+
+
+def scanned(path: Path, file_id: int = 2, *, checksums: bool = True) -> Instance:
+    scanner = Scanner(ScanOptions(checksums=checksums), Budget(1 << 24))
+    (found,) = scanner.scan([ref_of(os.fsencode(path), file_id)])
+    assert isinstance(found, Instance), found
+    if found.buffer is not None:
+        found.buffer.give_back()
+    return found._replace(buffer=None)
+
+
+def holder(path: Path, *, digest: bool = True, current: bool = True) -> Holder:
+    """The file as it was when it was stored."""
+    status = path.stat()
+    sha256 = hashlib.sha256(path.read_bytes()).digest() if digest else None
+    return Holder(
+        1, os.fsencode(path), Outcome.STORED, status.st_size, status.st_mtime_ns, sha256, current
+    )
+
+
+DATA = part10(identity() + pixels())
+OTHER_GROUP_2 = part10(identity() + pixels(), group_2(media_storage_sop_instance_uid="1.2.3.4.5.6"))
+OTHER_DATA_SET = part10(identity() + pixels()[:-2] + b"\1\1")
+
+
+class TestTheSameUids:
+    def test_with_the_same_bytes_are_the_same(self, write: Write) -> None:
+        there = holder(write("a", DATA))
+        assert compare(scanned(write("b", DATA)), there) is Sameness.SAME
+
+    @pytest.mark.parametrize("digest", [True, False])
+    def test_with_another_group_2_are_the_same(self, write: Write, digest: bool) -> None:
+        there = holder(write("a", DATA), digest=digest)
+        here = scanned(write("b", OTHER_GROUP_2), checksums=digest)
+        assert compare(here, there) is Sameness.SAME
+
+    @pytest.mark.parametrize("digest", [True, False])
+    def test_with_another_data_set_are_different(self, write: Write, digest: bool) -> None:
+        there = holder(write("a", DATA), digest=digest)
+        here = scanned(write("b", OTHER_DATA_SET), checksums=digest)
+        assert compare(here, there) is Sameness.DIFFERENT
+
+    def test_with_a_data_set_that_only_begins_alike_are_different(self, write: Write) -> None:
+        there = holder(write("a", DATA + b"more"))
+        assert compare(scanned(write("b", DATA)), there) is Sameness.DIFFERENT
+
+    def test_of_large_files_are_compared_to_the_end(self, write: Write) -> None:
+        data = instance_bytes(study="1.2", series="1.3", sop="1.4", payload_bytes=3 << 20)
+        there = holder(write("a", data))
+        assert compare(scanned(write("b", data)), there) is Sameness.SAME
+        changed = data[:-1] + bytes([data[-1] ^ 1])
+        assert compare(scanned(write("c", changed)), there) is Sameness.DIFFERENT
+
+
+class TestWhereTheOtherFileIsGone:
+    def test_equal_digests_mean_it_moved(self, write: Write) -> None:
+        path = write("a", DATA)
+        there = holder(path)
+        path.unlink()
+        assert compare(scanned(write("b", DATA)), there) is Sameness.MOVED
+
+    def test_other_digests_mean_it_is_another(self, write: Write) -> None:
+        path = write("a", DATA)
+        there = holder(path)
+        path.unlink()
+        assert compare(scanned(write("b", OTHER_DATA_SET)), there) is Sameness.DIFFERENT
+
+    def test_without_a_digest_nobody_knows(self, write: Write) -> None:
+        path = write("a", DATA)
+        there = holder(path, digest=False)
+        path.unlink()
+        assert compare(scanned(write("b", DATA)), there) is Sameness.UNKNOWN
+
+    def test_its_directory_too(self, write: Write, tmp_path: Path) -> None:
+        there = holder(write("a", DATA))._replace(path=os.fsencode(tmp_path / "gone" / "a"))
+        assert compare(scanned(write("b", DATA)), there) is Sameness.MOVED
+
+    def test_in_its_place_a_fifo_is_nothing_to_read(self, write: Write) -> None:
+        path = write("a", DATA)
+        there = holder(path)
+        path.unlink()
+        os.mkfifo(path)
+        assert compare(scanned(write("b", DATA)), there) is Sameness.SAME
+
+    def test_of_a_large_file_the_whole_is_hashed_now(self, write: Write) -> None:
+        data = instance_bytes(study="1.2", series="1.3", sop="1.4", payload_bytes=2 << 20)
+        path = write("a", data)
+        there = holder(path)
+        path.unlink()
+        here = scanned(write("b", data))
+        assert here.sha256 is None
+        assert compare(here, there) is Sameness.MOVED
+
+
+class TestWhereTheOtherFileChanged:
+    def test_what_was_sent_is_known_by_its_digest(self, write: Write) -> None:
+        path = write("a", DATA)
+        there = holder(path)
+        write("a", OTHER_DATA_SET, old=False)
+        assert compare(scanned(write("b", DATA)), there) is Sameness.SAME
+        assert compare(scanned(write("c", OTHER_DATA_SET)), there) is Sameness.DIFFERENT
+
+    def test_without_a_digest_nobody_knows(self, write: Write) -> None:
+        path = write("a", DATA)
+        there = holder(path, digest=False)
+        write("a", OTHER_DATA_SET, old=False)
+        assert compare(scanned(write("b", DATA)), there) is Sameness.UNKNOWN
+
+    def test_that_the_journal_knows_it_did_is_enough(self, write: Write) -> None:
+        there = holder(write("a", DATA), current=False)
+        assert compare(scanned(write("b", OTHER_GROUP_2)), there) is Sameness.DIFFERENT
+        assert compare(scanned(write("c", DATA)), there) is Sameness.SAME
+
+    def test_only_in_its_time_stamp_its_data_set_still_counts(self, write: Write) -> None:
+        """Its digest says that its bytes are those that were sent."""
+        path = write("a", DATA)
+        there = holder(path)
+        os.utime(path, ns=(2 * 10**18, 2 * 10**18))
+        assert compare(scanned(write("b", OTHER_GROUP_2)), there) is Sameness.SAME
+        assert compare(scanned(write("c", OTHER_DATA_SET)), there) is Sameness.DIFFERENT
+
+
+class TestAtItsOwnPath:
+    def test_the_same_bytes_are_the_same_file(self, write: Write) -> None:
+        path = write("a", DATA)
+        assert compare(scanned(path), holder(path)) is Sameness.MOVED
+
+    def test_other_bytes_are_not(self, write: Write) -> None:
+        path = write("a", DATA)
+        there = holder(path)
+        write("a", OTHER_DATA_SET)
+        assert compare(scanned(path), there) is Sameness.DIFFERENT
+
+
+class TestTheInstancesOwnFile:
+    def test_that_changed_since_the_scan_is_not_compared(self, write: Write) -> None:
+        there = holder(write("a", DATA))
+        path = write("b", DATA)
+        here = scanned(path)
+        write("b", OTHER_DATA_SET, old=False)
+        with pytest.raises(SourceChanged):
+            compare(here, there)
+
+    def test_that_vanished_is_an_error_of_its_own(self, write: Write) -> None:
+        there = holder(write("a", DATA))
+        path = write("b", DATA)
+        here = scanned(path)
+        path.unlink()
+        with pytest.raises(FileNotFoundError):
+            compare(here, there)

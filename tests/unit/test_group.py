@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ingester.batches import BatchLimits
+from ingester.budget import Budget
+from ingester.channel import Channel
+from ingester.dicomweb.outcome import Outcome
+from ingester.group import Group, GroupOptions, ToGroup
+from ingester.items import Holder, InputEnded, Instance, InstanceKey, Result, StudyBatch, ended
+from ingester.journal import RunFigures
+from ingester.ledger import Ledger
+from ingester.scan import Scanner, ScanOptions
+from tests.support.dicom_files import instance_bytes
+from tests.unit.journal.made import Session, stored
+from tests.unit.road import Direct, Recorded, instance, ref_of
+
+
+class Grouping:
+    """The stage with a journal that knows what a test tells it; ``send`` is the upload."""
+
+    def __init__(self, *, max_open: int = 100, limits: BatchLimits | None = None) -> None:
+        self.record = Recorded()
+        self.ledger = Ledger(self.record)
+        self.inbox: Channel[ToGroup] = Channel(1000)
+        self.out: Channel[StudyBatch | InputEnded] = Channel(1000)
+        self.journal: dict[InstanceKey, Holder] = {}
+        self.group = Group(
+            GroupOptions(max_open), limits or BatchLimits(1 << 20, 100), self.inbox, self.out,
+            self.ledger, self.find, Direct(), Direct(),
+        )  # fmt: skip
+        self.sent: list[int] = []
+
+    def find(self, keys: Sequence[InstanceKey]) -> list[Holder | None]:
+        return [self.journal.get(key) for key in keys]
+
+    async def come(self, *instances: Instance) -> None:
+        self.ledger.met([one.file for one in instances])
+        await self.inbox.put(list(instances), len(instances))
+
+    async def send(self, ends: dict[int, Outcome]) -> None:
+        async for item in self.out:
+            if isinstance(item, StudyBatch):
+                for one in item.instances:
+                    self.sent.append(one.file.file_id)
+                    outcome = ends.get(one.file.file_id, Outcome.STORED)
+                    self.ledger.decide([ended(one, outcome, "")])
+                    await asyncio.sleep(0)
+
+    async def run(self, *instances: Instance, ends: dict[int, Outcome] | None = None) -> dict[int, Result]:
+        await self.come(*instances)
+        self.inbox.close()
+        async with asyncio.timeout(20):
+            await asyncio.gather(self.group.run(), self.send(ends or {}))
+        assert len(self.ledger) == 0
+        return {result.file.file_id: result for result in self.record.results}
+
+
+def scanned(path: Path, data: bytes, file_id: int) -> Instance:
+    path.write_bytes(data)
+    (found,) = Scanner(ScanOptions(), Budget(1 << 24)).scan([ref_of(os.fsencode(path), file_id)])
+    assert isinstance(found, Instance)
+    return found
+
+
+DATA = instance_bytes(study="1.2", series="1.2.1", sop="1.2.3")
+OTHER = instance_bytes(study="1.2", series="1.2.1", sop="1.2.3", instance_number=9)
+
+
+class TestTheSameUidsTwice:
+    async def test_of_one_data_set_is_a_duplicate(self, tmp_path: Path) -> None:
+        grouping = Grouping()
+        results = await grouping.run(
+            scanned(tmp_path / "a", DATA, 1), scanned(tmp_path / "b", DATA, 2)
+        )
+        assert grouping.sent == [1]
+        assert (results[2].outcome, results[2].other_file_id) == (Outcome.DUPLICATE, 1)
+
+    async def test_of_two_data_sets_is_a_conflict(self, tmp_path: Path) -> None:
+        grouping = Grouping()
+        results = await grouping.run(
+            scanned(tmp_path / "a", DATA, 1), scanned(tmp_path / "b", OTHER, 2)
+        )
+        assert grouping.sent == [1]
+        assert (results[2].outcome, results[2].other_file_id) == (Outcome.CONFLICT, 1)
+
+    async def test_a_refused_copy_never_blocks_a_good_one(self, tmp_path: Path) -> None:
+        grouping = Grouping()
+        results = await grouping.run(
+            *(scanned(tmp_path / str(n), OTHER if n == 1 else DATA, n) for n in (1, 2, 3)),
+            ends={1: Outcome.REJECTED},
+        )
+        assert grouping.sent == [1, 2]
+        outcomes = {n: result.outcome for n, result in results.items()}
+        assert outcomes == {1: Outcome.REJECTED, 2: Outcome.STORED, 3: Outcome.DUPLICATE}
+
+    async def test_waits_behind_a_doubt(self, tmp_path: Path) -> None:
+        grouping = Grouping()
+        results = await grouping.run(
+            scanned(tmp_path / "a", DATA, 1),
+            scanned(tmp_path / "b", OTHER, 2),
+            ends={1: Outcome.IN_DOUBT},
+        )
+        assert grouping.sent == [1]
+        assert (results[2].outcome, results[2].reason_code) == (Outcome.FAILED, "other_file_in_doubt")
+
+    async def test_waits_behind_a_doubt_of_this_run_that_is_committed(self, tmp_path: Path) -> None:
+        """Whether the commit was quicker than the second file must not decide what is sent."""
+        grouping = Grouping()
+        second = scanned(tmp_path / "b", OTHER, 2)
+        grouping.journal[second.key] = Holder(
+            1, b"/archive/a", Outcome.IN_DOUBT, 9, 9, None, current=True, decided_now=True
+        )
+        results = await grouping.run(second)
+        assert grouping.sent == []
+        assert (results[2].outcome, results[2].reason_code) == (Outcome.FAILED, "other_file_in_doubt")
+
+    async def test_takes_over_from_a_doubt_of_an_earlier_run_that_is_not_met(self) -> None:
+        grouping = Grouping()
+        grouping.journal[instance(2).key] = Holder(
+            1, b"/archive/a", Outcome.IN_DOUBT, 9, 9, None, current=True
+        )
+        results = await grouping.run(instance(2))
+        assert results[2].outcome is Outcome.STORED
+
+    async def test_is_settled_with_what_the_journal_has(self, tmp_path: Path) -> None:
+        (tmp_path / "a").write_bytes(DATA)
+        status = (tmp_path / "a").stat()
+        grouping = Grouping()
+        second = scanned(tmp_path / "b", DATA, 2)
+        grouping.journal[second.key] = Holder(
+            1, os.fsencode(tmp_path / "a"), Outcome.STORED, status.st_size, status.st_mtime_ns,
+            hashlib.sha256(DATA).digest(), current=True,
+        )  # fmt: skip
+        results = await grouping.run(second, scanned(tmp_path / "c", OTHER, 3))
+        assert grouping.sent == []
+        assert [results[n].outcome for n in (2, 3)] == [Outcome.DUPLICATE, Outcome.CONFLICT]
+
+    async def test_of_a_file_that_is_gone_by_then_is_unreadable(self, tmp_path: Path) -> None:
+        grouping = Grouping()
+        first, second = scanned(tmp_path / "a", DATA, 1), scanned(tmp_path / "b", DATA, 2)
+        (tmp_path / "b").unlink()
+        results = await grouping.run(first, second)
+        assert (results[2].outcome, results[2].reason_code) == (Outcome.UNREADABLE, "read_error")
+
+
+class TestTheEnd:
+    async def test_finds_no_claim_left(self, tmp_path: Path) -> None:
+        grouping = Grouping()
+        files = [scanned(tmp_path / str(n), DATA, n) for n in range(1, 9)]
+        ends = {1: Outcome.FAILED, 2: Outcome.REJECTED, 3: Outcome.TOO_LARGE}
+        results = await grouping.run(*files, ends=ends)
+        grouping.group.claims.committed(list(results.values()))
+        assert len(grouping.group.claims) == 0
+        assert grouping.group.claims.waiting == 0
+
+    async def test_gives_every_buffer_of_a_waiting_file_back(self, tmp_path: Path) -> None:
+        budget = Budget(1 << 24)
+        for n in (1, 2, 3):
+            (tmp_path / str(n)).write_bytes(DATA)
+        refs = [ref_of(os.fsencode(tmp_path / str(n)), n) for n in (1, 2, 3)]
+        found = Scanner(ScanOptions(), budget).scan(refs)
+        files = [one for one in found if isinstance(one, Instance)]
+        assert budget.in_use_bytes > 0
+        await Grouping().run(*files)
+        assert files[0].buffer is not None
+        files[0].buffer.give_back()
+        assert budget.in_use_bytes == 0
+
+    async def test_comes_with_few_places_and_many_files_of_one_uid(self, tmp_path: Path) -> None:
+        grouping = Grouping(max_open=2)
+        files = [scanned(tmp_path / str(n), DATA, n) for n in range(1, 20)]
+        results = await grouping.run(*files)
+        assert sorted(results) == list(range(1, 20))
+        assert grouping.sent == [1]
+
+
+class TestTheJournalsHolder:
+    def test_says_whether_this_run_decided_it(self, tmp_path: Path) -> None:
+        path = str(tmp_path / "ingester.db")
+        first = Session(path)
+        doubt = stored(first.ref(b"a"))._replace(outcome=Outcome.IN_DOUBT, evidence=None)
+        first.journal.record(doubt)
+        first.journal.finish_run(first.run_id, None, RunFigures())
+        assert doubt.header is not None
+        keys = [InstanceKey(doubt.header.study_instance_uid, doubt.header.sop_instance_uid)]
+        (found,) = first.journal.find_holders(keys)
+        assert found is not None
+        assert found.decided_now
+        first.end()
+        second = Session(path)
+        (found,) = second.journal.find_holders(keys)
+        assert found is not None
+        assert not found.decided_now
+        second.end()

@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ingester.budget import Budget
+from ingester.channel import Channel
+from ingester.dicomweb.outcome import Outcome
+from ingester.errors import FatalError
+from ingester.items import FileRef, Instance, Previous, Result
+from ingester.ledger import Ledger
+from ingester.scan import MAX_HEAD_BYTES, Scanner, ScanOptions, ScanStage
+from tests.support.dicom_files import instance_bytes, pydicom_test_files
+from tests.unit.dicom.part10 import element, group_2, identity, part10, pixels
+from tests.unit.road import Direct, Recorded, ref_of
+
+DATA = instance_bytes(study="1.2", series="1.2.1", sop="1.2.3")
+LARGE = instance_bytes(study="1.2", series="1.2.1", sop="1.2.4", payload_bytes=3 << 20)
+OLD_NS = 10**18
+
+Write = Callable[..., bytes]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def written(data: bytes, name: str = "a", *, old: bool = True) -> bytes:
+        path = os.fsencode(tmp_path / name)
+        (tmp_path / name).write_bytes(data)
+        if old:
+            os.utime(path, ns=(OLD_NS, OLD_NS))
+        return path
+
+    return written
+
+
+def budget_of(size: int = 1 << 24) -> Budget:
+    return Budget(size)
+
+
+def scan(
+    path: bytes,
+    options: ScanOptions | None = None,
+    budget: Budget | None = None,
+    previous: Previous | None = None,
+) -> Instance | Result:
+    scanner = Scanner(options or ScanOptions(), budget or budget_of())
+    (found,) = scanner.scan([ref_of(path, 1, previous)])
+    return found
+
+
+def instance_of(found: Instance | Result) -> Instance:
+    assert isinstance(found, Instance), found
+    return found
+
+
+def result_of(found: Instance | Result) -> Result:
+    assert isinstance(found, Result), found
+    return found
+
+
+class TestASmallFile:
+    def test_is_read_whole_into_a_buffer(self, write: Write) -> None:
+        budget = budget_of()
+        found = instance_of(scan(write(DATA), budget=budget))
+        assert found.buffer is not None
+        assert found.buffer.view == DATA
+        assert found.sha256 == hashlib.sha256(DATA).digest()
+        assert found.size == len(DATA)
+        assert budget.in_use_bytes == found.buffer.size_class
+
+    def test_is_only_identified_where_the_budget_has_no_bytes(self, write: Write) -> None:
+        budget = budget_of(4096)
+        found = instance_of(scan(write(DATA + bytes(8192)), budget=budget))
+        assert found.buffer is None
+        assert found.key.sop_instance_uid == "1.2.3"
+        assert (budget.in_use_bytes, budget.refused) == (0, 1)
+
+    def test_of_the_inline_limit_is_read_whole_and_one_more_is_not(self, write: Write) -> None:
+        path = write(DATA)
+        assert instance_of(scan(path, ScanOptions(inline_limit_bytes=len(DATA)))).buffer is not None
+        assert instance_of(scan(path, ScanOptions(inline_limit_bytes=len(DATA) - 1))).buffer is None
+
+    def test_has_no_digest_where_none_is_wanted(self, write: Write) -> None:
+        found = instance_of(scan(write(DATA), ScanOptions(checksums=False)))
+        assert (found.sha256, found.mtime_trusted) == (None, True)
+
+
+class TestALargeFile:
+    def test_is_only_looked_at(self, write: Write) -> None:
+        budget = budget_of()
+        found = instance_of(scan(write(LARGE), budget=budget))
+        assert (found.buffer, found.sha256) == (None, None)
+        assert found.size == len(LARGE)
+        assert found.header.sop_instance_uid == "1.2.4"
+        assert budget.in_use_bytes == 0
+
+    def test_may_have_its_identity_late(self, write: Write) -> None:
+        found = instance_of(scan(write(part10(identity_around(300 << 10)) + bytes(2 << 20))))
+        assert found.key.study_instance_uid == "1.2.826.0.1.1"
+
+    def test_is_read_in_pieces_wherever_its_identity_is(self, write: Write) -> None:
+        """A private element of 16 MiB in between is passed over or says that it is too much."""
+        found = scan(write(part10(identity_around(4 * MAX_HEAD_BYTES))))
+        if isinstance(found, Result):
+            assert (found.outcome, found.reason_code) == (Outcome.INVALID, "header_too_large")
+        else:
+            assert found.key.study_instance_uid == "1.2.826.0.1.1"
+
+
+def identity_around(size: int) -> bytes:
+    """The elements that identify an instance, with ``size`` bytes among them."""
+    whole = identity()
+    middle = whole.index(b"\x10\x00\x20\x00")
+    return whole[:middle] + element(0x00091010, "UN", bytes(size)) + whole[middle:]
+
+
+class TestATimeStamp:
+    @pytest.mark.parametrize(("age_s", "trusted"), [(0, False), (1.5, False), (-3600, False), (60, True)])
+    def test_is_trusted_after_two_seconds(self, write: Write, age_s: float, trusted: bool) -> None:
+        path = write(DATA)
+        then = time.time_ns() - int(age_s * 1e9)
+        os.utime(path, ns=(then, then))
+        for checksums in (True, False):
+            found = instance_of(scan(path, ScanOptions(checksums=checksums)))
+            assert found.mtime_trusted is trusted
+            assert (found.sha256 is not None) is (checksums or not trusted)
+
+
+class TestAFileThatIsKnown:
+    def previous(self, data: bytes, *, outcome: Outcome = Outcome.STORED, settled: bool = True, digest: bytes | None = b"") -> Previous:
+        sha256 = hashlib.sha256(data).digest() if digest == b"" else digest
+        return Previous(outcome, len(data), 5, sha256, settled)
+
+    @pytest.mark.parametrize("data", [DATA, LARGE], ids=["small", "large"])
+    @pytest.mark.parametrize("checksums", [True, False])
+    def test_by_its_digest_keeps_its_outcome(self, write: Write, data: bytes, checksums: bool) -> None:
+        budget, options = budget_of(), ScanOptions(checksums=checksums)
+        found = result_of(scan(write(data), options, budget, self.previous(data)))
+        assert (found.outcome, found.unchanged) == (Outcome.STORED, True)
+        assert (found.size, found.mtime_ns) == (len(data), OLD_NS)
+        assert budget.in_use_bytes == 0
+
+    def test_of_other_bytes_goes_again(self, write: Write) -> None:
+        changed = DATA[:-1] + bytes([DATA[-1] ^ 1])
+        assert instance_of(scan(write(changed), previous=self.previous(DATA))).size == len(DATA)
+
+    def test_of_another_size_goes_again_without_being_hashed(self, write: Write) -> None:
+        instance_of(scan(write(LARGE), previous=self.previous(DATA)))
+
+    def test_that_is_not_settled_goes_again(self, write: Write) -> None:
+        previous = self.previous(DATA, outcome=Outcome.FAILED, settled=False)
+        instance_of(scan(write(DATA), previous=previous))
+
+    def test_without_a_digest_goes_again(self, write: Write) -> None:
+        instance_of(scan(write(DATA), previous=self.previous(DATA, digest=None)))
+
+    def test_to_be_no_dicom_is_not_looked_at_twice(self, write: Write) -> None:
+        found = result_of(scan(write(b"text"), previous=self.previous(b"text", outcome=Outcome.NOT_DICOM)))
+        assert (found.outcome, found.unchanged) == (Outcome.NOT_DICOM, True)
+
+
+class TestAFileThatCannotBeSent:
+    def test_is_larger_than_a_request(self, write: Write) -> None:
+        budget = budget_of()
+        options = ScanOptions(max_file_bytes=len(DATA) - 1, too_large_hint="use the import job")
+        found = result_of(scan(write(DATA), options, budget))
+        assert (found.outcome, found.reason_code) == (Outcome.TOO_LARGE, "larger_than_a_request")
+        assert found.reason == "use the import job"
+        assert found.header is not None
+        assert budget.in_use_bytes == 0
+
+    def test_of_exactly_the_limit_can(self, write: Write) -> None:
+        instance_of(scan(write(DATA), ScanOptions(max_file_bytes=len(DATA))))
+
+    @pytest.mark.parametrize(
+        ("data", "outcome", "code"),
+        [
+            (b"", Outcome.NOT_DICOM, "empty"),
+            (b"hello", Outcome.NOT_DICOM, "not_dicom"),
+            (bytes(100_000), Outcome.NOT_DICOM, "not_dicom"),
+            (identity(), Outcome.INVALID, "no_part10_header"),
+            (part10(identity(study="") + pixels()), Outcome.INVALID, "missing_study_instance_uid"),
+            (DATA[:400], Outcome.INVALID, "truncated_header"),
+        ],
+        ids=["empty", "text", "zeros", "no preamble", "no study", "cut"],
+    )
+    def test_says_why(self, write: Write, data: bytes, outcome: Outcome, code: str) -> None:
+        budget = budget_of()
+        found = result_of(scan(write(data), budget=budget))
+        assert (found.outcome, found.reason_code) == (outcome, code)
+        assert (found.size, found.mtime_ns) == (len(data), OLD_NS)
+        assert budget.in_use_bytes == 0
+
+    def test_vanished(self, write: Write) -> None:
+        path = write(DATA)
+        file = ref_of(path)
+        os.unlink(path)
+        (found,) = Scanner(ScanOptions(), budget_of()).scan([file])
+        found = result_of(found)
+        assert (found.outcome, found.reason_code) == (Outcome.UNREADABLE, "vanished")
+
+    @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+    def test_is_something_else_by_now(self, write: Write, make: Callable[[bytes], None]) -> None:
+        path = write(DATA)
+        file = ref_of(path)
+        os.unlink(path)
+        make(path)
+        (found,) = Scanner(ScanOptions(), budget_of()).scan([file])
+        found = result_of(found)
+        assert (found.outcome, found.reason_code) == (Outcome.UNREADABLE, "read_error")
+
+    def test_is_not_told_by_its_path(self, write: Write) -> None:
+        for data in (b"", b"text", DATA[:400]):
+            found = result_of(scan(write(data, "Doe^Jane.dcm")))
+            assert "Doe" not in found.reason
+
+    def test_does_not_stop_its_neighbours(self, write: Write) -> None:
+        paths = [write(data, f"{n}") for n, data in enumerate([DATA, b"x", DATA[:400], LARGE, b""])]
+        files = [ref_of(path, n) for n, path in enumerate(paths)]
+        found = Scanner(ScanOptions(), budget_of()).scan(files)
+        assert [type(one) for one in found] == [Instance, Result, Result, Instance, Result]
+        assert [one.file.file_id for one in found] == [0, 1, 2, 3, 4]
+
+    def test_has_a_meta_uid_that_differs_and_is_sent_with_a_finding(self, write: Write) -> None:
+        data = part10(identity() + pixels(), group_2(media_storage_sop_instance_uid="1.9.9"))
+        assert instance_of(scan(write(data))).findings == ("meta_uid_differs",)
+        assert instance_of(scan(write(part10(identity() + pixels())))).findings == ()
+
+
+class TestAFileThatIsWrittenMeanwhile:
+    def test_is_what_its_digest_says_and_its_time_stamp_is_not_trusted(self, tmp_path: Path) -> None:
+        """Where the clock of the file system is too coarse to see it, the next run reads again."""
+        path = os.fsencode(tmp_path / "a")
+        versions = [bytes([n]) * 300_000 for n in range(2)]
+        datas = [DATA + version for version in versions]
+        (tmp_path / "a").write_bytes(datas[0])
+        end = threading.Event()
+
+        def rewrite() -> None:
+            turn = 0
+            while not end.is_set():
+                turn ^= 1
+                fd = os.open(path, os.O_WRONLY)
+                for start in range(0, len(datas[turn]), 50_000):
+                    os.pwrite(fd, datas[turn][start : start + 50_000], start)
+                os.close(fd)
+                time.sleep(0.0005)
+
+        writer = threading.Thread(target=rewrite)
+        writer.start()
+        budget = budget_of()
+        try:
+            for _ in range(150):
+                found = scan(path, budget=budget)
+                if isinstance(found, Instance):
+                    assert found.buffer is not None
+                    assert found.buffer.view is not None
+                    assert hashlib.sha256(found.buffer.view).digest() == found.sha256
+                    assert not found.mtime_trusted
+                    found.buffer.give_back()
+                else:
+                    assert found.reason_code == "changed_while_read"
+        finally:
+            end.set()
+            writer.join()
+        assert budget.in_use_bytes == 0
+
+
+class TestPydicomsFiles:
+    @pytest.mark.parametrize("options", [ScanOptions(), ScanOptions(inline_limit_bytes=0), ScanOptions(checksums=False, inline_limit_bytes=4096)], ids=["cached", "heads", "mixed"])
+    def test_give_one_end_each_and_all_buffers_back(self, options: ScanOptions) -> None:
+        paths = pydicom_test_files()
+        files = [ref_of(os.fsencode(path), n) for n, path in enumerate(paths)]
+        budget = budget_of(1 << 27)
+        found = Scanner(options, budget).scan(files)
+        assert [one.file.file_id for one in found] == list(range(len(paths)))
+        assert [one for one in found if isinstance(one, Result) and one.reason_code == "internal_error"] == []
+        cached = [one.buffer for one in found if isinstance(one, Instance) and one.buffer is not None]
+        assert budget.in_use_bytes == sum(buffer.size_class for buffer in cached)
+        for one in found:
+            if isinstance(one, Instance) and one.buffer is not None:
+                assert one.buffer.view == Path(os.fsdecode(one.file.path)).read_bytes()
+                one.buffer.give_back()
+        assert budget.in_use_bytes == 0
+
+    def test_are_the_same_whether_cached_or_not(self) -> None:
+        files = [ref_of(os.fsencode(path), n) for n, path in enumerate(pydicom_test_files())]
+        whole = Scanner(ScanOptions(inline_limit_bytes=1 << 30), budget_of(1 << 30)).scan(files)
+        heads = Scanner(ScanOptions(inline_limit_bytes=0), budget_of()).scan(files)
+        for one, other in zip(whole, heads, strict=True):
+            if isinstance(one, Instance):
+                assert isinstance(other, Instance), (other, one.file.name)
+                assert one.header == other.header
+            else:
+                assert isinstance(other, Result), one
+                assert (one.outcome, one.reason_code) == (other.outcome, other.reason_code)
+
+
+class Stage:
+    """The stage with one reader and a channel on either side."""
+
+    def __init__(self, options: ScanOptions | None = None) -> None:
+        options = options or ScanOptions()
+        self.record = Recorded()
+        self.ledger = Ledger(self.record)
+        self.files: Channel[list[FileRef]] = Channel(10_000)
+        self.out: Channel[list[Instance]] = Channel(10_000)
+        self.stage = ScanStage(
+            Scanner(options, budget_of()), Direct(), self.ledger, self.files, self.out, options
+        )
+
+    async def run(self, *lists: list[FileRef]) -> list[Instance]:
+        for files in lists:
+            self.ledger.met(files)
+            await self.files.put(files, len(files))
+        self.files.close()
+        await self.stage.worker()
+        return sum([found async for found in self.out], [])
+
+
+class TestTheStage:
+    async def test_decides_what_is_no_instance_and_hands_over_the_rest(self, write: Write) -> None:
+        stage = Stage()
+        first = [ref_of(write(DATA, "a"), 1), ref_of(write(b"x", "b"), 2)]
+        found = await stage.run(first, [ref_of(write(LARGE, "c"), 3)])
+        assert [one.file.file_id for one in found] == [1, 3]
+        assert stage.record.outcomes == {b"b": Outcome.NOT_DICOM}
+        assert [file.file_id for file in stage.ledger.undecided] == [1, 3]
+        assert stage.out.closed
+
+    async def test_stops_when_too_many_stored_files_changed(self, write: Write) -> None:
+        stage = Stage(ScanOptions(max_resends=2))
+        previous = Previous(Outcome.STORED, 1, 1, b"d" * 32, settled=True)
+        files = [ref_of(write(DATA, f"{n}"), n, previous) for n in range(3)]
+        with pytest.raises(FatalError, match="have changed") as caught:
+            await stage.run(files)
+        assert "--max-resend" in caught.value.hint
+        assert stage.out.closed
+        assert len(stage.ledger) == 3
+
+    async def test_goes_on_when_few_did(self, write: Write) -> None:
+        stage = Stage(ScanOptions(max_resends=3))
+        previous = Previous(Outcome.STORED, 1, 1, b"d" * 32, settled=True)
+        files = [ref_of(write(DATA, f"{n}"), n, previous) for n in range(3)]
+        assert len(await stage.run(files)) == 3
+
+    async def test_does_not_count_what_was_never_in_the_store(self, write: Write) -> None:
+        stage = Stage(ScanOptions(max_resends=0))
+        refs = [
+            ref_of(write(DATA, "a"), 1, Previous(Outcome.REJECTED, 1, 1, None, settled=True)),
+            ref_of(write(DATA, "b"), 2, Previous(Outcome.STORED, 1, 1, None, settled=False)),
+            ref_of(write(DATA, "c"), 3),
+        ]
+        assert len(await stage.run(refs)) == 3

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from ingester.errors import FatalError, IngesterError, UsageError
+from ingester.items import Root
+from ingester.sources import ResolvedSource, Source, as_root, resolve_sources
+
+
+def resolved(*paths: Path | Source, known: Collection[bytes] = ()) -> list[ResolvedSource]:
+    sources = [path if isinstance(path, Source) else Source(os.fsencode(path)) for path in paths]
+    return resolve_sources(sources, lambda name: name in known)
+
+
+def names(sources: list[ResolvedSource]) -> list[str]:
+    return [os.fsdecode(os.path.basename(source.path)) for source in sources]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Directories a, a/b, ab, c, each with a file f."""
+    for name in ("a/b", "ab", "c"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("a/f", "a/b/f", "ab/f", "c/f"):
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path.resolve()
+
+
+class TestADirectory:
+    def test_is_its_real_path_and_named_by_it(self, tree: Path) -> None:
+        (source,) = resolved(tree / "c" / ".." / "a")
+        path = os.fsencode(tree / "a")
+        assert source == ResolvedSource(path, path, os.stat(path).st_dev)
+        assert as_root(source, 3) == Root(3, path, path)
+
+    def test_may_have_a_name(self, tree: Path) -> None:
+        (source,) = resolved(Source(os.fsencode(tree / "a"), b"NAS"))
+        assert (source.name, source.path) == (b"NAS", os.fsencode(tree / "a"))
+
+    def test_inside_another_is_part_of_it(self, tree: Path) -> None:
+        assert names(resolved(tree / "a" / "b", tree / "a")) == ["a"]
+        assert names(resolved(tree / "a", tree / "a" / "b")) == ["a"]
+
+    def test_that_only_begins_like_another_is_not(self, tree: Path) -> None:
+        assert names(resolved(tree / "ab", tree / "a")) == ["ab", "a"]
+
+    def test_is_taken_once(self, tree: Path) -> None:
+        (tree / "link").symlink_to("a")
+        (tree / "deep").symlink_to(tree / "a" / "b")
+        assert names(resolved(tree / "link", tree / "a", tree / "a", tree / "deep")) == ["a"]
+
+    def test_of_the_whole_file_system_holds_all_others(self, tree: Path) -> None:
+        assert [source.path for source in resolved(tree / "a", Path("/"))] == [b"/"]
+
+    def test_keeps_the_order_in_which_it_was_given(self, tree: Path) -> None:
+        assert names(resolved(tree / "c", tree / "a", tree / "ab")) == ["c", "a", "ab"]
+
+
+class TestAFile:
+    def test_is_its_directory_and_its_name(self, tree: Path) -> None:
+        (source,) = resolved(tree / "a" / "f")
+        path = os.fsencode(tree / "a")
+        assert (source.name, source.path, source.only) == (path, path, b"f")
+
+    def test_by_a_link_is_the_file_itself(self, tree: Path) -> None:
+        (tree / "link").symlink_to(tree / "a" / "f")
+        (source,) = resolved(tree / "link")
+        assert (source.path, source.only) == (os.fsencode(tree / "a"), b"f")
+
+    def test_inside_a_source_is_part_of_it(self, tree: Path) -> None:
+        assert [source.only for source in resolved(tree / "a" / "f", tree / "a")] == [None]
+        assert [source.only for source in resolved(tree / "a" / "b" / "f", tree / "a")] == [None]
+
+    def test_beside_another_is_another_source(self, tree: Path) -> None:
+        (tree / "a" / "g").write_bytes(b"x")
+        found = resolved(tree / "a" / "f", tree / "a" / "g", tree / "a" / "f")
+        assert [source.only for source in found] == [b"f", b"g"]
+
+    def test_does_not_hold_its_directory(self, tree: Path) -> None:
+        found = resolved(tree / "a" / "f", tree / "a" / "b")
+        assert [source.only for source in found] == [b"f", None]
+
+    def test_must_be_a_file_or_a_directory(self, tree: Path) -> None:
+        os.mkfifo(tree / "fifo")
+        with pytest.raises(UsageError, match="a directory or a file"):
+            resolved(tree / "fifo")
+
+
+class TestNames:
+    def test_of_two_directories_are_two(self, tree: Path) -> None:
+        one, two = os.fsencode(tree / "a"), os.fsencode(tree / "c")
+        with pytest.raises(UsageError, match="same name"):
+            resolved(Source(one, b"NAS"), Source(two, b"NAS"))
+
+    def test_of_a_directory_and_a_file_elsewhere_are_two(self, tree: Path) -> None:
+        """The journal would take c/f and a/f for one file."""
+        one, two = os.fsencode(tree / "a"), os.fsencode(tree / "c" / "f")
+        with pytest.raises(UsageError, match="same name"):
+            resolved(Source(one, b"NAS"), Source(two, b"NAS"))
+
+    def test_of_files_in_two_directories_are_two(self, tree: Path) -> None:
+        one, two = os.fsencode(tree / "a" / "f"), os.fsencode(tree / "c" / "f")
+        with pytest.raises(UsageError, match="same name"):
+            resolved(Source(one, b"NAS"), Source(two, b"NAS"))
+
+    def test_of_files_in_one_directory_may_be_one(self, tree: Path) -> None:
+        (tree / "a" / "g").write_bytes(b"x")
+        one, two = os.fsencode(tree / "a" / "f"), os.fsencode(tree / "a" / "g")
+        assert len(resolved(Source(one, b"NAS"), Source(two, b"NAS"))) == 2
+
+
+class TestASourceThatIsGone:
+    def test_is_wrong_use(self, tree: Path) -> None:
+        with pytest.raises(UsageError, match="No such file"):
+            resolved(tree / "gone")
+
+    @pytest.mark.parametrize("name", [None, b"NAS"])
+    def test_is_fatal_where_the_journal_has_files_of_it(self, tree: Path, name: bytes | None) -> None:
+        path = os.fsencode(tree / "gone")
+        with pytest.raises(FatalError, match="is gone"):
+            resolved(Source(path, name), known=[name or path])
+
+    def test_is_a_loop_of_links(self, tree: Path) -> None:
+        (tree / "loop").symlink_to("loop")
+        with pytest.raises(UsageError):
+            resolved(tree / "loop")
+
+    def test_is_an_empty_mount_point(self, tree: Path) -> None:
+        (tree / "mount").mkdir()
+        assert names(resolved(tree / "mount")) == ["mount"]
+        with pytest.raises(FatalError, match="is empty"):
+            resolved(tree / "mount", known=[os.fsencode(tree / "mount")])
+
+    def test_is_not_one_whose_name_is_new(self, tree: Path) -> None:
+        (tree / "mount").mkdir()
+        source = Source(os.fsencode(tree / "mount"), b"NEW")
+        assert len(resolved(source, known=[os.fsencode(tree / "mount")])) == 1
+
+    def test_says_what_to_do_without_a_trace(self, tree: Path) -> None:
+        with pytest.raises(IngesterError) as caught:
+            resolved(tree / "gone", known=[os.fsencode(tree / "gone")])
+        assert caught.value.hint
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+
+import pytest
+
+from ingester.control import StopControl
+from ingester.errors import FatalError, JournalError
+from ingester.threads import DaemonExecutor
+
+
+class TestADaemonExecutor:
+    def test_runs_in_order_in_threads_of_its_name(self) -> None:
+        executor = DaemonExecutor(1, "reader")
+        ran: list[tuple[int, str]] = []
+        futures = [
+            executor.submit(lambda n=n: ran.append((n, threading.current_thread().name)))  # type: ignore[misc]
+            for n in range(20)
+        ]
+        for future in futures:
+            future.result(10)
+        assert ran == [(n, "reader-0") for n in range(20)]
+        executor.shutdown()
+
+    def test_hands_over_what_was_raised(self) -> None:
+        executor = DaemonExecutor(1, "x")
+        with pytest.raises(ZeroDivisionError):
+            executor.submit(lambda: 1 // 0).result(10)
+        assert executor.submit(lambda: 5).result(10) == 5
+        executor.shutdown()
+
+    def test_survives_a_job_that_wants_to_end_the_process(self) -> None:
+        executor = DaemonExecutor(1, "x")
+        with pytest.raises(SystemExit):
+            executor.submit(sys.exit).result(10)
+        assert executor.submit(lambda: 5).result(10) == 5
+        executor.shutdown()
+
+    def test_never_starts_what_was_cancelled_before(self) -> None:
+        executor, gate, ran = DaemonExecutor(1, "x"), threading.Event(), list[int]()
+        first = executor.submit(gate.wait, 10)
+        second = executor.submit(ran.append, 1)
+        assert second.cancel()
+        gate.set()
+        assert first.result(10)
+        executor.submit(ran.append, 2).result(10)
+        assert ran == [2]
+        executor.shutdown()
+
+    def test_does_what_was_submitted_before_the_end_and_then_ends(self) -> None:
+        executor, ran = DaemonExecutor(2, "x"), list[int]()
+        for n in range(50):
+            executor.submit(ran.append, n)
+        executor.shutdown()
+        for thread in executor._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        assert sorted(ran) == list(range(50))
+
+    def test_keeps_no_value_alive_while_it_has_nothing_to_do(self) -> None:
+        class Large:
+            pass
+
+        executor = DaemonExecutor(1, "x")
+        value = executor.submit(Large).result(10)
+        gone = weakref.ref(value)
+        del value
+        time.sleep(0.02)
+        gc.collect()
+        assert gone() is None
+        executor.shutdown()
+
+    def test_never_holds_the_end_of_the_process(self) -> None:
+        program = (
+            "import time; from ingester.threads import DaemonExecutor as D;"
+            "D(1, 'x').submit(time.sleep, 60); time.sleep(0.05); print('end')"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, timeout=20, check=True
+        )
+        assert done.stdout == b"end\n"
+
+
+class TestAStop:
+    async def test_is_not_asked_for_at_first(self) -> None:
+        stop = StopControl()
+        assert (stop.requested, stop.abandoned, stop.cause) == (False, False, None)
+
+    async def test_request_leaves_what_is_on_the_wire(self) -> None:
+        stop = StopControl()
+        stop.request(signal.SIGTERM)
+        assert (stop.requested, stop.abandoned, stop.cause) == (True, False, signal.SIGTERM)
+
+    async def test_abandon_asks_for_both(self) -> None:
+        stop = StopControl()
+        stop.abandon(signal.SIGINT)
+        assert (stop.requested, stop.abandoned) == (True, True)
+
+    async def test_first_signal_is_the_cause(self) -> None:
+        stop = StopControl()
+        stop.request(signal.SIGTERM)
+        stop.abandon(signal.SIGINT)
+        assert stop.cause is signal.SIGTERM
+
+    async def test_a_fatal_cause_wins_over_a_signal(self) -> None:
+        stop, fatal = StopControl(), FatalError("gone")
+        stop.request(signal.SIGTERM)
+        stop.request(fatal)
+        stop.request(JournalError("later"))
+        stop.request(signal.SIGINT)
+        assert stop.cause is fatal
+
+    async def test_wakes_who_sleeps(self) -> None:
+        stop = StopControl()
+        sleeper = asyncio.create_task(stop.sleep(600))
+        await asyncio.sleep(0)
+        stop.request(signal.SIGTERM)
+        await asyncio.wait_for(sleeper, 5)
+
+    @pytest.mark.parametrize("seconds", [0.0, -1.0])
+    async def test_lets_nobody_sleep_backwards(self, seconds: float) -> None:
+        await asyncio.wait_for(StopControl().sleep(seconds), 5)
+
+    async def test_sleep_lasts_its_time(self) -> None:
+        since = time.monotonic()
+        await StopControl().sleep(0.03)
+        assert time.monotonic() - since >= 0.029
+
+    async def test_drain_that_takes_too_long_is_abandoned(self) -> None:
+        stop = StopControl()
+        await stop.wait_abandoned(0.01)
+        assert stop.abandoned
+
+    async def test_sleeper_that_is_cancelled_is_cancelled(self) -> None:
+        sleeper = asyncio.create_task(StopControl().sleep(600))
+        await asyncio.sleep(0)
+        sleeper.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sleeper

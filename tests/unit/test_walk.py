@@ -1,0 +1,453 @@
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ingester.channel import Channel
+from ingester.dicomweb.outcome import Outcome
+from ingester.errors import FatalError
+from ingester.items import Directory, FileRef, Previous, Result, Root
+from ingester.ledger import Ledger
+from ingester.walk import (
+    CHUNK_NAMES,
+    LIST_BYTES,
+    LIST_FILES,
+    UnreadableDirectory,
+    WalkChunk,
+    Walker,
+    WalkOptions,
+    lists_of,
+    walk,
+)
+from tests.unit.road import Direct, Recorded, file_ref
+
+
+@dataclass
+class Knowledge:
+    """What a catalog has for a name."""
+
+    file_id: int
+    previous: Previous | None = None
+    mtime_trusted: bool = True
+
+
+@dataclass
+class Catalog:
+    """Numbers directories and files, and knows what a test tells it."""
+
+    known: dict[bytes, Knowledge] = field(default_factory=dict)
+    looked_up: list[list[bytes]] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=lambda: iter(range(1, 1_000_000)))
+
+    def directory(self, root: Root, rel_path: bytes) -> Directory:
+        return Directory(next(self.numbers), root, rel_path)
+
+    def files(self, directory: Directory, names: Sequence[bytes]) -> Mapping[bytes, Knowledge]:
+        self.looked_up.append(list(names))
+        del directory
+        return {name: self.known.get(name) or Knowledge(next(self.numbers)) for name in names}
+
+
+@dataclass
+class Walked:
+    """All that a walk found."""
+
+    files: list[FileRef] = field(default_factory=list)
+    decided: list[Result] = field(default_factory=list)
+    seen: list[FileRef] = field(default_factory=list)
+    unreadable: list[UnreadableDirectory] = field(default_factory=list)
+
+    def add(self, chunk: WalkChunk) -> None:
+        self.files += chunk.files
+        self.decided += chunk.decided
+        self.seen += chunk.seen
+        self.unreadable += chunk.unreadable
+
+    @property
+    def reasons(self) -> dict[bytes, tuple[Outcome, str]]:
+        return {one.file.name: (one.outcome, one.reason_code) for one in self.decided}
+
+
+def walker(
+    path: Path,
+    catalog: Catalog | None = None,
+    *,
+    follow: bool = False,
+    exclude: Collection[Path] = (),
+    only: bytes | None = None,
+) -> Walker:
+    real = os.fsencode(path.resolve())
+    options = WalkOptions(follow, frozenset(map(os.fsencode, exclude)))
+    root = Root(1, real, real, only)
+    return Walker([(root, os.stat(real).st_dev)], options, catalog or Catalog())
+
+
+def walked(one: Walker) -> Walked:
+    found = Walked()
+    while (chunk := one.step()) is not None:
+        found.add(chunk)
+    return found
+
+
+def below(path: Path, files: Sequence[FileRef]) -> list[bytes]:
+    return [os.path.relpath(file.path, os.fsencode(path.resolve())) for file in files]
+
+
+class TestOrder:
+    def test_is_by_name_and_depth_first(self, tmp_path: Path) -> None:
+        for name in ("b/2", "b/1", "a/x/9", "a/0", "z", "c"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"x")
+        found = walked(walker(tmp_path))
+        assert below(tmp_path, found.files) == [b"c", b"z", b"a/0", b"a/x/9", b"b/1", b"b/2"]
+
+    def test_is_kept_within_chunks_of_a_huge_directory(self, tmp_path: Path) -> None:
+        names = [b"%05d" % n for n in range(25_000)]
+        for name in names:
+            os.close(os.open(os.path.join(os.fsencode(tmp_path), name), os.O_CREAT))
+        catalog = Catalog()
+        sizes, all_names = [], list[bytes]()
+        one = walker(tmp_path, catalog)
+        while (chunk := one.step()) is not None:
+            chunk_names = [file.name for file in chunk.files]
+            assert chunk_names == sorted(chunk_names)
+            sizes.append(len(chunk_names))
+            all_names += chunk_names
+        assert [size for size in sizes if size] == [CHUNK_NAMES, CHUNK_NAMES, 5000]
+        assert sorted(all_names) == names
+        assert max(map(len, catalog.looked_up)) == CHUNK_NAMES
+
+    def test_of_an_empty_directory_is_nothing(self, tmp_path: Path) -> None:
+        found = walked(walker(tmp_path))
+        assert (found.files, found.decided, found.unreadable) == ([], [], [])
+
+    def test_holds_no_directory_open_but_those_it_is_in(self, tmp_path: Path) -> None:
+        for n in range(50):
+            (tmp_path / f"{n}").mkdir()
+        before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+        one = walker(tmp_path)
+        while one.step() is not None:
+            now = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+            assert now <= before + 3
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", [b"a\nb", b"\xff\xfe", b"\xc3", b"-", b" ", b"\x01\x1b[2J", b"x" * 255, "é".encode()])
+    def test_may_be_anything(self, tmp_path: Path, name: bytes) -> None:
+        (tmp_path / "d").mkdir()
+        path = os.path.join(os.fsencode(tmp_path), b"d", name)
+        os.close(os.open(path, os.O_CREAT))
+        (file,) = walked(walker(tmp_path)).files
+        assert (file.name, file.path) == (name, os.path.realpath(path))
+
+    def test_of_directories_too(self, tmp_path: Path) -> None:
+        os.mkdir(os.path.join(os.fsencode(tmp_path), b"\xff\n"))
+        path = os.path.join(os.fsencode(tmp_path), b"\xff\n", b"a")
+        os.close(os.open(path, os.O_CREAT))
+        (file,) = walked(walker(tmp_path)).files
+        assert (file.directory.rel_path, file.name) == (b"\xff\n", b"a")
+
+    def test_that_a_file_system_lists_twice_are_one_file(self, tmp_path: Path) -> None:
+        """Some do, while a directory is changed or over a network."""
+        (tmp_path / "a").write_bytes(b"x")
+        (tmp_path / "b").write_bytes(b"x")
+        one = walker(tmp_path)
+        chunk = one.step()
+        assert chunk is not None
+        assert len(chunk.files) == 2
+        frame = one._stack[-1]._replace(entries=iter([*os.scandir(os.fsencode(tmp_path))] * 2))
+        entries = one._read(frame, WalkChunk([], [], [], []))
+        assert [entry.name for entry in entries] == [b"a", b"b"]
+
+
+class TestWhatIsNoFile:
+    def test_is_skipped_with_a_reason(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / "link").symlink_to("nowhere")
+        (tmp_path / "dirlink").symlink_to(tmp_path)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / "socket"))
+            found = walked(walker(tmp_path))
+        assert found.files == []
+        assert found.reasons == {
+            b"fifo": (Outcome.SKIPPED, "special"),
+            b"socket": (Outcome.SKIPPED, "special"),
+            b"link": (Outcome.SKIPPED, "symlink"),
+            b"dirlink": (Outcome.SKIPPED, "symlink"),
+        }
+
+    def test_is_never_one_of_ours(self, tmp_path: Path) -> None:
+        for name in ("ingester.db", "ingester.db-wal", "results.jsonl", "a.dcm"):
+            (tmp_path / name).write_bytes(b"x")
+        own = [tmp_path.resolve() / name for name in ("ingester.db", "ingester.db-wal", "results.jsonl")]
+        found = walked(walker(tmp_path, exclude=own))
+        assert below(tmp_path, found.files) == [b"a.dcm"]
+        assert found.decided == []
+
+    def test_is_never_one_of_ours_by_another_path(self, tmp_path: Path) -> None:
+        home, source = tmp_path / "home", tmp_path / "source"
+        home.mkdir()
+        source.mkdir()
+        (home / "ingester.db").write_bytes(b"x")
+        (source / "link").symlink_to(home)
+        (source / "file").symlink_to(home / "ingester.db")
+        found = walked(walker(source, follow=True, exclude=[home.resolve() / "ingester.db"]))
+        assert found.files == []
+        assert found.decided == []
+
+
+class TestLinksThatAreFollowed:
+    def test_lead_to_files_and_directories(self, tmp_path: Path) -> None:
+        real, source = tmp_path / "real", tmp_path / "source"
+        real.mkdir()
+        source.mkdir()
+        (real / "a").write_bytes(b"four")
+        (source / "dir").symlink_to(real)
+        (source / "file").symlink_to(real / "a")
+        found = walked(walker(source, follow=True))
+        assert below(source, found.files) == [b"file", b"dir/a"]
+        assert [file.size for file in found.files] == [4, 4]
+
+    def test_never_round_a_loop(self, tmp_path: Path) -> None:
+        (tmp_path / "a" / "b").mkdir(parents=True)
+        (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
+        (tmp_path / "a" / "b" / "root").symlink_to(tmp_path)
+        (tmp_path / "a" / "here").symlink_to(".")
+        (tmp_path / "a" / "b" / "file").write_bytes(b"x")
+        found = walked(walker(tmp_path, follow=True))
+        assert below(tmp_path, found.files) == [b"a/b/file"]
+
+    def test_that_lead_round_each_other_end(self, tmp_path: Path) -> None:
+        for name, other in (("x", "y"), ("y", "x")):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "to").symlink_to(tmp_path / other)
+            (tmp_path / name / f"{name}.dcm").write_bytes(b"x")
+        found = walked(walker(tmp_path, follow=True))
+        assert sorted(below(tmp_path, found.files)) == [b"x/to/y.dcm", b"x/x.dcm", b"y/to/x.dcm", b"y/y.dcm"]
+
+    def test_that_lead_nowhere_are_unreadable(self, tmp_path: Path) -> None:
+        (tmp_path / "broken").symlink_to("nowhere")
+        (tmp_path / "self").symlink_to("self")
+        found = walked(walker(tmp_path, follow=True))
+        assert found.reasons == {
+            b"broken": (Outcome.UNREADABLE, "stat_error"),
+            b"self": (Outcome.UNREADABLE, "stat_error"),
+        }
+
+
+class TestWhatTheJournalKnows:
+    def known(self, path: Path, outcome: Outcome, *, settled: bool = True, trusted: bool = True) -> Catalog:
+        status = path.stat()
+        previous = Previous(outcome, status.st_size, status.st_mtime_ns, None, settled)
+        return Catalog({os.fsencode(path.name): Knowledge(7, previous, trusted)})
+
+    def test_to_be_settled_and_unchanged_is_seen_and_not_opened(self, tmp_path: Path) -> None:
+        path = tmp_path / "a"
+        path.write_bytes(b"x")
+        found = walked(walker(tmp_path, self.known(path, Outcome.STORED)))
+        assert [file.file_id for file in found.seen] == [7]
+        assert found.files == []
+
+    def test_not_to_be_settled_goes_again(self, tmp_path: Path) -> None:
+        path = tmp_path / "a"
+        path.write_bytes(b"x")
+        found = walked(walker(tmp_path, self.known(path, Outcome.FAILED, settled=False)))
+        assert [file.file_id for file in found.files] == [7]
+
+    def test_by_a_time_stamp_it_does_not_trust_is_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "a"
+        path.write_bytes(b"x")
+        found = walked(walker(tmp_path, self.known(path, Outcome.STORED, trusted=False)))
+        assert [file.file_id for file in found.files] == [7]
+
+    @pytest.mark.parametrize("change", ["size", "mtime"])
+    def test_with_another_size_or_time_is_read(self, tmp_path: Path, change: str) -> None:
+        path = tmp_path / "a"
+        path.write_bytes(b"x")
+        catalog = self.known(path, Outcome.STORED)
+        if change == "size":
+            mtime_ns = path.stat().st_mtime_ns
+            path.write_bytes(b"xx")
+            os.utime(path, ns=(mtime_ns, mtime_ns))
+        else:
+            os.utime(path, ns=(1, 1))
+        found = walked(walker(tmp_path, catalog))
+        assert [file.file_id for file in found.files] == [7]
+        assert found.files[0].previous is not None
+
+    def test_to_be_a_link_that_is_followed_now_is_read(self, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "real" / "a").write_bytes(b"long enough")
+        link = tmp_path / "link"
+        link.symlink_to(tmp_path / "real" / "a")
+        status = link.lstat()
+        previous = Previous(Outcome.SKIPPED, status.st_size, status.st_mtime_ns, None, settled=True)
+        catalog = Catalog({b"link": Knowledge(7, previous)})
+        assert [file.file_id for file in walked(walker(tmp_path, catalog)).seen] == [7]
+        found = walked(walker(tmp_path, catalog, follow=True))
+        assert 7 in [file.file_id for file in found.files]
+
+
+class TestADirectory:
+    def test_that_vanished_before_it_was_entered_is_counted_and_named(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "f").write_bytes(b"x")
+        one = walker(tmp_path)
+        found = Walked()
+        chunk = one.step()
+        assert chunk is not None
+        found.add(chunk)
+        shutil.rmtree(tmp_path / "a")
+        while (chunk := one.step()) is not None:
+            found.add(chunk)
+        assert below(tmp_path, found.files) == [b"b/f"]
+        ((path, reason),) = found.unreadable
+        assert path == os.fsencode(tmp_path.resolve() / "a")
+        assert reason == "No such file or directory"
+
+    def test_that_became_a_file_is_unreadable(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+        one = walker(tmp_path)
+        one.step()
+        (tmp_path / "a").rmdir()
+        (tmp_path / "a").write_bytes(b"x")
+        found = walked(one)
+        assert [each.reason for each in found.unreadable] == ["Not a directory"]
+
+    def test_with_a_path_that_is_too_long_is_unreadable(self, tmp_path: Path) -> None:
+        where, names = os.getcwd(), 0
+        try:
+            os.chdir(tmp_path)
+            while names < 20:
+                os.mkdir("n" * 250)
+                os.chdir("n" * 250)
+                names += 1
+            found = walked(walker(tmp_path))
+        finally:
+            os.chdir(where)
+        assert [each.reason for each in found.unreadable] == ["File name too long"]
+
+    def test_in_which_files_vanish_gives_those_that_are_left(self, tmp_path: Path) -> None:
+        for n in range(CHUNK_NAMES + 10):
+            os.close(os.open(tmp_path / f"{n}", os.O_CREAT))
+        one = walker(tmp_path)
+        first = one.step()
+        assert first is not None
+        for name in os.listdir(tmp_path):
+            os.unlink(tmp_path / name)
+        found = walked(one)
+        assert len(first.files) == CHUNK_NAMES
+        assert len(found.files) + len(found.decided) <= 10
+        assert {reason for _, reason in found.reasons.values()} <= {"stat_error"}
+
+
+class TestARootThatVanishes:
+    def test_stops_the_run_before_it_is_listed(self, tmp_path: Path) -> None:
+        source = tmp_path / "mount"
+        source.mkdir()
+        one = walker(source)
+        source.rmdir()
+        with pytest.raises(FatalError, match="vanished"):
+            one.step()
+
+    def test_stops_the_run_in_the_middle(self, tmp_path: Path) -> None:
+        source = tmp_path / "mount"
+        (source / "a").mkdir(parents=True)
+        one = walker(source)
+        one.step()
+        shutil.rmtree(source)
+        with pytest.raises(FatalError, match="vanished"):
+            walked(one)
+
+    def test_is_one_whose_device_changed(self, tmp_path: Path) -> None:
+        """An empty mount point is not an archive from which everything was deleted."""
+        real = os.fsencode(tmp_path.resolve())
+        one = Walker([(Root(1, real, real), os.stat(real).st_dev + 1)], WalkOptions(), Catalog())
+        with pytest.raises(FatalError, match="vanished"):
+            one.step()
+
+    def test_that_is_a_file_by_now_cannot_be_listed(self, tmp_path: Path) -> None:
+        source = tmp_path / "mount"
+        source.mkdir()
+        one = walker(source)
+        source.rmdir()
+        source.write_bytes(b"x")
+        with pytest.raises(FatalError, match="cannot be listed"):
+            one.step()
+
+
+class TestASingleFile:
+    def test_is_the_only_one_taken(self, tmp_path: Path) -> None:
+        (tmp_path / "sub").mkdir()
+        for name in ("a", "b", "c", "sub/b"):
+            (tmp_path / name).write_bytes(b"x")
+        found = walked(walker(tmp_path, only=b"b"))
+        assert below(tmp_path, found.files) == [b"b"]
+
+    def test_is_found_among_very_many(self, tmp_path: Path) -> None:
+        for n in range(300):
+            os.close(os.open(tmp_path / f"{n}", os.O_CREAT))
+        found = walked(walker(tmp_path, only=b"299"))
+        assert below(tmp_path, found.files) == [b"299"]
+
+
+class TestListsOfFiles:
+    def test_have_at_most_so_many_files(self) -> None:
+        files = [file_ref(n, size=1) for n in range(200)]
+        lists = list(lists_of(files))
+        assert [len(each) for each in lists] == [LIST_FILES, LIST_FILES, LIST_FILES, 200 - 3 * LIST_FILES]
+        assert sum(lists, []) == files
+
+    def test_have_at_most_so_many_bytes_or_one_file(self) -> None:
+        files = [file_ref(n, size=size) for n, size in enumerate([5 << 20, 3 << 20, 1, 100 << 20, 9 << 20, 1])]
+        lists = list(lists_of(files))
+        assert [[file.file_id for file in each] for each in lists] == [[0, 1], [2], [3], [4], [5]]
+        assert all(len(each) == 1 or sum(file.size for file in each) <= LIST_BYTES for each in lists)
+
+    def test_of_nothing_are_none(self) -> None:
+        assert list(lists_of([])) == []
+
+
+class Report:
+    def __init__(self) -> None:
+        self.found: list[UnreadableDirectory] = []
+        self.ended = False
+
+    def unreadable_directories(self, found: Collection[UnreadableDirectory]) -> None:
+        self.found += found
+
+    def discovered_all(self) -> None:
+        self.ended = True
+
+
+class TestTheStage:
+    async def test_accounts_for_everything_and_closes_its_channel(self, tmp_path: Path) -> None:
+        for n in range(150):
+            (tmp_path / f"{n:03}").write_bytes(b"x")
+        os.mkfifo(tmp_path / "fifo")
+        record = Recorded()
+        ledger, report = Ledger(record), Report()
+        out: Channel[list[FileRef]] = Channel(10_000)
+        await walk(walker(tmp_path), Direct(), ledger, out, report)
+        lists = [files async for files in out]
+        assert [len(files) for files in lists] == [64, 64, 22]
+        assert (ledger.files_met, len(ledger), report.ended) == (151, 150, True)
+        assert record.outcomes == {b"fifo": Outcome.SKIPPED}
+
+    async def test_closes_its_channel_when_a_root_vanished(self, tmp_path: Path) -> None:
+        source = tmp_path / "mount"
+        source.mkdir()
+        one, report = walker(source), Report()
+        source.rmdir()
+        out: Channel[list[FileRef]] = Channel(10)
+        with pytest.raises(FatalError):
+            await walk(one, Direct(), Ledger(Recorded()), out, report)
+        assert out.closed
+        assert not report.ended

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingester.control import StopControl
+from ingester.dicomweb.outcome import Outcome
+from ingester.transport.hold import LONGEST_HOLD_S, Hold
+from ingester.transport.reply import Answer, NoAnswer
+from ingester.transport.retry import (
+    Action,
+    GiveUp,
+    Refused,
+    Resend,
+    Retry,
+    RetryPolicy,
+    Situation,
+    Split,
+    Stop,
+    decide,
+    leaves_in_doubt,
+)
+from ingester.transport.trial import MAX_WAITING, Trial
+
+POLICY = RetryPolicy()
+QUIET = Situation(
+    attempts=1,
+    doubts=0,
+    auth_refusals=0,
+    single=False,
+    proven=True,
+    others_succeed=True,
+    retry_after_s=None,
+)
+SINGLE = QUIET._replace(single=True)
+TRIAL = QUIET._replace(proven=False, others_succeed=False)
+LAST = QUIET._replace(attempts=6)
+
+
+def answered(status: int) -> Answer:
+    return Answer(status, b"")
+
+
+NOT_SENT = NoAnswer("not_sent", "ConnectionRefusedError")
+LOST = NoAnswer("lost", "ServerDisconnectedError")
+
+TABLE: list[tuple[str, Answer | NoAnswer, Situation, type[object] | Action]] = [
+    ("nothing was sent: again", NOT_SENT, QUIET, Retry),
+    ("nothing was sent, for the last time, others succeed", NOT_SENT, LAST, GiveUp(Outcome.FAILED, "attempts_used_up")),
+    ("nothing was sent, for the last time, nobody succeeds", NOT_SENT, LAST._replace(others_succeed=False), Stop),
+    ("nothing was sent, on trial", NOT_SENT, TRIAL._replace(attempts=4), Retry),
+    ("nothing was sent, on trial, five times", NOT_SENT, TRIAL._replace(attempts=5), Stop),
+    ("TLS", NoAnswer("tls", "expired"), QUIET, Stop),
+    ("TLS, on trial", NoAnswer("tls", "expired"), TRIAL, Stop),
+    *[(f"redirect {status}", answered(status), QUIET, Stop) for status in (300, 301, 302, 303, 307, 308, 399)],
+    ("402", answered(402), SINGLE, Stop),
+    ("406", answered(406), SINGLE, Stop),
+    ("404 on trial", answered(404), TRIAL, Stop),
+    ("405 on trial", answered(405), TRIAL, Stop),
+    ("404 after a success is an outage", answered(404), SINGLE, Retry),
+    ("405 after a success is an outage", answered(405), QUIET, Retry),
+    ("lost after the first byte: may be stored", LOST, QUIET, Resend),
+    ("stalled", NoAnswer("stalled", ""), QUIET, Resend),
+    ("no answer in time", NoAnswer("answer_timeout", ""), QUIET, Resend),
+    ("an endless answer", NoAnswer("answer_too_long", ""), QUIET, Resend),
+    *[(f"{status} leaves it in doubt", answered(status), QUIET, Resend) for status in (408, 500, 502, 504, 507, 599)],
+    ("in doubt twice while others succeed", LOST, QUIET._replace(doubts=1), Split(shrink=False)),
+    ("in doubt twice, nobody succeeds", LOST, QUIET._replace(doubts=1, others_succeed=False), Resend),
+    ("in doubt twice, but alone", LOST, SINGLE._replace(doubts=1), Resend),
+    ("in doubt to the end, alone", LOST, SINGLE._replace(attempts=6, doubts=5), GiveUp(Outcome.IN_DOUBT, "no_answer")),
+    ("in doubt to the end, nobody succeeds", LOST, LAST._replace(doubts=5, others_succeed=False), Stop),
+    ("refused at last, but in doubt before", NOT_SENT, SINGLE._replace(attempts=6, doubts=1), GiveUp(Outcome.IN_DOUBT, "no_answer")),
+    ("ConflictException", answered(409), SINGLE._replace(conflict_is_transient=True), Retry),
+    ("ConflictException is never split", answered(409), LAST._replace(conflict_is_transient=True), GiveUp(Outcome.FAILED, "attempts_used_up")),
+    *[(f"{status} without a manifest", answered(status), QUIET, Refused(Outcome.REJECTED, "refused")) for status in (400, 409, 410, 415, 422, 431, 451)],
+    *[(f"{status} that confirms nothing", answered(status), QUIET, Refused(Outcome.IN_DOUBT, "not_confirmed")) for status in (200, 202, 204)],
+    ("413", answered(413), QUIET, Split(shrink=True)),
+    ("413 on trial", answered(413), TRIAL, Split(shrink=True)),
+    ("413 alone", answered(413), SINGLE, GiveUp(Outcome.TOO_LARGE, "request_too_large")),
+    ("401: once more", answered(401), QUIET, Retry),
+    ("403: once more", answered(403), TRIAL, Retry),
+    ("403 twice while others succeed", answered(403), QUIET._replace(attempts=2, auth_refusals=1), Refused(Outcome.REJECTED, "refused")),
+    ("401 twice, nobody succeeds", answered(401), QUIET._replace(attempts=2, auth_refusals=1, others_succeed=False), Stop),
+    ("401 twice on trial", answered(401), TRIAL._replace(attempts=2, auth_refusals=1), Stop),
+    *[(f"{status}", answered(status), QUIET, Retry) for status in (425, 429, 503)],
+    ("429 to the end, nobody succeeds", answered(429), LAST._replace(others_succeed=False), Stop),
+    ("503 to the end while others succeed", answered(503), LAST, GiveUp(Outcome.FAILED, "attempts_used_up")),
+]  # fmt: skip
+
+
+class TestTheFailureTable:
+    @pytest.mark.parametrize(
+        ("reply", "situation", "then"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
+    )
+    def test_says(self, reply: Answer | NoAnswer, situation: Situation, then: object) -> None:
+        action = decide(reply, situation, POLICY, Random(1))
+        if isinstance(then, type):
+            assert isinstance(action, then)
+        else:
+            assert action == then
+
+    @pytest.mark.parametrize("status", [404, 408, 429, 500, 503])
+    def test_a_stop_names_what_happened_and_what_to_do(self, status: int) -> None:
+        action = decide(answered(status), TRIAL._replace(attempts=6), POLICY, Random(1))
+        assert isinstance(action, Stop)
+        assert action.message
+        assert action.hint
+
+    @given(
+        st.integers(200, 599) | st.sampled_from(["not_sent", "lost", "stalled", "answer_timeout", "answer_too_long", "tls"]),
+        st.builds(
+            Situation, st.integers(1, 5000), st.integers(0, 10), st.integers(0, 3), st.booleans(), st.booleans(), st.booleans(),
+            st.none() | st.floats(0, 1e12), st.booleans(),
+        ),
+        st.integers(1, 10_000),
+    )  # fmt: skip
+    def test_has_a_row_for_everything(
+        self, what: int | str, situation: Situation, max_attempts: int
+    ) -> None:
+        reply = answered(what) if isinstance(what, int) else NoAnswer(what, "")  # type: ignore[arg-type]
+        policy = RetryPolicy(max_attempts=max_attempts)
+        action = decide(reply, situation, policy, Random(1))
+        if isinstance(action, Retry | Resend):
+            assert 0 <= action.wait_s
+        if isinstance(action, Retry | Refused):
+            assert not leaves_in_doubt(reply)
+        if isinstance(action, Split):
+            assert not situation.single
+        if not situation.proven:
+            assert not (isinstance(action, GiveUp) and action.outcome is Outcome.REJECTED)
+
+
+class TestBackOff:
+    def test_is_full_jitter_over_a_doubling_ceiling(self) -> None:
+        for attempts, ceiling in ((1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0)):
+            waits = [
+                action.wait_s
+                for seed in range(300)
+                if isinstance(action := decide(answered(429), QUIET._replace(attempts=attempts), POLICY, Random(seed)), Retry)
+            ]  # fmt: skip
+            assert len(waits) == 300
+            assert max(waits) <= ceiling
+            assert max(waits) > ceiling * 0.9
+            assert min(waits) < ceiling * 0.1
+
+    @pytest.mark.parametrize("attempts", [8, 60, 1100, 100_000])
+    def test_is_capped_however_often_it_is_tried(self, attempts: int) -> None:
+        """Somebody who wants to sit out an outage asks for many attempts."""
+        policy = RetryPolicy(max_attempts=1_000_000)
+        action = decide(NOT_SENT, QUIET._replace(attempts=attempts), policy, Random(3))
+        assert isinstance(action, Retry)
+        assert 0 <= action.wait_s <= 60
+
+    @pytest.mark.parametrize(
+        "reply",
+        [answered(429), answered(503), answered(425), answered(500), LOST, NOT_SENT, answered(404)],
+    )
+    def test_retry_after_is_the_least_wait(self, reply: Answer | NoAnswer) -> None:
+        for seed in range(50):
+            action = decide(
+                reply, QUIET._replace(attempts=5, retry_after_s=7.0), POLICY, Random(seed)
+            )
+            assert isinstance(action, Retry | Resend)
+            assert 7 <= action.wait_s <= 8
+
+    @pytest.mark.parametrize("status", [425, 429, 503])
+    def test_of_a_server_that_is_too_busy_holds_for_all(self, status: int) -> None:
+        action = decide(answered(status), QUIET._replace(retry_after_s=7.0), POLICY, Random(1))
+        assert isinstance(action, Retry)
+        assert action.hold_all_s == 7
+        action = decide(answered(status), QUIET, POLICY, Random(1))
+        assert isinstance(action, Retry)
+        assert action.hold_all_s == action.wait_s > 0
+
+    @pytest.mark.parametrize("reply", [answered(404), NOT_SENT, answered(409)])
+    def test_of_one_batch_holds_nobody_else(self, reply: Answer | NoAnswer) -> None:
+        action = decide(reply, QUIET._replace(conflict_is_transient=True), POLICY, Random(1))
+        assert isinstance(action, Retry)
+        assert action.hold_all_s == 0
+
+    def test_waits_for_a_server_that_is_not_there_add_up_to_30_s_on_trial(self) -> None:
+        waits: list[float] = []
+        for attempts in range(1, 6):
+            action = decide(NOT_SENT, TRIAL._replace(attempts=attempts), POLICY, Random(attempts))
+            if isinstance(action, Stop):
+                break
+            assert isinstance(action, Retry)
+            waits.append(action.wait_s)
+        assert len(waits) == 4
+        assert sum(waits) == 30
+
+    def test_nobody_waits_longer_than_an_hour_for_a_word_of_the_server(self) -> None:
+        """Its clock may be wrong: it is asked again, as by those who are held."""
+        action = decide(answered(503), QUIET._replace(retry_after_s=1e9), POLICY, Random(1))
+        assert isinstance(action, Retry)
+        assert action.wait_s <= LONGEST_HOLD_S
+
+
+class TestWhatLeavesADoubt:
+    @pytest.mark.parametrize(
+        ("reply", "doubt"),
+        [
+            (NOT_SENT, False),
+            (NoAnswer("tls", ""), False),
+            (LOST, True),
+            (NoAnswer("stalled", ""), True),
+            (NoAnswer("answer_timeout", ""), True),
+            (NoAnswer("answer_too_long", ""), True),
+            *[(answered(status), False) for status in (200, 400, 401, 409, 413, 429, 503)],
+            *[(answered(status), True) for status in (408, 500, 501, 502, 504, 599)],
+        ],
+    )
+    def test_is(self, reply: Answer | NoAnswer, doubt: bool) -> None:
+        assert leaves_in_doubt(reply) is doubt
+
+
+class TestTheTrial:
+    def test_a_refusal_is_taken_at_its_word_after_another_success(self) -> None:
+        trial: Trial[str] = Trial(proven=True)
+        sent_at = trial.successes
+        assert not trial.may_act(sent_at)
+        trial.succeeded()
+        assert trial.may_act(sent_at)
+        assert not trial.may_act(trial.successes)
+
+    def test_nothing_is_acted_upon_before_the_first_success(self) -> None:
+        trial: Trial[str] = Trial(proven=False)
+        assert not trial.may_act(0)
+        assert trial.end_of_input() == []
+        assert not trial.may_act(0)
+
+    def test_five_unrelated_batches_wait_and_the_sixth_is_too_many(self) -> None:
+        trial: Trial[int] = Trial(proven=False)
+        assert [trial.wait(n, f"1.{n}") for n in range(6)] == [True] * MAX_WAITING + [False]
+
+    def test_batches_of_one_study_are_related(self) -> None:
+        trial: Trial[int] = Trial(proven=True)
+        assert all(trial.wait(n, "1.2") for n in range(10))
+        assert len(trial) == 10
+
+    def test_a_success_releases_all_that_wait_in_their_order(self) -> None:
+        trial: Trial[int] = Trial(proven=False)
+        for n in range(4):
+            trial.wait(n, f"1.{n}")
+        assert trial.succeeded() == [0, 1, 2, 3]
+        assert (len(trial), trial.proven, trial.successes) == (0, True, 1)
+        assert all(trial.wait(n, f"1.{n}") for n in range(5))
+
+    def test_the_end_of_the_input_releases_them_where_the_setting_is_proven(self) -> None:
+        trial: Trial[int] = Trial(proven=True)
+        trial.wait(1, "1.1")
+        assert trial.end_of_input() == [1]
+        assert trial.may_act(trial.successes)
+
+    def test_the_end_of_the_input_keeps_them_where_it_is_not(self) -> None:
+        trial: Trial[int] = Trial(proven=False)
+        trial.wait(1, "1.1")
+        assert trial.end_of_input() == []
+        assert len(trial) == 1
+
+
+class TestAHold:
+    async def test_lets_everybody_pass_at_first(self) -> None:
+        await asyncio.wait_for(Hold(StopControl()).wait(), 5)
+
+    async def test_lasts_until_its_time(self) -> None:
+        hold, since = Hold(StopControl()), time.monotonic()
+        hold.extend(0.05)
+        await hold.wait()
+        assert time.monotonic() - since >= 0.05
+
+    async def test_is_never_shortened(self) -> None:
+        hold, since = Hold(StopControl()), time.monotonic()
+        hold.extend(0.05)
+        hold.extend(0.0)
+        await hold.wait()
+        assert time.monotonic() - since >= 0.05
+
+    async def test_that_is_extended_holds_those_who_wait_already(self) -> None:
+        hold, since = Hold(StopControl()), time.monotonic()
+        hold.extend(0.03)
+        waiting = asyncio.create_task(hold.wait())
+        await asyncio.sleep(0)
+        hold.extend(0.08)
+        await waiting
+        assert time.monotonic() - since >= 0.08
+
+    @pytest.mark.parametrize("seconds", [1e9, float("inf")])
+    async def test_is_an_hour_at_most(self, seconds: float) -> None:
+        hold = Hold(StopControl())
+        hold.extend(seconds)
+        assert hold._until <= time.monotonic() + LONGEST_HOLD_S
+
+    async def test_ends_with_the_run(self) -> None:
+        stop = StopControl()
+        hold = Hold(stop)
+        hold.extend(600)
+        waiting = asyncio.create_task(hold.wait())
+        await asyncio.sleep(0)
+        stop.request(signal.SIGTERM)
+        await asyncio.wait_for(waiting, 5)
