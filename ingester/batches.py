@@ -62,7 +62,7 @@ class Batches:
         ):
             complete.append(self._close(study))
         elif self.instances >= self._max_open:
-            complete.append(self._close(self._largest()))
+            complete.extend(self._make_room())
         return complete
 
     def due(self, now: float) -> list[StudyBatch]:
@@ -78,8 +78,15 @@ class Batches:
         """All open batches: nothing more is coming."""
         return [self._close(study) for study in list(self._open)]
 
-    def _largest(self) -> str:
-        return max(self._open, key=lambda study: len(self._open[study].instances))
+    def _make_room(self) -> list[StudyBatch]:
+        """Close the largest until a quarter is free: sorting them once for so many is cheap."""
+        by_size = sorted(self._open, key=lambda study: -len(self._open[study].instances))
+        complete = []
+        for study in by_size:
+            if self.instances <= self._max_open * 3 // 4:
+                break
+            complete.append(self._close(study))
+        return complete
 
     def _close(self, study: str) -> StudyBatch:
         batch = self._open.pop(study)

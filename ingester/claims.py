@@ -68,12 +68,22 @@ class Claims:
         claim.holder = holder
         return claim
 
-    def expect_absent_holder(self, instance: Instance, holder: Holder) -> None:
-        """The journal's holder is in doubt: wait until this run meets it, or has met everything."""
+    def expect_absent_holder(self, instance: Instance, holder: Holder) -> Instance | None:
+        """The journal's holder is in doubt: wait until this run meets it, or has met everything.
+
+        Returns the holder's instance if it was met already and waits itself: it goes first.
+        """
         claim = self._claims[instance.key]
         claim.holder_file_id = holder.file_id
         claim.absent = True
         self.wait(claim, instance)
+        for waiting in claim.waiting:
+            if waiting.file.file_id == holder.file_id:
+                claim.waiting.remove(waiting)
+                self.waiting -= 1
+                claim.absent = False
+                return waiting
+        return None
 
     def absent_holders(self) -> list[Claim]:
         """Claims kept for files of an earlier run that this one did not meet."""

@@ -12,7 +12,7 @@ from enum import Enum
 
 from ingester.dicom import data_set_offset
 from ingester.files import SourceChanged, opened, read_into, sha256_of
-from ingester.items import Holder, Instance
+from ingester.items import FileIdentity, Holder, Instance
 
 _HEAD_BYTES = 64 << 10
 
@@ -33,8 +33,16 @@ def compare(instance: Instance, holder: Holder) -> Sameness:
         OSError, SourceChanged: the instance's own file could not be read as it was scanned.
     """
     path = instance.file.path
-    if holder.path == path:
-        return Sameness.MOVED if _whole_file_same(instance, holder) else Sameness.DIFFERENT
+    if holder.path == path:  # known below another root
+        same = _whole_file_same(instance, holder) or (
+            holder.sha256 is None
+            and (holder.size, holder.mtime_ns) == (instance.size, instance.identity.mtime_ns)
+        )
+        return Sameness.MOVED if same else Sameness.DIFFERENT
+    if instance.sha256 is not None and _whole_file_same(instance, holder):
+        if FileIdentity.of(path) != instance.identity:
+            raise SourceChanged
+        return Sameness.SAME if os.path.lexists(holder.path) else Sameness.MOVED
     here, identity = sha256_of(path, instance.header.data_set_offset)
     if identity != instance.identity:
         raise SourceChanged
@@ -46,6 +54,14 @@ def compare(instance: Instance, holder: Holder) -> Sameness:
     if not _whole_file_same(instance, holder):
         return Sameness.DIFFERENT
     return Sameness.SAME if os.path.lexists(holder.path) else Sameness.MOVED
+
+
+def compare_safely(instance: Instance, holder: Holder) -> Sameness | OSError | SourceChanged:
+    """The same, with what went wrong as a value."""
+    try:
+        return compare(instance, holder)
+    except (OSError, SourceChanged) as error:
+        return error
 
 
 def _data_set_sha256(holder: Holder) -> bytes | None:

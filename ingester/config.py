@@ -25,6 +25,7 @@ from ingester.parsing import parse
 
 CREDENTIAL_VARIABLES: Final = ("INGESTER_USERNAME", "INGESTER_PASSWORD", "INGESTER_TOKEN")
 _NOT_OPTIONS: Final = frozenset({*CREDENTIAL_VARIABLES, "INGESTER_REQUIRE_ORTHANC"})
+_URL_CHARACTERS: Final = re.compile(r"[!#-;=?-\[\]_a-z~]*")  # RFC 3986 2
 _SECRET_WORDS: Final = ("password", "token", "secret", "username", "access_key", "credential")
 
 
@@ -119,6 +120,9 @@ def load_config(
 
 def normal_url(given: str, where: str) -> str:
     """A base URL in one spelling: the journal is bound to it. Raises UsageError."""
+    given = given.strip()
+    if not _URL_CHARACTERS.fullmatch(given):
+        raise UsageError(f"{where}: must be ASCII without spaces: write others as %XX")
     try:
         parts = urlsplit(given)
         port = parts.port
@@ -192,12 +196,14 @@ def _from_toml(path: str | None) -> list[tuple[str, object, str]]:
         raise UsageError(f"the configuration is not UTF-8: {path}") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"the configuration is not TOML ({error}): {path}") from None
+    except (ValueError, RecursionError):  # thousands of digits or brackets
+        raise UsageError(f"the configuration is not TOML of this program: {path}") from None
     known = {option.key: option for option in OPTIONS}
     found: list[tuple[str, object, str]] = []
     for section, table in document.items():
         for key, value in table.items() if isinstance(table, dict) else [("", table)]:
             full = f"{section}.{key}" if key else section
-            where = f"{path}:{_line_of(text, key or section)}: {full}"
+            where = f"{path}:{_line_of(text, section, key)}: {full}"
             option = known.get(full)
             if option is not None:
                 found.append((option.name, value, where))
@@ -211,16 +217,24 @@ def _from_toml(path: str | None) -> list[tuple[str, object, str]]:
     return found
 
 
-def _line_of(text: str, key: str) -> int:
-    found = re.search(rf"(?m)^\s*\[?\s*{re.escape(key)}\b", text)
-    return 1 if found is None else text.count("\n", 0, found.start(0) + len(found[0])) + 1
+def _line_of(text: str, section: str, key: str) -> int:
+    """Where a key is written, in its section or with it; else where the section begins."""
+    wanted = f"{section}.{key}" if key else section
+    inside, begins = "", 1
+    for number, line in enumerate(text.splitlines(), 1):
+        written = line.partition("=")[0].replace(" ", "").replace("\t", "").replace('"', "")
+        if written.startswith("["):
+            inside = written.partition("]")[0].lstrip("[")
+            begins = number if inside == section else begins
+        elif "=" in line and ".".join(filter(None, (inside, written))) == wanted:
+            return number
+    return begins
 
 
 def _suggestion(given: str, known: Mapping[str, Option]) -> str:
-    close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-    if not close:
-        tail = given.rsplit(".", 1)[-1]
-        close = [key for key, option in known.items() if option.name == tail]
+    tail = given.rsplit(".", 1)[-1]
+    close = [key for key, option in known.items() if option.name == tail]
+    close = close or difflib.get_close_matches(given, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else "see ingester config"
 
 

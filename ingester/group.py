@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from ingester.batches import Batches, BatchLimits
 from ingester.channel import Channel, ChannelClosed, Sink
 from ingester.claims import Claim, Claims
-from ingester.compare import Sameness, compare
+from ingester.compare import Sameness, compare_safely
 from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
 from ingester.files import SourceChanged
 from ingester.items import (
@@ -35,6 +35,8 @@ from ingester.items import (
 from ingester.ledger import Ledger
 
 TICK_S = 1.0
+COMPARED_AT_ONCE = 64
+"""Comparisons handed to the readers together."""
 
 
 class Tick:
@@ -74,12 +76,13 @@ class Group:
         self._lookups = lookups
         self._readers = readers
         self._batches = Batches(limits, options.max_open)
+        self._tick_waits = False
         self.claims = Claims(wake=inbox.put_now)
         ledger.listen(self.claims.decided)
 
     async def run(self) -> None:
         """Group everything that comes. Raises what the journal raises."""
-        ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
         try:
             await self._while_input_comes()
             await self._send(self._batches.flush())
@@ -91,22 +94,19 @@ class Group:
                 await self._take(await self._inbox.get_urgent())
                 await self._send(self._batches.flush())
         finally:
-            ticker.cancel()
+            self._ticker.cancel()
             self._out.close()
 
     def _tick(self) -> None:
-        if not self._inbox.closed:
+        if not self._tick_waits:
+            self._tick_waits = True
             self._inbox.put_now(Tick())
-            asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     async def _while_input_comes(self) -> None:
         while True:
             try:
-                if self.claims.waiting >= self._options.max_open:
-                    await self._send(self._batches.flush())
-                    item = await self._inbox.get_urgent()
-                else:
-                    item = await self._inbox.get()
+                item = await self._inbox.get()
             except ChannelClosed:
                 return
             await self._take(item)
@@ -117,6 +117,7 @@ class Group:
         elif isinstance(item, Claim):
             await self._decided(item)
         else:
+            self._tick_waits = False
             await self._send(self._batches.due(time.monotonic()))
 
     async def _claim(self, instances: Sequence[Instance]) -> None:
@@ -126,7 +127,11 @@ class Group:
             if claim is None:
                 new.append(instance)
             elif claim.holder is not None:
-                await self._compare(instance, claim.holder)
+                await self._compare([instance], claim.holder)
+            elif self.claims.waiting >= self._options.max_open:
+                # Never stop the input for them: what they wait for may be its end.
+                reason = "too many files wait for others with their UIDs; the next run takes it up"
+                self._end(instance, Outcome.FAILED, "too_many_waiting", reason)
             else:
                 self.claims.wait(claim, instance)
         if not new:
@@ -141,10 +146,12 @@ class Group:
         if holder is None or holder.file_id == instance.file.file_id:
             await self._send(self._batches.add(instance, time.monotonic()))
         elif holder.outcome not in IN_THE_STORE and not holder.decided_now:
-            self.claims.expect_absent_holder(instance, holder)
+            first = self.claims.expect_absent_holder(instance, holder)
+            if first is not None:
+                await self._send(self._batches.add(first, time.monotonic()))
         else:
             claim = self.claims.held_in_journal(instance, holder)
-            await self._compare(instance, holder)
+            await self._compare([instance], holder)
             await self._decided(claim)
 
     async def _decided(self, claim: Claim) -> None:
@@ -153,8 +160,7 @@ class Group:
         if holder is None:
             await self._pass_on(claim)
             return
-        for instance in self.claims.take_waiting(claim):
-            await self._compare(instance, holder)
+        await self._compare(self.claims.take_waiting(claim), holder)
         self.claims.forget(claim)
 
     async def _pass_on(self, claim: Claim) -> None:
@@ -162,33 +168,60 @@ class Group:
         if instance is not None:
             await self._send(self._batches.add(instance, time.monotonic()))
 
-    async def _compare(self, instance: Instance, holder: Holder) -> None:
-        loop = asyncio.get_running_loop()
-        if instance.buffer is not None:
-            instance.buffer.give_back()
-            instance = instance._replace(buffer=None)
+    async def _compare(self, instances: Sequence[Instance], holder: Holder) -> None:
+        """Decide what has the UIDs of a decided holder; as many at a time as there are readers."""
+        for instance in instances:
+            if instance.buffer is not None:
+                instance.buffer.give_back()
         if holder.outcome not in IN_THE_STORE:
             reason = "not sent: another file with its UIDs is in doubt"
-            result = ended(instance, Outcome.FAILED, "other_file_in_doubt", reason)
-            self._ledger.decide([result._replace(other_file_id=holder.file_id)])
+            for instance in instances:
+                self._end(instance, Outcome.FAILED, "other_file_in_doubt", reason, holder)
             return
-        try:
-            sameness = await loop.run_in_executor(self._readers, compare, instance, holder)
-        except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            self._ledger.decide([ended(instance, Outcome.UNREADABLE, "read_error", reason)])
-        except SourceChanged:
-            reason = "the file changed after it was scanned"
-            self._ledger.decide([ended(instance, Outcome.UNREADABLE, "changed_while_read", reason)])
-        else:
-            self._ledger.decide([_compared(instance, holder, sameness)])
+        loop = asyncio.get_running_loop()
+        for start in range(0, len(instances), COMPARED_AT_ONCE):
+            some = instances[start : start + COMPARED_AT_ONCE]
+            found = await asyncio.gather(
+                *(
+                    loop.run_in_executor(self._readers, compare_safely, each, holder)
+                    for each in some
+                )
+            )
+            results = [
+                _compared(instance, holder, sameness)
+                for instance, sameness in zip(some, found, strict=True)
+            ]
+            self._ledger.decide(results)
+            await self._ledger.wait_for_room()
+
+    def _end(
+        self,
+        instance: Instance,
+        outcome: Outcome,
+        reason_code: str,
+        reason: str,
+        other: Holder | None = None,
+    ) -> None:
+        if instance.buffer is not None:
+            instance.buffer.give_back()
+        result = ended(instance, outcome, reason_code, reason)
+        other_file_id = None if other is None else other.file_id
+        self._ledger.decide([result._replace(other_file_id=other_file_id)])
 
     async def _send(self, batches: Sequence[StudyBatch]) -> None:
         for batch in batches:
             await self._out.put(batch)
 
 
-def _compared(instance: Instance, holder: Holder, sameness: Sameness) -> Result:
+def _compared(
+    instance: Instance, holder: Holder, sameness: Sameness | OSError | SourceChanged
+) -> Result:
+    if isinstance(sameness, OSError):
+        reason = os.strerror(sameness.errno or 0)
+        return ended(instance, Outcome.UNREADABLE, "read_error", reason)
+    if isinstance(sameness, SourceChanged):
+        reason = "the file changed after it was scanned"
+        return ended(instance, Outcome.UNREADABLE, "changed_while_read", reason)
     if sameness is Sameness.SAME:
         result = ended(instance, Outcome.DUPLICATE, "same_data_set")
     elif sameness is Sameness.MOVED:

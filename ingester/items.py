@@ -22,7 +22,7 @@ class Root:
     root_id: int
     name: bytes  # NAME of --root NAME=DIR, else the path as the file system spells it
     path: bytes  # realpath of a directory
-    only: bytes | None = None  # the one name to take, where the source is a single file
+    only: frozenset[bytes] | None = None  # the names to take, where the sources are single files
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,9 @@ class FileIdentity(NamedTuple):
     ctime_ns: int
 
     @classmethod
-    def of(cls, fd: int) -> FileIdentity:
-        """Identity of an open file descriptor. Raises OSError."""
-        st = os.fstat(fd)
+    def of(cls, fd: int | bytes) -> FileIdentity:
+        """Identity of an open file descriptor, or of what a path leads to. Raises OSError."""
+        st = os.stat(fd)
         return cls(st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
 
 

@@ -34,6 +34,7 @@ class Parcel:
     auth_refusals: int = 0
     earlier_attempts: int = 0  # of the parcels it was split from
     ever_in_doubt: bool = False  # it, or one it was split from, may have been stored
+    unconfirmed: bool = False  # an earlier 2xx did not name it: it may be there
     asked_again: bool = False  # the server did not confirm it once before
     successes_before: int = 0  # of all requests, when its first attempt began
     successes_when_sent: int = 0  # when its last one began
@@ -66,6 +67,7 @@ class Parcel:
             self.batch_id,
             earlier_attempts=self.earlier_attempts + self.attempts,
             ever_in_doubt=self.ever_in_doubt,
+            unconfirmed=self.unconfirmed,
             asked_again=asked_again,
             started=self.started,
         )

@@ -23,6 +23,8 @@ def parse(option: Option, given: object, where: str) -> Value:
         value = _parse(option, given)
     except ValueError as error:
         raise UsageError(f"{where}: {error}{_shown(given)}") from None
+    except OverflowError:
+        raise UsageError(f"{where}: must be a smaller number") from None
     if option.choices and value not in option.choices:
         raise UsageError(f"{where}: must be one of {', '.join(option.choices)}: {given!r}")
     return value

@@ -138,8 +138,15 @@ class Run:
             )  # fmt: skip
             try:
                 await self._run(stages)
-            finally:
+            except BaseException:  # a bug, or whoever called us gave up
                 await self._record_what_is_left(stages)
+                with suppress(JournalError):
+                    journal.finish_run(run_id, 1, self._figures(stages))
+                raise
+            finally:
+                for threads in stages.threads:
+                    threads.shutdown()
+            await self._record_what_is_left(stages)
         return self._finish(journal, run_id, stages)
 
     async def _run(self, stages: Stages) -> None:

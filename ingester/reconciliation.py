@@ -32,7 +32,7 @@ class Reconciled(NamedTuple):
 
 
 def reconcile_parcel(
-    parcel: Parcel, response: StoreResponse, status: int, profile: ServerProfile
+    parcel: Parcel, response: StoreResponse, profile: ServerProfile
 ) -> Reconciled:
     """Settle what the manifest settles."""
     headers = [instance.header for instance in parcel.instances]
@@ -41,7 +41,7 @@ def reconcile_parcel(
     settled = Reconciled([], [], [], [], [], 0, len(unknown))
     confirmed = 0
     for position, verdict in enumerate(verdicts):
-        end = _end(parcel, position, verdict, status, profile)
+        end = _end(parcel, position, verdict, profile)
         if isinstance(end, Result):
             settled.results.append(end)
             confirmed += end.evidence is not None
@@ -54,7 +54,7 @@ def reconcile_parcel(
 
 
 def _end(
-    parcel: Parcel, position: int, verdict: Verdict, status: int, profile: ServerProfile
+    parcel: Parcel, position: int, verdict: Verdict, profile: ServerProfile
 ) -> Result | OpenEnd:
     if isinstance(verdict, Stored):
         warned = verdict.warning_code is not None
@@ -64,11 +64,7 @@ def _end(
         )
     if isinstance(verdict, Refused):
         return _refused(parcel, position, verdict.failure_code, profile)
-    if not (parcel.asked_again and parcel.single):
-        return "unnamed"
-    if status < 300:
-        return parcel.result(position, Outcome.IN_DOUBT, "not_confirmed")
-    return parcel.result(position, Outcome.REJECTED, "not_confirmed")
+    return "unnamed"
 
 
 def _refused(
@@ -82,7 +78,7 @@ def _refused(
         return result._replace(evidence=Evidence.MANIFEST, failure_code=failure_code)
     if disposition == "alone_once" and not parcel.asked_again:
         return "failed"
-    if disposition == "alone_once" and parcel.ever_in_doubt:
+    if disposition == "alone_once" and (parcel.ever_in_doubt or parcel.unconfirmed):
         return "look_up"
     code = "no_reason" if failure_code is None else f"failure_{failure_code:04X}"
     result = parcel.result(position, Outcome.REJECTED, code)

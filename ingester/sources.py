@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ingester.errors import FatalError, UsageError
@@ -29,7 +29,7 @@ class ResolvedSource:
     name: bytes
     path: bytes  # realpath
     device: int  # st_dev when the run started: another one later means it was unmounted
-    only: bytes | None = None
+    only: frozenset[bytes] | None = None  # None: everything below it
 
 
 def resolve_sources(
@@ -41,7 +41,7 @@ def resolve_sources(
         UsageError: a source is missing, or is neither a file nor a directory, or two have a name.
         FatalError: it is missing, but the journal (``known_files_under``) has files under it.
     """
-    resolved = [_resolve(source, known_files_under) for source in sources]
+    resolved = _merge_files([_resolve(source, known_files_under) for source in sources])
     kept: list[ResolvedSource] = []
     for source in sorted(resolved, key=lambda each: (len(each.path), each.only is not None)):
         if not any(_inside(source, other) for other in kept):
@@ -50,6 +50,26 @@ def resolve_sources(
     if len({name for name, _ in named}) != len(named):
         raise UsageError("two sources have the same name", "give each --root another NAME")
     return [source for source in dict.fromkeys(resolved) if source in kept]
+
+
+def _merge_files(resolved: Sequence[ResolvedSource]) -> list[ResolvedSource]:
+    """Single files of one directory are one source: it is listed once, and has one root."""
+    files: dict[tuple[bytes, bytes], set[bytes]] = {}
+    merged: dict[ResolvedSource, None] = {}
+    for source in resolved:
+        if source.only is None:
+            merged[source] = None
+            continue
+        names = files.setdefault((source.name, source.path), set())
+        if not names:
+            merged[replace(source, only=frozenset())] = None
+        names |= source.only
+    return [
+        source
+        if source.only is None
+        else replace(source, only=frozenset(files[source.name, source.path]))
+        for source in merged
+    ]
 
 
 def _resolve(source: Source, known_files_under: Callable[[bytes], bool]) -> ResolvedSource:
@@ -71,7 +91,9 @@ def _resolve(source: Source, known_files_under: Callable[[bytes], bool]) -> Reso
     if not os.path.isfile(path):
         raise UsageError(f"a source must be a directory or a file: {shown}")
     directory, name = os.path.split(path)
-    return ResolvedSource(source.name or directory, directory, status.st_dev, only=name)
+    return ResolvedSource(
+        source.name or directory, directory, status.st_dev, only=frozenset({name})
+    )
 
 
 def _refuse_an_empty_mount_point(
@@ -92,7 +114,7 @@ def _refuse_an_empty_mount_point(
 
 def _inside(inner: ResolvedSource, outer: ResolvedSource) -> bool:
     if outer.only is not None:
-        return inner.path == outer.path and inner.only == outer.only
+        return False  # files of one directory are merged already
     return inner.path == outer.path or inner.path.startswith(outer.path.rstrip(b"/") + b"/")
 
 

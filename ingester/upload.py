@@ -52,6 +52,8 @@ from ingester.transport.trial import MAX_WAITING, Trial
 ALONE_AT_MOST = 8
 """So many files of an answer are asked again one by one; more of them go again together."""
 MAX_ANSWERS_WITH_UNKNOWN_UIDS = 3
+MAX_LOST_IN_A_ROW = 12
+"""Bisecting the largest batch to the one file that kills the server takes nine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class Upload:
         self._busy = 0
         self._input_ended = False
         self._answers_with_unknown_uids = 0
+        self._lost_in_a_row = 0  # parcels that never got an answer, without a success in between
         self._last_refusal = ""
         self.retries = 0
 
@@ -207,7 +210,7 @@ class Upload:
         return action
 
     def _reconcile(self, parcel: Parcel, answer: Answer, response: StoreResponse) -> Step:
-        reconciled = reconcile_parcel(parcel, response, answer.status, self._options.profile)
+        reconciled = reconcile_parcel(parcel, response, self._options.profile)
         if reconciled.unknown_uids:
             self._answers_with_unknown_uids += 1
             if self._answers_with_unknown_uids >= MAX_ANSWERS_WITH_UNKNOWN_UIDS:
@@ -215,10 +218,12 @@ class Upload:
                     "the server answers with SOP Instance UIDs that were never sent",
                     "does it change UIDs? Then what is stored cannot be told from what is not",
                 )
-        names_none_of_ours = len(reconciled.unnamed) == len(parcel.instances)
-        if names_none_of_ours and not (parcel.single and not parcel.asked_again):
+        # None named, or all of many failed for no said reason: that may be the setting's fault.
+        refused = len(reconciled.unnamed) + len(reconciled.failed) == len(parcel.instances)
+        if refused and (parcel.asked_again or not parcel.single):
             outcome = Outcome.IN_DOUBT if answer.status < 300 else Outcome.REJECTED
             self._last_refusal = words_of(answer)
+            parcel.unconfirmed = parcel.unconfirmed or answer.status < 300
             return Refused(outcome, "not_confirmed")
         return reconciled
 
@@ -230,18 +235,34 @@ class Upload:
             auth_refusals=parcel.auth_refusals,
             single=parcel.single,
             proven=self._trial.proven,
-            others_succeed=self._trial.successes > parcel.successes_before,
+            others_succeed=self._trial.successes > parcel.successes_before
+            or self._is_to_blame(parcel, reply),
             retry_after_s=retry_after_s(retry_after, datetime.now(UTC)),
             conflict_is_transient=self._options.profile.conflict_is_transient,
+        )
+
+    def _is_to_blame(self, parcel: Parcel, reply: Answer | NoAnswer) -> bool:
+        """Whether a parcel, rather than the server, is why it got no answer to the last.
+
+        Where nothing else is under way nobody else can succeed: then what was sent before it says
+        that the server was well, until too many in a row are lost.
+        """
+        return (
+            self._trial.proven
+            and leaves_in_doubt(reply)
+            and parcel.attempts >= self._options.retry.max_attempts
+            and self._lost_in_a_row < MAX_LOST_IN_A_ROW
         )
 
     def _remember(self, parcel: Parcel, reply: Answer | NoAnswer, action: Action) -> None:
         if isinstance(reply, Answer):
             parcel.auth_refusals += reply.status in (401, 403)
             self._last_refusal = words_of(reply)
+            parcel.unconfirmed = parcel.unconfirmed or reply.status < 300
         if leaves_in_doubt(reply):
             parcel.doubts += 1
             parcel.ever_in_doubt = True
+            self._lost_in_a_row += isinstance(action, Split | GiveUp)
         if isinstance(action, Retry) and action.hold_all_s:
             self._hold.extend(action.hold_all_s)
 
@@ -266,7 +287,7 @@ class Upload:
         outcome = Outcome.IN_DOUBT if parcel.ever_in_doubt else Outcome.UNREADABLE
         result = parcel.result(failed.position, outcome, failed.reason_code)
         self._ledger.decide([result._replace(reason=failed.reason)])
-        parcel.ever_in_doubt = parcel.ever_in_doubt or parcel.body.bytes_out > 0
+        parcel.unconfirmed = parcel.unconfirmed or parcel.body.bytes_out > 0
         rest = [i for n, i in enumerate(parcel.instances) if n != failed.position]
         return self._replace(parcel, [rest] if rest else [])
 
@@ -275,15 +296,35 @@ class Upload:
         self._ledger.decide(reconciled.results)
         parcel.give_back_buffers()
         if reconciled.confirmed:
+            self._lost_in_a_row = 0
             self._release(self._trial.succeeded())
-        found = [await self._look_up(parcel, position) for position in reconciled.look_up]
-        self._ledger.decide(found)
-        following = self._replace(parcel, _alone_or_together(reconciled.failed), asked_again=True)
-        if len(reconciled.unnamed) == 1:
-            following += self._replace(parcel, [reconciled.unnamed], asked_again=True)
-        elif reconciled.unnamed:
-            following += self._replace(parcel, halves(reconciled.unnamed))
-        return following + self._later(parcel, reconciled.later)
+        following = self._ask_for_failed(parcel, reconciled.failed)
+        following += self._ask_for_unnamed(parcel, reconciled.unnamed)
+        following += self._later(parcel, reconciled.later)
+        doubtful = self._replace(parcel, [[parcel.instances[n]] for n in reconciled.look_up])
+        for each in doubtful:
+            if self._stop.requested:
+                break
+            each.last_answer = parcel.last_answer
+            result = await self._look_up(each)
+            self._undecided.discard(each)
+            self._ledger.decide([result])
+        return following
+
+    def _ask_for_failed(self, parcel: Parcel, failed: Sequence[Instance]) -> list[Parcel]:
+        """Refused for a reason that may pass, or be a neighbour's: alone, once."""
+        if len(failed) > ALONE_AT_MOST:
+            return self._replace(parcel, halves(failed))
+        return self._replace(parcel, [[each] for each in failed], asked_again=True)
+
+    def _ask_for_unnamed(self, parcel: Parcel, unnamed: Sequence[Instance]) -> list[Parcel]:
+        """The server did not speak of these: until one stands alone, and then once more."""
+        parts = halves(unnamed) if len(unnamed) > 1 else [unnamed] if unnamed else []
+        following = self._replace(parcel, parts, asked_again=len(unnamed) == 1)
+        answer = parcel.last_answer
+        for each in following:
+            each.unconfirmed |= answer is not None and answer.status < 300
+        return following
 
     def _later(self, parcel: Parcel, instances: Sequence[Instance]) -> list[Parcel]:
         """The server is out of resources for these: wait, a bounded number of times."""
@@ -305,8 +346,9 @@ class Upload:
         self._end_all(later, Outcome.FAILED, "out_of_resources")
         return []
 
-    async def _look_up(self, parcel: Parcel, position: int) -> Result:
+    async def _look_up(self, parcel: Parcel) -> Result:
         """Refused now, but an earlier attempt may have stored it: ask before calling it refused."""
+        position = 0  # it stands alone
         uid = parcel.instances[position].header.sop_instance_uid
         answer = await self._sender.get(instance_query(parcel.study_instance_uid, uid))
         if isinstance(answer, Answer) and answer.status in (200, 204):
@@ -319,7 +361,9 @@ class Upload:
 
     def _refused(self, parcel: Parcel, refused: Refused) -> list[Parcel]:
         """Take a refusal at its word, or keep it until another request succeeds."""
-        verdict = GiveUp(refused.outcome, refused.reason_code) if parcel.single else Split()
+        verdict: Split | GiveUp = Split(refused=True)
+        if parcel.single:
+            verdict = GiveUp(refused.outcome, refused.reason_code)
         if self._trial.may_act(parcel.successes_when_sent):
             return self._apply(parcel, verdict)
         parcel.verdict = verdict
@@ -338,12 +382,20 @@ class Upload:
         )
 
     def _apply(self, parcel: Parcel, verdict: Split | GiveUp) -> list[Parcel]:
+        refused = isinstance(verdict, Split) and verdict.refused
+        if self._trial.successes == 0 and (refused or _is_rejection(verdict)):
+            # Of this run nothing shows that the setting is still right: try again next time.
+            self._end_all(parcel, Outcome.FAILED, "refused_without_any_success")
+            return []
         if isinstance(verdict, GiveUp):
             self._end_all(parcel, verdict.outcome, verdict.reason_code)
             return []
         if verdict.shrink:
             self._limits.shrink(parcel.body.framing.content_length)
-        return self._replace(parcel, halves(parcel.instances))
+        parcels = self._replace(parcel, halves(parcel.instances))
+        for each in parcels:
+            each.asked_again |= refused and each.single
+        return parcels
 
     def _replace(
         self, parcel: Parcel, parts: Sequence[Sequence[Instance]], *, asked_again: bool = False
@@ -363,8 +415,8 @@ class Upload:
             self._inbox.put_now(parcel)
 
     def _end_all(self, parcel: Parcel, outcome: Outcome, reason_code: str) -> None:
-        if outcome is Outcome.REJECTED and parcel.ever_in_doubt:
-            outcome = Outcome.IN_DOUBT
+        if parcel.ever_in_doubt:
+            outcome = Outcome.IN_DOUBT  # an earlier attempt may have stored it: keep its claim
         self._undecided.discard(parcel)
         parcel.give_back_buffers()
         positions = range(len(parcel.instances))
@@ -377,10 +429,8 @@ def halves(instances: Sequence[Instance]) -> list[Sequence[Instance]]:
     return [instances[middle:], instances[:middle]]
 
 
-def _alone_or_together(failed: Sequence[Instance]) -> list[Sequence[Instance]]:
-    if len(failed) > ALONE_AT_MOST:
-        return [failed]
-    return [[instance] for instance in failed]
+def _is_rejection(verdict: Split | GiveUp) -> bool:
+    return isinstance(verdict, GiveUp) and verdict.outcome is Outcome.REJECTED
 
 
 def _wait_s(state: RetryCallState) -> float:

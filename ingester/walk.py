@@ -12,8 +12,10 @@ Why not os.walk or fts: both hold a whole directory before they give its first n
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
+import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -136,7 +138,9 @@ class Walker:
     def _open(self, directory: Directory, chunk: WalkChunk) -> None:
         path = directory.path
         try:
-            status = os.stat(path)
+            status = os.stat(path) if self._options.follow_symlinks else os.lstat(path)
+            if not stat.S_ISDIR(status.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, "replaced while it was walked")
             identity = (status.st_dev, status.st_ino)
             if any(frame.identity == identity for frame in self._stack):
                 return  # a link back to a directory we are in
@@ -162,7 +166,7 @@ class Walker:
     def _read(self, frame: _Frame, chunk: WalkChunk) -> list[os.DirEntry[bytes]]:
         entries: list[os.DirEntry[bytes]] = []
         only = frame.directory.root.only
-        wanted = (entry for entry in frame.entries if only is None or entry.name == only)
+        wanted = (entry for entry in frame.entries if only is None or entry.name in only)
         try:
             entries.extend(itertools.islice(wanted, CHUNK_NAMES))
         except OSError as error:

@@ -49,6 +49,7 @@ class Stages:
     upload: Upload
     producers: tuple[Task, ...]
     workers: tuple[Task, ...]
+    threads: tuple[DaemonExecutor, ...]
 
 
 def build_stages(
@@ -79,6 +80,7 @@ def build_stages(
     )
     scanner = Scanner(scan_options, Budget(config.memory_budget))
     scan = ScanStage(scanner, readers, ledger, files, scanned, scan_options)
+    walk_thread = DaemonExecutor(1, "walk")
     lookups = DaemonExecutor(1, "lookup")
     group = Group(
         GroupOptions(config.max_open_instances),
@@ -101,11 +103,12 @@ def build_stages(
         group,
         upload,
         producers=(
-            walk(walker, DaemonExecutor(1, "walk"), ledger, files, report),
+            walk(walker, walk_thread, ledger, files, report),
             *(scan.worker() for _ in range(config.readers)),
             group.run(),
         ),
         workers=tuple(upload.worker() for _ in range(config.max_concurrency)),
+        threads=(walk_thread, lookups, readers),
     )
 
 

@@ -12,6 +12,7 @@ from importlib import import_module
 
 import click
 
+from ingester.cli import bugs
 from ingester.errors import FatalError, IngesterError, UsageError
 from ingester.version import VERSION
 
@@ -75,6 +76,7 @@ def group() -> None:
 def main() -> None:
     """Entry point: turns this package's errors into a line, a hint and an exit code."""
     _open_standard_files()
+    bugs.install()
     try:
         # Not standalone, click returns the code that a command exited with.
         code = group.main(prog_name="ingester", standalone_mode=False)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from ingester.cli.bugs import on_loop_exception
 from ingester.errors import UsageError
 
 T = TypeVar("T")
@@ -19,6 +20,7 @@ def run_loop(main: Coroutine[Any, Any, T], event_loop: str) -> T:
         main.close()
         raise
     with asyncio.Runner(loop_factory=factory) as runner:
+        runner.get_loop().set_exception_handler(on_loop_exception)
         return runner.run(main)
 
 

@@ -141,7 +141,7 @@ class Verifier:
             amz_date=amz_date,
             scope="/".join(scope[1:]),
             canonical_head=_canonical_head(head, _signed_headers(found["signed"], head)),
-            key=_signing_key(secret_key, date, region),
+            key=_signing_key(secret_key, "/".join(scope[1:])),
         )
 
     def _secret_key(self, access_key: str, token: str) -> str:
@@ -198,9 +198,9 @@ def _is_of(credentials: Credentials, access_key: str, token: str) -> bool:
     return same_key and same_token
 
 
-def _signing_key(secret_key: str, date: str, region: str) -> bytes:
+def _signing_key(secret_key: str, scope: str) -> bytes:
     key = f"AWS4{secret_key}".encode("ascii")
-    for step in (date, region, SERVICE, "aws4_request"):
+    for step in scope.split("/"):
         key = hmac.new(key, step.encode("ascii"), hashlib.sha256).digest()
     return key
 

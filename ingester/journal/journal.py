@@ -134,7 +134,7 @@ class Journal:
         connection = self._writer.connection
         self._writer.call(lambda: end_run(connection, run_id, exit_code, figures))
 
-    def register_root(self, name: bytes, path: bytes, only: bytes | None = None) -> Root:
+    def register_root(self, name: bytes, path: bytes, only: frozenset[bytes] | None = None) -> Root:
         """A source of this run. Its name is the key; where it lies may have changed."""
 
         def step() -> int:

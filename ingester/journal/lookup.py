@@ -67,7 +67,7 @@ class KnownFiles:
         self._hand_over = hand_over
         self._settled = SETTLED - retry
         self._lock = threading.Lock()  # a walk that was given up may still be in a look-up
-        self._fresh: dict[tuple[int, bytes], Directory] = {}
+        self._fresh: dict[tuple[int, bytes], int] = {}
 
     def directory(self, root: Root, rel_path: bytes) -> Directory:
         """The directory, with a fresh number where it was never met."""
@@ -81,14 +81,14 @@ class KnownFiles:
         ).get
         if dir_id is not None:
             return Directory(dir_id, root, rel_path)
-        known = self._fresh.get((root.root_id, rel_path))
-        if known is not None:
-            return known
+        fresh_id = self._fresh.get((root.root_id, rel_path))
+        if fresh_id is not None:
+            return Directory(fresh_id, root, rel_path)
         directory = Directory(self._ids.next_dir_id, root, rel_path)
         self._ids.next_dir_id += 1
         if len(self._fresh) >= MAX_FRESH_DIRECTORIES:
             del self._fresh[next(iter(self._fresh))]  # committed long ago
-        self._fresh[root.root_id, rel_path] = directory
+        self._fresh[root.root_id, rel_path] = directory.dir_id
         self._hand_over(directory)
         return directory
 
@@ -171,7 +171,19 @@ class Holders:
         if self._connection.execute(_IS_HELD, key).get is None:
             return None
         row: Any = self._connection.execute(_HOLDER, key).fetchone()
-        file_id, root, rel_path, name, outcome, size, mtime_ns, sha256, *sent, decided_now, same_uids = row
+        (
+            file_id,
+            root,
+            rel_path,
+            name,
+            outcome,
+            size,
+            mtime_ns,
+            sha256,
+            *sent,
+            decided_now,
+            same_uids,
+        ) = row
         now = bool(decided_now)
         path = b"" if root is None else os.path.join(root, rel_path, name)
         if sent[0] is None:

@@ -59,21 +59,26 @@ class Recorder:
         """Of the current run, as this transaction sees them."""
         return read_totals(self._connection, self.run_id)
 
-    def record(self, results: Sequence[Result]) -> None:
-        """Write what became of these files, in this order."""
+    def record(self, results: Sequence[Result]) -> list[Result]:
+        """Write what became of these files, in this order; returns what was written.
+
+        That may differ: a file that moved was met twice, a row it speaks of is not there.
+        """
+        recorded: list[Result] = []
         import apsw  # noqa: PLC0415 - loaded by whoever made the connection
 
         for part in _without_repeats(results):
             try:
                 with self._connection:
-                    self._record(part)
+                    recorded += self._record(part)
             except apsw.ConstraintError:
                 self._series.clear()
                 self._stamped.clear()
                 for result in part:
-                    self._record_at_its_path(result)
+                    recorded += self._record_at_its_path(result)
+        return recorded
 
-    def _record_at_its_path(self, result: Result) -> None:
+    def _record_at_its_path(self, result: Result) -> list[Result]:
         """Some file systems list a name twice: it is one file, and what was said first counts."""
         file = result.file
         row = self._connection.execute(
@@ -81,9 +86,10 @@ class Recorder:
             (file.directory.dir_id, file.name),
         ).fetchone()
         if row is None or row[0] == file.file_id:
-            self._record([result])
-        elif row[1] != self.run_id:
-            self._record([result._replace(file=file._replace(file_id=row[0]))])
+            return self._record([result])
+        if row[1] != self.run_id:
+            return self._record([result._replace(file=file._replace(file_id=row[0]))])
+        return []
 
     def seen(self, refs: Sequence[FileRef]) -> None:
         """Stamp files that were met and need no work."""
@@ -118,7 +124,8 @@ class Recorder:
         rows = self._connection.execute(_EXISTING, (_carray(ids),))
         return {row[0]: Row._make(row) for row in rows}
 
-    def _record(self, results: Sequence[Result]) -> None:
+    def _record(self, results: Sequence[Result]) -> list[Result]:
+        recorded: list[Result] = []
         ids = array("q", [result.file.file_id for result in results])
         ids.extend([result.moved_from for result in results if result.moved_from is not None])
         existing = self._existing(ids)
@@ -127,12 +134,15 @@ class Recorder:
             if result.moved_from is not None or result.unchanged:
                 instead = self._keep(result, existing, changes)
                 if instead is None:
+                    recorded.append(result)
                     continue
                 result = instead  # noqa: PLW2901 - the row it speaks of is not there
             old = existing.get(result.file.file_id) if existing else None
             self._replace(result, old, changes)
+            recorded.append(result)
         changes.write(self._connection)
         self._stamp_studies(set(changes.series))
+        return recorded
 
     def _replace(self, result: Result, old: Row | None, changes: Changes) -> None:
         """The row says from now on what this result says."""

@@ -19,7 +19,7 @@ from concurrent.futures import Future as Promise
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ingester.errors import JournalError
+from ingester.errors import FatalError, JournalError
 from ingester.items import Directory, FileRef, Result
 from ingester.journal.opening import journal_error
 from ingester.journal.rows import Recorder
@@ -47,12 +47,6 @@ class _Work:
 
     def __bool__(self) -> bool:
         return bool(self.entries or self.directories or self.steps)
-
-    def results(self) -> Sequence[Result]:
-        """All results, in the order of their arrival."""
-        if len(self.entries) == 1:
-            return self.entries[0][0]
-        return [result for results, _ in self.entries for result in results]
 
 
 class Writer:
@@ -193,23 +187,23 @@ class Writer:
             "INSERT INTO directories VALUES (?, ?, ?)",
             [(one.dir_id, one.root.root_id, one.rel_path) for one in work.directories],
         )
+        recorded: list[Result] = []
         gathered: list[Result] = []
         for results, refs in work.entries:
             gathered.extend(results)
             if refs:
-                recorder.record(gathered)
+                recorded += recorder.record(gathered)
                 gathered = []
                 recorder.seen(refs)
-        recorder.record(gathered)
+        recorded += recorder.record(gathered)
         for step, _ in work.steps:
             step()
         totals = recorder.run_totals()
         connection.execute("COMMIT")
         self.run_totals = totals
         self.commits += 1
-        results = work.results()
-        if results and self._on_commit is not None:
-            self._on_commit(results)
+        if recorded and self._on_commit is not None:
+            self._on_commit(recorded)
 
     def _made_room(self, work: _Work) -> None:
         with self._changed:
@@ -231,6 +225,8 @@ class Writer:
             failure = error
         elif type(error).__module__.startswith("apsw"):
             failure = journal_error(self._path, "written", error)
+        elif isinstance(error, FatalError):
+            failure = JournalError(error.message, error.hint)
         else:
             failure = JournalError(
                 f"what was recorded could not be passed on: {type(error).__name__}",

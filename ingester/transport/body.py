@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import sys
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -92,6 +93,16 @@ class Body:
         return views
 
 
+class _Written:
+    """A cached buffer that the transport was given, and the position its bytes end at."""
+
+    __slots__ = ("buffer", "end")
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer = buffer
+        self.end = sys.maxsize  # not yet written as a whole
+
+
 class BodyPayload(Payload):
     """Writes a Body once: one attempt.
 
@@ -106,8 +117,8 @@ class BodyPayload(Payload):
         self.piece = piece
         self._piece = memoryview(piece)
         self._writer: AbstractStreamWriter | None = None
-        self._transport: asyncio.Transport | None = None  # aiohttp forgets it when it closes it
-        self._unflushed: deque[tuple[int, Buffer]] = deque()
+        self._transport: asyncio.WriteTransport | None = None  # aiohttp forgets one it closes
+        self._unflushed: deque[_Written] = deque()
         self._read_ahead: deque[memoryview] = deque()
         self.handed_over = 0
         self.reading = False  # it waits for a disk, not for the server
@@ -149,11 +160,11 @@ class BodyPayload(Payload):
         if self._transport is not None and not clean and (position < 0 or not self.complete):
             self._transport.abort()
         while self._unflushed:
-            end, buffer = self._unflushed.popleft()
-            if end <= position:
-                buffer.give_back()
+            written = self._unflushed.popleft()
+            if written.end <= position:
+                written.buffer.give_back()
             else:
-                buffer.drop()
+                written.buffer.drop()
         return clean
 
     async def _put(self, data: bytes | memoryview) -> None:
@@ -166,8 +177,10 @@ class BodyPayload(Payload):
         instance = self._body.instances[index]
         buffer = instance.buffer
         if buffer is not None and buffer.view is not None:
+            written = _Written(buffer)  # first: a write that is broken off may have taken it
+            self._unflushed.append(written)
             await self._put(buffer.view)
-            self._unflushed.append((writer.output_size, buffer))
+            written.end = writer.output_size
             self._give_back_flushed(writer)
             return
         try:
@@ -187,8 +200,8 @@ class BodyPayload(Payload):
 
     def _give_back_flushed(self, writer: AbstractStreamWriter) -> None:
         position = flushed_position(writer)
-        while self._unflushed and self._unflushed[0][0] <= position:
-            self._unflushed.popleft()[1].give_back()
+        while self._unflushed and self._unflushed[0].end <= position:
+            self._unflushed.popleft().buffer.give_back()
 
     async def _fill_piece(self, writer: AbstractStreamWriter, index: int) -> None:
         await wait_until_flushed(writer)

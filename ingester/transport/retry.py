@@ -58,9 +58,14 @@ class Resend(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Send the halves. ``shrink``: and make no batch as large as this again."""
+    """Send the halves. ``shrink``: and make no batch as large as this again.
+
+    ``refused``: the server would not have the whole, so a file that then stands alone is asked for
+    once more thereby.
+    """
 
     shrink: bool = False
+    refused: bool = False
 
 
 class Refused(NamedTuple):

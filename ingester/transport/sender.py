@@ -154,7 +154,8 @@ async def _read_answer(response: aiohttp.ClientResponse, watchdog: Watchdog) -> 
             raise _TooLong
     headers = response.headers
     request_id = next((headers[name] for name in _REQUEST_ID_HEADERS if name in headers), "")
-    return Answer(response.status, bytes(body), headers.get("Retry-After"), request_id[:200])
+    shown = "".join(c for c in request_id[:200] if c.isascii() and c.isprintable())
+    return Answer(response.status, bytes(body), headers.get("Retry-After"), shown)
 
 
 def _no_answer(error: Exception, *, sent: bool, expired: str | None) -> NoAnswer:

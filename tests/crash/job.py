@@ -302,6 +302,7 @@ class Job:
                 file, row = self.archive.files[path], met[path]
                 same = file.data_set == self.archive.files[holder].data_set
                 assert row.outcome is (Outcome.DUPLICATE if same else Outcome.CONFLICT), row
+                assert row.reason_code == ("same_data_set" if same else "other_data_set"), row
                 assert row.other_file_id == met[holder].file_id
 
 

@@ -72,6 +72,7 @@ class TestAllOfPydicomsFiles:
             data_sets = [data_set_of(Path(r.path.decode()).read_bytes()) for r in (row, other)]
             same = data_sets[0] == data_sets[1]
             assert row.outcome is (Outcome.DUPLICATE if same else Outcome.CONFLICT), row
+            assert row.reason_code == ("same_data_set" if same else "other_data_set"), row
 
     def test_a_refused_copy_never_blocks_a_good_one(self, command: Command) -> None:
         """Where Orthanc has none of an instance's files, it was asked to take each of them."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 
 import pytest
 
 from ingester.dicomweb.outcome import Evidence
 from tests.pipeline.job import Job, uid_of
+from tests.support.exchange import Exchange
 from tests.support.scripted import (
     Answer,
     Choose,
@@ -24,6 +26,7 @@ from tests.support.scripted import (
     Step,
     StoreAll,
     StoreThenDrop,
+    Wait,
 )
 from tests.support.steps import DICOM_JSON
 
@@ -150,15 +153,50 @@ class TestAConnectionLostInMidBody:
     def test_twice_for_one_batch_while_others_succeed_splits_it(
         self, job: Job, server: ScriptedServer
     ) -> None:
-        """A file that kills the server sinks only itself."""
-        names = job.write_many(8, study="bad")
-        job.write_studies(40)
-        killer = uid_of(names[5]).encode()
-        server.default = Choose(lambda r: Reset(None) if killer in r.body else StoreAll())
-        ran = job.run(max_concurrency=2)
-        assert ran.outcomes.pop("stored") == 47
-        assert ran.outcome(names[5]) == "in_doubt"
+        names = job.write_many(2, study="bad")
+        job.write_studies(60)
+        together = [uid_of(name).encode() for name in names]
+        lost: list[int] = []
+
+        def pick(request: Request) -> Step:
+            if all(uid in request.body for uid in together):
+                lost.append(request.number)
+                return Reset(None)
+            return Wait(0.01)
+
+        server.default = Choose(pick)
+        ran = job.run(max_concurrency=2, backoff_base_s=0.05, backoff_cap_s=0.05)
+        assert ran.outcomes == {"stored": 62}
+        assert len(lost) == 2
+
+
+class TestAFileThatKillsTheServer:
+    """It sinks only itself, also where nothing else is left that could succeed."""
+
+    @pytest.mark.parametrize("killer", [0, 3, 7])
+    def test_alone_in_the_last_batch(self, job: Job, server: ScriptedServer, killer: int) -> None:
+        job.write("0first.dcm", study="before")
+        assert job.run().exit_code == 0
+        names = job.write_many(8)
+        uid = uid_of(names[killer]).encode()
+        server.default = Choose(lambda r: Reset(None) if uid in r.body else StoreAll())
+        ran = job.run()
+        assert ran.outcomes == {"stored": 8, "in_doubt": 1}
+        assert ran.outcome(names[killer]) == "in_doubt"
         assert ran.exit_code == 3
+        assert len(server.posts) <= 1 + 6 * 4 + 4
+
+    def test_a_server_that_is_away_is_not_blamed_on_the_files(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("0first.dcm", study="before")
+        assert job.run().exit_code == 0
+        job.write_many(200)
+        server.default = Answer(502)
+        ran = job.run()
+        assert ran.exit_code == 1
+        assert ran.outcomes["stored"] == 1
+        assert len(server.posts) <= 1 + 6 * 13
 
 
 class TestAnAnswerLostAfterTheServerStored:
@@ -277,11 +315,8 @@ class _StoreAndSay:
     def __init__(self, body: bytes) -> None:
         self.body = body
 
-    def play(self, exchange: object) -> None:
+    def play(self, exchange: Exchange) -> None:
         """Stores and answers."""
-        from tests.support.exchange import Exchange
-
-        assert isinstance(exchange, Exchange)
         exchange.read_body(keep_all=True)
         StoreAll().store(exchange)
         exchange.answer(200, {"Content-Type": DICOM_JSON}, self.body)
@@ -292,7 +327,7 @@ class TestAServerThatMakesNoProgress:
         self, job: Job, server: ScriptedServer
     ) -> None:
         for number in range(4):
-            job.write(f"{number}.dcm", payload_bytes=6_000_000)
+            job.write(f"{number}.dcm", payload_bytes=3_500_000)
         server.push(NeverRead())
         began = time.monotonic()
         ran = job.run(stall_timeout_s=0.5, answer_timeout_s=30)
@@ -320,11 +355,8 @@ class TestAServerThatMakesNoProgress:
 class _AnswerByDrops:
     """Answers in many pieces, for longer than an answer may take to begin."""
 
-    def play(self, exchange: object) -> None:
+    def play(self, exchange: Exchange) -> None:
         """Stores and answers slowly."""
-        from tests.support.exchange import Exchange
-
-        assert isinstance(exchange, Exchange)
         exchange.read_body(keep_all=True)
         _, body = StoreAll().store(exchange)
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -390,11 +422,8 @@ class _Raw:
     def __init__(self, data: bytes) -> None:
         self.data = data
 
-    def play(self, exchange: object) -> None:
+    def play(self, exchange: Exchange) -> None:
         """Reads and sends."""
-        from tests.support.exchange import Exchange
-
-        assert isinstance(exchange, Exchange)
         exchange.read_body()
         exchange.wire.send(self.data)
         exchange.finish()
@@ -406,11 +435,8 @@ class _Padded:
     def __init__(self, padding: bytes) -> None:
         self.padding = padding
 
-    def play(self, exchange: object) -> None:
+    def play(self, exchange: Exchange) -> None:
         """Stores and answers."""
-        from tests.support.exchange import Exchange
-
-        assert isinstance(exchange, Exchange)
         exchange.read_body(keep_all=True)
         status, body = StoreAll().store(exchange)
         exchange.answer(status, {"Content-Type": DICOM_JSON}, self.padding + body)
@@ -467,7 +493,7 @@ class TestAConnectionThatIsRefused:
         assert job.run().outcomes == {"stored": 10}
 
 
-def _down_then(server: ScriptedServer, timer: threading.Timer) -> object:
+def _down_then(server: ScriptedServer, timer: threading.Timer) -> Callable[[], None]:
     def act() -> None:
         server.go_down()
         timer.start()

@@ -106,7 +106,7 @@ class KnownTo(dict[bytes, KnownFile]):
 class Direct(Executor):
     """Runs what is submitted at once, where it is submitted."""
 
-    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN003, ANN201, D102
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN003, ANN201
         future: Future[object] = Future()
         try:
             future.set_result(fn(*args, **kwargs))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import chain
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +17,12 @@ def ids(batches: list[StudyBatch]) -> list[list[int]]:
 class TestABatch:
     def test_is_complete_at_its_count(self) -> None:
         batches = Batches(BatchLimits(10_000, 3), 100)
-        assert [ids(batches.add(instance(n), 0.0)) for n in range(1, 5)] == [[], [], [[1, 2, 3]], []]
+        assert [ids(batches.add(instance(n), 0.0)) for n in range(1, 5)] == [
+            [],
+            [],
+            [[1, 2, 3]],
+            [],
+        ]
         assert batches.instances == 1
 
     def test_never_has_more_bytes_than_the_limit(self) -> None:
@@ -139,8 +146,10 @@ class TestWhatever:
                 out += batches.due(float(n))
         out += batches.flush()
         assert batches.instances == 0
-        assert sorted(sum(ids(out), [])) == list(range(len(files)))
+        assert sorted(chain.from_iterable(ids(out))) == list(range(len(files)))
         for batch in out:
             assert len(batch.instances) <= max_instances
             assert batch.size <= max_bytes or len(batch.instances) == 1
-            assert {each.key.study_instance_uid for each in batch.instances} == {batch.study_instance_uid}
+            assert {each.key.study_instance_uid for each in batch.instances} == {
+                batch.study_instance_uid
+            }

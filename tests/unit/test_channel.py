@@ -261,7 +261,7 @@ class TestCancellation:
 
             async def consume() -> None:
                 async for item in channel:
-                    got.append(item)
+                    got.append(item)  # noqa: PERF401 - in the order of all consumers together
 
             await asyncio.gather(produce(), *(consume() for _ in range(consumers)))
             return got

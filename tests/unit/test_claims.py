@@ -12,7 +12,13 @@ from ingester.items import Holder, Instance, InstanceKey, Result, ended
 from tests.unit.road import instance
 
 KEEPS = sorted(HOLDS_ITS_CLAIM)
-RELEASES = [Outcome.REJECTED, Outcome.INVALID, Outcome.TOO_LARGE, Outcome.UNREADABLE, Outcome.FAILED]
+RELEASES = [
+    Outcome.REJECTED,
+    Outcome.INVALID,
+    Outcome.TOO_LARGE,
+    Outcome.UNREADABLE,
+    Outcome.FAILED,
+]
 
 
 def same(file_id: int) -> Instance:
@@ -147,7 +153,9 @@ class TestAClaimWhoseHolderKeepsIt:
         table.claims.decided([result])
         claim = table.claims.claim(same(2))
         assert claim is not None
-        assert claim.holder == Holder(1, b"/archive/1.dcm", Outcome.STORED, 77, 5, b"d" * 32, current=True)
+        assert claim.holder == Holder(
+            1, b"/archive/1.dcm", Outcome.STORED, 77, 5, b"d" * 32, current=True
+        )
 
 
 class TestAClaimThatIsReleased:
@@ -163,10 +171,10 @@ class TestAClaimThatIsReleased:
     def test_passes_to_the_first_that_waits(self, outcome: Outcome) -> None:
         table = Table()
         table.claims.claim(same(1))
-        for n in (2, 3):
-            claim = table.claims.claim(same(n))
-            assert claim is not None
-            table.claims.wait(claim, same(n))
+        claim = table.claims.claim(same(2))
+        assert claim is not None
+        table.claims.wait(claim, same(2))
+        table.claims.wait(claim, same(3))
         table.end(same(1), outcome)
         assert table.woken == [claim]
         passed = table.claims.pass_on(claim)
@@ -255,7 +263,7 @@ class TestAnAbsentHolder:
         assert len(table.claims) == 0
 
 
-def play(seed: int) -> None:
+def play(seed: int) -> None:  # noqa: PLR0915 - a small world, to be read at once
     """Files with few UIDs come, wait, end and are committed in any order; nothing is left."""
     chance = random.Random(seed)
     table = Table()
@@ -304,7 +312,9 @@ def play(seed: int) -> None:
             key = InstanceKey(result.header.study_instance_uid, result.header.sop_instance_uid)
             if result.outcome in IN_THE_STORE:
                 assert key not in journal, "two files hold one claim"
-                journal[key] = Holder(result.file.file_id, b"", result.outcome, 1, 1, None, current=True)
+                journal[key] = Holder(
+                    result.file.file_id, b"", result.outcome, 1, 1, None, current=True
+                )
         table.claims.committed(uncommitted)
         uncommitted.clear()
 

@@ -166,7 +166,7 @@ class TestAtItsOwnPath:
 
 class TestTheInstancesOwnFile:
     def test_that_changed_since_the_scan_is_not_compared(self, write: Write) -> None:
-        there = holder(write("a", DATA))
+        there = holder(write("a", OTHER_GROUP_2))
         path = write("b", DATA)
         here = scanned(path)
         write("b", OTHER_DATA_SET, old=False)
@@ -174,7 +174,7 @@ class TestTheInstancesOwnFile:
             compare(here, there)
 
     def test_that_vanished_is_an_error_of_its_own(self, write: Write) -> None:
-        there = holder(write("a", DATA))
+        there = holder(write("a", OTHER_GROUP_2))
         path = write("b", DATA)
         here = scanned(path)
         path.unlink()

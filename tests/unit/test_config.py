@@ -50,10 +50,17 @@ def toml(tmp_path: Path) -> Path:
 
 class TestPrecedence:
     def test_is_flag_environment_file_default(self, toml: Path) -> None:
-        toml.write_text(f'[target]\nurl = "{URL}"\n[scan]\nreaders = 7\n[group]\nbatch_age_s = 2\n[upload]\nmax_attempts = 9\n')
+        toml.write_text(
+            f'[target]\nurl = "{URL}"\n[scan]\nreaders = 7\n[group]\nbatch_age_s = 2\n[upload]\nmax_attempts = 9\n'
+        )
         environment = {"INGESTER_BATCH_AGE_S": "3", "INGESTER_MAX_ATTEMPTS": "8", "PATH": "/bin"}
         found = config({"max_attempts": "4"}, environment, toml)
-        assert (found.max_attempts, found.batch_age_s, found.readers, found.inline_limit) == (4, 3.0, 7, 1 << 20)
+        assert (found.max_attempts, found.batch_age_s, found.readers, found.inline_limit) == (
+            4,
+            3.0,
+            7,
+            1 << 20,
+        )
         assert found.origins["max_attempts"] == "flag --max-attempts"
         assert found.origins["batch_age_s"] == "environment INGESTER_BATCH_AGE_S"
         assert found.origins["readers"] == f"{toml}:4: scan.readers"
@@ -71,27 +78,40 @@ class TestPrecedence:
         assert found.profile is profile
 
     def test_keeps_a_whole_body_below_the_documented_limit(self) -> None:
-        found = config({"url": URL, "server": "healthimaging", "max_batch_bytes": "1GB", "max_batch_instances": "5000"})
+        found = config(
+            {
+                "url": URL,
+                "server": "healthimaging",
+                "max_batch_bytes": "1GB",
+                "max_batch_instances": "5000",
+            }
+        )
         assert found.max_batch_bytes + 256 * 5000 <= 999_999_999
 
     @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
     def test_a_flag_has_a_variable_and_a_key(self, option: object) -> None:
         assert option is BY_NAME[option.name]  # type: ignore[attr-defined]
 
-    def test_reads_no_file_that_is_not_named(self, toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_reads_no_file_that_is_not_named(
+        self, toml: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         toml.write_text("[scan]\nreaders = 9\n")
         monkeypatch.chdir(toml.parent)
         assert config().readers == 4
 
 
 class TestTheFile:
-    def test_with_an_unknown_key_is_refused_with_its_line_and_a_suggestion(self, toml: Path) -> None:
+    def test_with_an_unknown_key_is_refused_with_its_line_and_a_suggestion(
+        self, toml: Path
+    ) -> None:
         toml.write_text("# a comment\n[scan]\n\nreader = 4\n")
         error = refused(toml=toml)
         assert str(error) == f"{toml}:4: scan.reader: no such option"
         assert error.hint == "did you mean scan.readers?"
 
-    def test_with_a_key_in_the_wrong_section_names_the_right_one_and_the_line(self, toml: Path) -> None:
+    def test_with_a_key_in_the_wrong_section_names_the_right_one_and_the_line(
+        self, toml: Path
+    ) -> None:
         toml.write_text(f'[target]\nurl = "{URL}"\n[upload]\n  url = "x"\n')
         error = refused(toml=toml)
         assert str(error) == f"{toml}:4: upload.url: no such option"
@@ -108,9 +128,13 @@ class TestTheFile:
         found = config({}, toml=toml)
         assert (found.url, found.origins["url"]) == (URL, f"{toml}:2: target.url")
 
-    @pytest.mark.parametrize("key", ["password", "token", "username", "secret", "aws_access_key_id", "credentials"])
+    @pytest.mark.parametrize(
+        "key", ["password", "token", "username", "secret", "aws_access_key_id", "credentials"]
+    )
     @pytest.mark.parametrize("section", ["target", "auth", "upload"])
-    def test_with_a_credential_is_refused_without_showing_it(self, toml: Path, section: str, key: str) -> None:
+    def test_with_a_credential_is_refused_without_showing_it(
+        self, toml: Path, section: str, key: str
+    ) -> None:
         toml.write_text(f'[{section}]\n{key} = "hunter2"\n')
         error = refused(toml=toml)
         assert "credentials are not read from a file" in str(error)
@@ -133,7 +157,9 @@ class TestTheFile:
         assert "No such file" in str(refused(toml=toml))
         assert "Is a directory" in str(refused(toml=toml.parent))
 
-    @pytest.mark.parametrize("value", ['"x"', "true", "4.5", "0", "-1", "[4]", "nan", "inf", "1" + "0" * 400])
+    @pytest.mark.parametrize(
+        "value", ['"x"', "true", "4.5", "0", "-1", "[4]", "nan", "inf", "1" + "0" * 400]
+    )
     def test_with_a_value_that_cannot_be_says_where(self, toml: Path, value: str) -> None:
         toml.write_text(f"[scan]\nreaders = {value}\n")
         assert str(refused(toml=toml)).startswith(f"{toml}:2: scan.readers: must be")
@@ -202,7 +228,9 @@ class TestTheTarget:
         error = refused({"url": given_as})
         assert "hunter2" not in str(error) + error.hint
 
-    @given(st.text(max_size=30) | st.from_regex(r"https?://[a-z\[\]:.@?#/ \\%]{0,20}", fullmatch=True))
+    @given(
+        st.text(max_size=30) | st.from_regex(r"https?://[a-z\[\]:.@?#/ \\%]{0,20}", fullmatch=True)
+    )
     def test_has_a_spelling_or_is_refused_whatever_is_given(self, given_as: str) -> None:
         try:
             normal = normal_url(given_as, "flag")
@@ -215,10 +243,13 @@ class TestTheTarget:
 
 
 class TestCredentials:
-    BASIC: Mapping[str, str] = {"INGESTER_USERNAME": "aladdin", "INGESTER_PASSWORD": "opensesame"}  # noqa: RUF012 - never changed
+    BASIC: Mapping[str, str] = {"INGESTER_USERNAME": "aladdin", "INGESTER_PASSWORD": "opensesame"}
 
     def test_of_basic_are_the_example_of_rfc_7617(self) -> None:
-        assert basic_authorization("Aladdin", Secret("open sesame")) == "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+        assert (
+            basic_authorization("Aladdin", Secret("open sesame"))
+            == "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+        )
         assert basic_authorization("test", Secret("123£")) == "Basic dGVzdDoxMjPCow=="
 
     def test_of_bearer_are_the_token_as_it_is(self) -> None:
@@ -251,7 +282,9 @@ class TestCredentials:
             ("bearer", {"INGESTER_TOKEN": "hunter2é"}),
         ],
     )
-    def test_that_are_not_there_or_cannot_be_are_refused(self, auth: str, environment: dict[str, str]) -> None:
+    def test_that_are_not_there_or_cannot_be_are_refused(
+        self, auth: str, environment: dict[str, str]
+    ) -> None:
         error = refused({"url": URL, "auth": auth}, environment)
         assert "hunter2" not in str(error) + error.hint
 
@@ -292,7 +325,27 @@ class TestValues:
         assert value_of("max_batch_bytes", given_as) == size
 
     @pytest.mark.parametrize(
-        "given_as", ["", "0", 0, -1, "-1", "0.4B", "x", "1TB", "1 M", "1MiB2", "MiB", "1e3", True, 1.5, None, [], "٣", "1" * 400 + "GB"]
+        "given_as",
+        [
+            "",
+            "0",
+            0,
+            -1,
+            "-1",
+            "0.4B",
+            "x",
+            "1TB",
+            "1 M",
+            "1MiB2",
+            "MiB",
+            "1e3",
+            True,
+            1.5,
+            None,
+            [],
+            "٣",
+            "1" * 400 + "GB",
+        ],
     )
     def test_that_are_no_sizes(self, given_as: object) -> None:
         with pytest.raises(UsageError, match="here: must be"):
@@ -303,7 +356,9 @@ class TestValues:
         found = value_of("readers", given_as)
         assert (found, type(found)) == (count, int)
 
-    @pytest.mark.parametrize("given_as", ["0", "-3", "4.5", 4.5, "x", "", "nan", "inf", "1e400", True, None, [], 10**400])
+    @pytest.mark.parametrize(
+        "given_as", ["0", "-3", "4.5", 4.5, "x", "", "nan", "inf", "1e400", True, None, [], 10**400]
+    )
     def test_that_are_no_counts(self, given_as: object) -> None:
         with pytest.raises(UsageError, match="here: must be"):
             value_of("readers", given_as)
@@ -317,7 +372,9 @@ class TestValues:
         with pytest.raises(UsageError, match="here: must be"):
             value_of("batch_age_s", given_as)
 
-    @pytest.mark.parametrize(("given_as", "percent"), [("1%", 1.0), (" 2.5 % ", 2.5), (0, 0.0), ("100", 100.0)])
+    @pytest.mark.parametrize(
+        ("given_as", "percent"), [("1%", 1.0), (" 2.5 % ", 2.5), (0, 0.0), ("100", 100.0)]
+    )
     def test_percentages(self, given_as: object, percent: float) -> None:
         assert value_of("max_resend", given_as) == percent
 
@@ -326,7 +383,18 @@ class TestValues:
         with pytest.raises(UsageError, match="here: must be"):
             value_of("max_resend", given_as)
 
-    @pytest.mark.parametrize(("given_as", "value"), [(True, True), ("TRUE", True), ("1", True), ("on", True), ("No", False), ("off", False), (False, False)])
+    @pytest.mark.parametrize(
+        ("given_as", "value"),
+        [
+            (True, True),
+            ("TRUE", True),
+            ("1", True),
+            ("on", True),
+            ("No", False),
+            ("off", False),
+            (False, False),
+        ],
+    )
     def test_switches(self, given_as: object, value: bool) -> None:
         assert value_of("rebind", given_as) is value
 
@@ -340,7 +408,9 @@ class TestValues:
         assert value_of("retry", ["held"]) == ("held",)
         assert value_of("retry", "") == ()
 
-    @pytest.mark.parametrize("given_as", ["failed", "pending", "in_doubt", "x", "rejected,x", [5], 5])
+    @pytest.mark.parametrize(
+        "given_as", ["failed", "pending", "in_doubt", "x", "rejected,x", [5], 5]
+    )
     def test_that_are_no_settled_outcomes(self, given_as: object) -> None:
         with pytest.raises(UsageError, match="here: "):
             value_of("retry", given_as)
@@ -350,12 +420,23 @@ class TestValues:
         assert value_of("retry", outcome) == (outcome,)
 
     def test_choices_are_named_where_another_is_given(self) -> None:
-        with pytest.raises(UsageError, match="must be one of generic, orthanc, healthimaging: 'pacs'"):
+        with pytest.raises(
+            UsageError, match="must be one of generic, orthanc, healthimaging: 'pacs'"
+        ):
             value_of("server", "pacs")
 
     @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
-    @given(given_as=st.text(max_size=12) | st.integers() | st.floats() | st.booleans() | st.none() | st.lists(st.text(max_size=3), max_size=2))
-    def test_are_values_or_wrong_use_whatever_is_given(self, option: object, given_as: object) -> None:
+    @given(
+        given_as=st.text(max_size=12)
+        | st.integers()
+        | st.floats()
+        | st.booleans()
+        | st.none()
+        | st.lists(st.text(max_size=3), max_size=2)
+    )
+    def test_are_values_or_wrong_use_whatever_is_given(
+        self, option: object, given_as: object
+    ) -> None:
         try:
             value = parse(option, given_as, "here")  # type: ignore[arg-type]
         except UsageError as error:

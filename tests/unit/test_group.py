@@ -51,7 +51,9 @@ class Grouping:
                     self.ledger.decide([ended(one, outcome, "")])
                     await asyncio.sleep(0)
 
-    async def run(self, *instances: Instance, ends: dict[int, Outcome] | None = None) -> dict[int, Result]:
+    async def run(
+        self, *instances: Instance, ends: dict[int, Outcome] | None = None
+    ) -> dict[int, Result]:
         await self.come(*instances)
         self.inbox.close()
         async with asyncio.timeout(20):
@@ -106,7 +108,10 @@ class TestTheSameUidsTwice:
             ends={1: Outcome.IN_DOUBT},
         )
         assert grouping.sent == [1]
-        assert (results[2].outcome, results[2].reason_code) == (Outcome.FAILED, "other_file_in_doubt")
+        assert (results[2].outcome, results[2].reason_code) == (
+            Outcome.FAILED,
+            "other_file_in_doubt",
+        )
 
     async def test_waits_behind_a_doubt_of_this_run_that_is_committed(self, tmp_path: Path) -> None:
         """Whether the commit was quicker than the second file must not decide what is sent."""
@@ -117,7 +122,10 @@ class TestTheSameUidsTwice:
         )
         results = await grouping.run(second)
         assert grouping.sent == []
-        assert (results[2].outcome, results[2].reason_code) == (Outcome.FAILED, "other_file_in_doubt")
+        assert (results[2].outcome, results[2].reason_code) == (
+            Outcome.FAILED,
+            "other_file_in_doubt",
+        )
 
     async def test_takes_over_from_a_doubt_of_an_earlier_run_that_is_not_met(self) -> None:
         grouping = Grouping()
@@ -142,7 +150,7 @@ class TestTheSameUidsTwice:
 
     async def test_of_a_file_that_is_gone_by_then_is_unreadable(self, tmp_path: Path) -> None:
         grouping = Grouping()
-        first, second = scanned(tmp_path / "a", DATA, 1), scanned(tmp_path / "b", DATA, 2)
+        first, second = scanned(tmp_path / "a", OTHER, 1), scanned(tmp_path / "b", DATA, 2)
         (tmp_path / "b").unlink()
         results = await grouping.run(first, second)
         assert (results[2].outcome, results[2].reason_code) == (Outcome.UNREADABLE, "read_error")

@@ -21,9 +21,10 @@ STORED_TAG, FAILED_TAG, OTHER_TAG = "00081199", "00081198", "0008119A"
 
 def item(uid: object = "1.2", **more: object) -> dict[str, object]:
     """An item of 1199 or 1198, with more elements by tag."""
-    return {"00081155": {"vr": "UI", "Value": [uid]}} | {
-        tag.removeprefix("t"): {"vr": "US", "Value": [value]} for tag, value in more.items()
-    }
+    elements: dict[str, object] = {"00081155": {"vr": "UI", "Value": [uid]}}
+    for tag, value in more.items():
+        elements[tag.removeprefix("t")] = {"vr": "US", "Value": [value]}
+    return elements
 
 
 def answer(stored: object = None, failed: object = None, other: object = None) -> bytes:
@@ -226,7 +227,7 @@ class TestReconcile:
         ]
         assert len(confirmed) <= len(stored)
         for uids in confirmed:
-            assert not uids[0] in failed
+            assert uids[0] not in failed
             assert set(uids) & stored.keys()
         assert unknown == (stored.keys() | failed.keys()) - {uid for uids in sent for uid in uids}
 

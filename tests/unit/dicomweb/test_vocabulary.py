@@ -63,7 +63,7 @@ class TestOutcomes:
 
     def test_pixel_warnings_are_those_of_the_contract(self) -> None:
         """B201, B202 and BFFF, in AWS's decimals too, say nothing of the pixels."""
-        assert PIXEL_WARNINGS == {0xB100, 0xB110, 0xB111, 0xB112, 0xB120}
+        assert {0xB100, 0xB110, 0xB111, 0xB112, 0xB120} == PIXEL_WARNINGS
 
 
 class TestProfiles:

@@ -51,8 +51,12 @@ def instance(
     sop_class: str = CT_IMAGE,
     transfer_syntax: str = EXPLICIT_LITTLE,
     modality: str = "CT",
+    **attributes: str,
 ) -> bytes:
-    """A small Part 10 file in Explicit VR Little Endian; an attribute given as '' is not in it."""
+    """A small Part 10 file in Explicit VR Little Endian; an attribute given as '' is not in it.
+
+    More attributes by keyword, for instance PatientID.
+    """
     meta = FileMetaDataset()
     if transfer_syntax:
         meta.TransferSyntaxUID = pydicom.uid.UID(transfer_syntax)
@@ -64,6 +68,7 @@ def instance(
         ("PatientName", "Nobody^Known"),
         ("StudyInstanceUID", study),
         ("SeriesInstanceUID", series),
+        *attributes.items(),
     ):
         if value:
             setattr(data_set, keyword, value)

@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,4 +82,3 @@ def process(no_aws: None, tmp_path: Path) -> Iterator[Process]:
     made = Process(tmp_path / "aws")
     yield made
     made.let_go()
-    time.sleep(0.05)

@@ -121,6 +121,33 @@ async def test_a_dead_source_costs_a_few_threads_only(chain: Source) -> None:
         assert chain.under_way == MAX_STUCK
         assert source.snapshot() is first
         chain.gate.set()
+        await until(lambda: source.snapshot() is not first and not chain.under_way)
+        await asyncio.sleep(0.01)
+        last = source.snapshot()
+        assert await source.refresh_now(last, 5) not in {None, last}
+
+
+async def test_keys_that_come_late_do_not_replace_younger_ones(chain: Source) -> None:
+    async with CredentialSource(resolve=chain, hang_timeout_s=0.05) as source:
+        first = source.snapshot()
+        late = chain.gate = threading.Event()
+        assert await source.refresh_now(first, 1) is None
+        chain.gate = threading.Event()
+        chain.gate.set()
+        younger = await source.refresh_now(first, 1)
+        late.set()
+        await until(lambda: not chain.under_way)
+        await asyncio.sleep(0.02)
+        assert source.snapshot() is younger
+        assert source.snapshot().access_key == "KEY3"
+
+
+async def test_keys_that_come_late_are_better_than_none(chain: Source) -> None:
+    async with CredentialSource(resolve=chain, hang_timeout_s=0.05) as source:
+        first = source.snapshot()
+        chain.gate.clear()
+        assert await source.refresh_now(first, 1) is None
+        chain.gate.set()
         await until(lambda: source.snapshot() is not first)
 
 

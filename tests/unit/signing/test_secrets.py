@@ -93,6 +93,7 @@ def test_a_wrong_call_shows_none() -> None:
         "sys.exit('secret-canary')",
         "print('secret-canary')",
         "give(1, life_s=-5)",
+        "give(1, life_s=60) if CALL == 1 else sys.exit('secret-canary')",
         "give(CALL, life_s=60) if CALL < 3 else sys.exit('secret-canary')",
         "give(CALL, life_s=60)",
     ],

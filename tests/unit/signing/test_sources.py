@@ -184,18 +184,18 @@ class TestAProcess:
         async with CredentialSource() as source:
             first = source.snapshot()
             assert revealed(first) == ("KEY1", "secret-canary-1", None)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.3)
             assert (process.calls, source.snapshot()) == (1, first)
 
     async def test_that_rotates_is_asked_in_time_and_the_loop_never_waits(
         self, process: Process
     ) -> None:
-        process.does("time.sleep(0.4)\ngive(CALL, life_s=2)")
+        process.does("time.sleep(0.4)\ngive(CALL, life_s=1.8)")
         seen: dict[int, Credentials] = {}
-        shortest_s = 2.0
+        shortest_s = 1.8
         async with CredentialSource() as source:
             turns = Turns()
-            end = time.monotonic() + 3.5
+            end = time.monotonic() + 3.2
             while time.monotonic() < end:
                 keys = source.snapshot()
                 seen[keys.snapshot_id] = keys
@@ -230,8 +230,8 @@ class TestAProcess:
             assert time.monotonic() - before < 3
 
     async def test_that_hung_is_left_behind_and_asked_anew(self, process: Process) -> None:
-        process.does("hang() if CALL == 3 else give(CALL, life_s=2)")
-        async with CredentialSource(hang_timeout_s=0.3) as source:
+        process.does("hang() if CALL == 3 else give(CALL, life_s=1)")
+        async with CredentialSource(hang_timeout_s=0.8) as source:
             first = source.snapshot()
             assert first.access_key == "KEY2"
             await until(lambda: source.snapshot() is not first)
@@ -255,7 +255,7 @@ class TestAProcess:
             assert source.failure.hint == "run the command of credential_process by hand"
 
     async def test_that_recovers_is_asked_again_by_itself(self, process: Process) -> None:
-        process.does("give(CALL, life_s=1.5) if CALL != 3 else sys.exit(1)")
+        process.does("give(CALL, life_s=1) if CALL != 3 else sys.exit(1)")
         async with CredentialSource() as source:
             first = source.snapshot()
             await until(lambda: source.snapshot() is not first)

@@ -1,0 +1,283 @@
+"""Bad use gets one clear line, where it helps a hint, and exit code 2; nothing is started."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.said import complaint
+from tests.support.process import run_ingester
+
+URL = "http://127.0.0.1:9/dicom-web"
+TO = ("--url", URL)
+
+CASES: dict[str, tuple[tuple[str, ...], str, str]] = {  # arguments, line, hint
+    "a missing source": (
+        ("run", "nowhere", *TO),
+        r"no such source \(No such file or directory\): nowhere",
+        "",
+    ),
+    "no source": (("run", *TO), "no source", "name a directory or a file, or --root NAME=DIR"),
+    "no target": (("run", "archive"), "no target", "name the store with --url https://host/path"),
+    "two targets": (
+        ("run", "archive", *TO, "--url", "http://other"),
+        "two targets: --url",
+        "name one",
+    ),
+    "an option given twice": (
+        ("run", "archive", *TO, "--readers", "1", "--readers", "2"),
+        "given twice: --readers",
+        "name one",
+    ),
+    "a URL of another scheme": (
+        ("run", "archive", "--url", "ftp://host/x"),
+        r"flag --url: must be http://… or https://…",
+        "",
+    ),
+    "a URL with the service in it": (
+        ("run", "archive", "--url", "http://host/dicom-web/studies"),
+        "flag --url: the base URL is what stands before /studies: http://host/dicom-web/studies",
+        "",
+    ),
+    "an unknown verb": (("rum", "archive"), "no such verb: rum", r"did you mean run\?"),
+    "a verb like no other": (("frobnicate",), "no such verb: frobnicate", "see ingester --help"),
+    "an unknown flag": (
+        ("run", "archive", *TO, "--max-concurency", "3"),
+        ".*--max-concurency.*--max-concurrency.*",
+        "see ingester run --help",
+    ),
+    "an unknown flag of the group": (("--versio",), ".*--versio.*", "see ingester --help"),
+    "a flag without its value": (
+        ("run", "archive", "--url"),
+        ".*'--url' requires an argument.*",
+        "see ingester.* --help",
+    ),
+    "a missing flag": (("emulate",), ".*--store.*", "see ingester emulate --help"),
+    "too many arguments": (("status", "x"), ".*unexpected.*", "see ingester status --help"),
+    "a size that is none": (
+        ("run", "archive", *TO, "--max-batch-bytes", "16XB"),
+        "flag --max-batch-bytes: must be a size such as 16MiB: '16XB'",
+        "",
+    ),
+    "a size of nothing": (
+        ("run", "archive", *TO, "--memory-budget", "0"),
+        "flag --memory-budget: must be a number above zero: '0'",
+        "",
+    ),
+    "half a reader": (
+        ("run", "archive", *TO, "--readers", "2.5"),
+        "flag --readers: must be a whole number: '2.5'",
+        "",
+    ),
+    "an endless time": (
+        ("run", "archive", *TO, "--batch-age-s", "inf"),
+        "flag --batch-age-s: must be a number: 'inf'",
+        "",
+    ),
+    "an unknown choice": (
+        ("run", "archive", *TO, "--server", "pacs"),
+        "flag --server: must be one of generic, orthanc, healthimaging.*: 'pacs'",
+        "",
+    ),
+    "an unknown outcome": (
+        ("run", "archive", *TO, "--retry", "rejected,lost"),
+        r"flag --retry: no outcome that is settled \(.*\): lost: 'rejected,lost'",
+        "",
+    ),
+    "a root without a name": (
+        ("run", "--root", "archive", *TO),
+        "--root must be NAME=DIR: archive",
+        "",
+    ),
+    "basic without credentials": (
+        ("run", "archive", *TO, "--auth", "basic"),
+        "--auth basic needs credentials",
+        "set INGESTER_USERNAME and INGESTER_PASSWORD",
+    ),
+    "bearer without a token": (
+        ("run", "archive", *TO, "--auth", "bearer"),
+        "--auth bearer needs a token",
+        "set INGESTER_TOKEN",
+    ),
+    "results into the journal": (
+        ("run", "archive", *TO, "--journal", "j.db", "--results", "./j.db"),
+        r"the results file is the journal: \./j\.db",
+        "name another",
+    ),
+    "results into the journal's log": (
+        ("run", "archive", *TO, "--journal", "j.db", "--results", "j.db-wal"),
+        r"the results file is the journal: j\.db-wal",
+        "name another",
+    ),
+    "a configuration that is not there": (
+        ("run", "archive", *TO, "--config", "missing.toml"),
+        r"the configuration cannot be read \(No such file or directory\): missing\.toml",
+        "",
+    ),
+    "a CA bundle that is not there": (
+        ("run", "archive", "--url", "https://127.0.0.1:9", "--ca-bundle", "missing.pem"),
+        r"the CA bundle cannot be read \(No such file or directory\): missing\.pem",
+        "",
+    ),
+    "a status before any journal": (
+        ("status",),
+        r"no such journal: ingester\.db",
+        "name it with --journal",
+    ),
+    "a data store id of another form": (
+        ("emulate", "--store", "x", "--port", "0", "--datastore", "Mine"),
+        r"a datastore id is 32 characters of \[0-9a-z\]",
+        "",
+    ),
+    "a port that is none": (
+        ("emulate", "--store", "x", "--port", "99999"),
+        ".*--port.*99999.*",
+        "see ingester emulate --help",
+    ),
+    "a demo in a directory that is used": (
+        ("demo", "--directory", "."),
+        r"the directory is not empty: \.",
+        "name another one",
+    ),
+}
+
+TOMLS: dict[str, tuple[str, str, str]] = {  # text, line, hint
+    "an unknown key": (
+        "[scan]\n# max_concurency is none\n\n[upload]\nmax_concurency = 3\n",
+        r"c\.toml:5: upload\.max_concurency: no such option",
+        r"did you mean upload\.max_concurrency\?",
+    ),
+    "a key of another section": (
+        "[scan]\nmax_concurrency = 3\n",
+        r"c\.toml:2: scan\.max_concurrency: no such option",
+        r"did you mean upload\.max_concurrency\?",
+    ),
+    "a key without its section": (
+        'readers = 3\n[target]\nurl = "http://host"\n',
+        r"c\.toml:1: readers: no such option",
+        r"did you mean scan\.readers\?",
+    ),
+    "a value of another kind": (
+        '[scan]\nreaders = "many"\n',
+        r"c\.toml:2: scan\.readers: must be a number: 'many'",
+        "",
+    ),
+    "what is not TOML": ("[scan\n", r"the configuration is not TOML \(.*line 1.*\): c\.toml", ""),
+    "a password": (
+        '[target]\npassword = "hunter2"\n',
+        r"c\.toml:2: target\.password: credentials are not read from a file",
+        "set INGESTER_USERNAME, INGESTER_PASSWORD, INGESTER_TOKEN in the environment",
+    ),
+    "a token in a section of its own": (
+        '[secrets]\nvalue = "hunter2"\n',
+        r"c\.toml:2: secrets\.value: credentials are not read from a file",
+        "set .* in the environment",
+    ),
+    "a password in a table where a text belongs": (
+        '[target.auth]\npassword = "hunter2"\n',
+        r"c\.toml:1: target\.auth: must be a text",
+        "",
+    ),
+    "a password in a list": (
+        '[target]\nauth = ["basic", "hunter2"]\n',
+        r"c\.toml:2: target\.auth: must be a text",
+        "",
+    ),
+    "a password in the URL": (
+        '[target]\nurl = "https://operator:hunter2@host/x"\n',
+        r"c\.toml:2: target\.url: a URL must not hold credentials",
+        "use --auth basic with INGESTER_USERNAME and INGESTER_PASSWORD",
+    ),
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A directory with an empty archive."""
+    (tmp_path / "archive").mkdir()
+    return tmp_path
+
+
+class TestBadUse:
+    @pytest.mark.parametrize("case", CASES)
+    def test_of_the_command_line(self, case: str, here: Path) -> None:
+        arguments, line, hint = CASES[case]
+        completed = run_ingester(*arguments, cwd=here)
+        assert completed.returncode == 2
+        said = complaint(completed)
+        assert re.fullmatch(line, said[0]), said
+        assert re.fullmatch(hint, said[1]), said
+
+    @pytest.mark.parametrize("case", TOMLS)
+    def test_of_the_configuration_file(self, case: str, here: Path) -> None:
+        text, line, hint = TOMLS[case]
+        (here / "c.toml").write_text(text, encoding="utf-8")
+        completed = run_ingester("run", "archive", "--config", "c.toml", cwd=here)
+        assert completed.returncode == 2
+        said = complaint(completed)
+        assert re.fullmatch(line, said[0]), said
+        assert re.fullmatch(hint, said[1]), said
+        assert "hunter2" not in completed.stderr
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "https://operator:hunter2@host/x",
+            "https://operator:hunter2@host:bad/x",
+            "operator:hunter2@host/x",
+            "https:/operator:hunter2@host/x",
+            "https://host/x?token=hunter2",
+        ],
+    )
+    def test_of_a_url_with_credentials_does_not_repeat_them(self, url: str, here: Path) -> None:
+        completed = run_ingester("run", "archive", "--url", url, cwd=here)
+        assert completed.returncode == 2
+        assert complaint(completed)[0].startswith("flag --url: ")
+        assert "hunter2" not in completed.stderr
+
+    def test_of_the_environment(self, here: Path) -> None:
+        for env, line, hint in (
+            ({"INGESTER_URLL": "x"}, "INGESTER_URLL", "did you mean INGESTER_URL?"),
+            ({"INGESTER_READERS": "many"}, "environment INGESTER_READERS: must be a number", ""),
+        ):
+            completed = run_ingester("run", "archive", *TO, env=env, cwd=here)
+            assert completed.returncode == 2
+            said = complaint(completed)
+            assert line in said[0]
+            assert said[1] == hint
+
+    def test_starts_nothing(self, here: Path) -> None:
+        run_ingester("run", "archive", *TO, "--readers", "0", cwd=here)
+        assert [path.name for path in here.iterdir()] == ["archive"]
+
+    def test_cannot_forge_a_line_or_a_terminal_sequence(self, here: Path) -> None:
+        name = "nowhere\ningester: all is stored\r\x1b[2J\u202e"
+        completed = run_ingester("run", name, *TO, cwd=here)
+        assert completed.returncode == 2
+        assert complaint(completed)[0].endswith(
+            r"nowhere\x0aingester: all is stored\x0d\x1b[2J\x202e"
+        )
+
+    def test_of_a_verb_cannot_forge_a_line_either(self, here: Path) -> None:
+        for arguments in (("ru\nn",), ("run", "--ur\nl"), ("status", "x\x1b[2J")):
+            completed = run_ingester(*arguments, cwd=here)
+            assert completed.returncode == 2
+            complaint(completed)
+            assert "\x1b" not in completed.stderr
+
+
+class TestAJournalOfAnotherTarget:
+    def test_is_bad_use_with_both_named(self, here: Path) -> None:
+        assert run_ingester("run", "archive", *TO, cwd=here).returncode == 0
+        completed = run_ingester("run", "archive", "--url", "http://127.0.0.1:9/b", cwd=here)
+        assert completed.returncode == 2
+        line, hint = complaint(completed)
+        assert f"({URL}, not http://127.0.0.1:9/b)" in line
+        assert "--rebind" in hint
+
+    def test_is_taken_over_when_told_so(self, here: Path) -> None:
+        assert run_ingester("run", "archive", *TO, cwd=here).returncode == 0
+        other = ("--url", "http://127.0.0.1:9/b", "--rebind")
+        assert run_ingester("run", "archive", *other, cwd=here).returncode == 0

@@ -1,0 +1,122 @@
+"""``ingester status``: before, during and after a run, of all and of one study."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.cli.said import complaint
+from tests.support.dicom_files import make_uid, write_corpus, write_instance
+from tests.support.process import run_ingester, start_ingester
+from tests.support.scripted import ScriptedServer, StoreAll, Wait
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Two studies of three instances, and a text."""
+    write_corpus(tmp_path / "archive", studies=2, instances_per_study=3)
+    (tmp_path / "archive" / "notes.txt").write_text("no DICOM", encoding="utf-8")
+    return tmp_path
+
+
+class TestAfterARun:
+    def test_it_says_what_became_of_the_files(self, archive: Path, server: ScriptedServer) -> None:
+        assert run_ingester("run", "archive", "--url", server.url, cwd=archive).returncode == 0
+        completed = run_ingester("status", cwd=archive)
+        assert completed.returncode == 0
+        assert completed.stderr == ""
+        first, run, met, in_all = completed.stdout.splitlines()
+        assert first == f"journal ingester.db, target {server.url}"
+        assert run.startswith("run 1, started ")
+        assert "ended with exit code 0" in run
+        assert met.split() == ["met", *in_all.removeprefix("in all").split()]
+        assert in_all == "in all 7 files: stored 6, not_dicom 1"
+
+    def test_it_says_so_in_json(self, archive: Path, server: ScriptedServer) -> None:
+        flags = ("--url", server.url, "--name", "first", "--operator", "me")
+        run_ingester("run", "archive", *flags, cwd=archive)
+        env = {"INGESTER_JOURNAL": str(archive / "ingester.db")}
+        completed = run_ingester("status", "--json", env=env)
+        status = json.loads(completed.stdout)
+        assert status["live"] is False
+        assert status["pid"] is None
+        assert status["target"] == server.url
+        assert status["files"] == sum(status["outcomes"].values()) == 7
+        assert {key: status["run"][key] for key in ("name", "operator", "exit_code", "files")} == {
+            "name": "first",
+            "operator": "me",
+            "exit_code": 0,
+            "files": 7,
+        }
+
+    def test_it_answers_for_one_study(self, archive: Path, server: ScriptedServer) -> None:
+        study = make_uid(0, "study", 1)
+        server.default = StoreAll(failures={make_uid(study, "sop", 2): 0xC122})
+        run_ingester("run", "archive", "--url", server.url, cwd=archive)
+        completed = run_ingester("status", "--study", study, cwd=archive)
+        lines = completed.stdout.splitlines()
+        assert lines[0] == "2 of 3 files stored, 1 exceptions"
+        assert lines[1].split()[0] == "CT"
+        as_json = run_ingester("status", "--study", study, "--json", cwd=archive)
+        answer = json.loads(as_json.stdout)
+        assert [answer[key] for key in ("files", "stored", "exceptions")] == [3, 2, 1]
+        assert answer["series"][0]["modality"] == "CT"
+
+    def test_it_knows_no_other_study(self, archive: Path, server: ScriptedServer) -> None:
+        run_ingester("run", "archive", "--url", server.url, cwd=archive)
+        completed = run_ingester("status", "--study", "1.2.3", cwd=archive)
+        assert completed.returncode == 2
+        assert complaint(completed)[0] == "no file of this study was met by this journal"
+
+    def test_its_journal_cannot_forge_a_line(self, archive: Path, server: ScriptedServer) -> None:
+        journal = "j\nin all 0 files\x1b[2J"
+        flags = ("--journal", journal)
+        run_ingester("run", "archive", "--url", server.url, *flags, cwd=archive)
+        completed = run_ingester("status", *flags, cwd=archive)
+        assert len(completed.stdout.splitlines()) == 4
+        assert "\x1b" not in completed.stdout
+
+
+class TestDuringARun:
+    def test_it_names_the_process(self, archive: Path, server: ScriptedServer) -> None:
+        go_on = threading.Event()
+        server.default = Wait(go_on)
+        with start_ingester("run", "archive", "--url", server.url, cwd=archive) as process:
+            try:
+                server.wait_until(lambda: bool(server.posts))
+                people = run_ingester("status", cwd=archive)
+                program = run_ingester("status", "--json", cwd=archive)
+            finally:
+                go_on.set()
+            assert process.wait().returncode == 0
+        assert f"going on (process {process.pid})" in people.stdout
+        status = json.loads(program.stdout)
+        assert (status["live"], status["pid"]) == (True, process.pid)
+        assert status["run"]["exit_code"] is None
+
+    def test_one_that_was_killed_is_not_going_on(
+        self, archive: Path, server: ScriptedServer
+    ) -> None:
+        go_on = threading.Event()
+        server.default = Wait(go_on)
+        with start_ingester("run", "archive", "--url", server.url, cwd=archive) as process:
+            try:
+                server.wait_until(lambda: bool(server.posts))
+                process.signal(signal.SIGKILL)
+                process.wait()
+            finally:
+                go_on.set()
+        completed = run_ingester("status", cwd=archive)
+        assert "was killed; the same command resumes it" in completed.stdout
+
+
+class TestAFileThatIsNoJournal:
+    def test_is_said_to_be_none(self, tmp_path: Path) -> None:
+        write_instance(tmp_path / "a.dcm", study="1.2", series="1.2.3", sop="1.2.3.4")
+        completed = run_ingester("status", "--journal", "a.dcm", cwd=tmp_path)
+        assert completed.returncode == 1
+        assert "not an ingester journal" in complaint(completed)[0]

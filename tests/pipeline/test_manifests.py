@@ -1,0 +1,266 @@
+"""What the server says of each instance decides, whatever its status and Content-Type say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ingester.dicomweb.outcome import Evidence
+from tests.pipeline.job import Job, age, uid_of, uid_of_study
+from tests.support.dicom_files import instance_bytes
+from tests.support.exchange import Exchange
+from tests.support.scripted import (
+    Answer,
+    Choose,
+    Request,
+    ScriptedServer,
+    Step,
+    StoreAll,
+)
+
+
+class TestSomeFailed:
+    def test_out_of_resources_goes_again_later(self, job: Job, server: ScriptedServer) -> None:
+        names = job.write_many(4)
+        full = {uid_of(names[1]), uid_of(names[2])}
+        server.push(StoreAll(failures=dict.fromkeys(full, 0xA700)))
+        ran = job.run()
+        assert ran.outcomes == {"stored": 4}
+        first, second = server.posts
+        assert all(uid.encode() in second.body for uid in full)
+        assert uid_of(names[0]).encode() not in second.body
+        assert all(len(copies) == 1 for copies in server.stored.values())
+        del first
+
+    def test_out_of_resources_for_good_has_failed(self, job: Job, server: ScriptedServer) -> None:
+        names = job.write_many(4)
+        server.default = StoreAll(failures={uid_of(names[1]): 0xA701})
+        ran = job.run()
+        assert ran.outcomes == {"stored": 3, "failed": 1}
+        assert ran.outcome(names[1]) == "failed"
+        assert ran.exit_code == 3
+        assert len(server.posts) <= 7
+        server.default = StoreAll()
+        assert job.run().outcomes == {"stored": 4}
+
+    def test_out_of_resources_for_everything_stops(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_studies(5, 2)
+        server.default = StoreAll(failures=lambda _uid: 0xA700)
+        ran = job.run()
+        assert ran.exit_code == 1
+        assert ran.outcomes == {"pending": 10}
+
+    def test_retry_after_counts_for_them(self, job: Job, server: ScriptedServer) -> None:
+        names = job.write_many(2)
+        full = {uid_of(names[1]): 0xA700}
+        server.push(StoreAll(failures=full, headers={"Retry-After": "1"}))
+        assert job.run().outcomes == {"stored": 2}
+        first, second = server.posts
+        assert second.received_at - first.received_at >= 1
+
+    @pytest.mark.parametrize("tag", ["00081155", "00080018"])
+    @pytest.mark.parametrize("reason", [0xC122, 0x0122, 0xA900, 0xC000])
+    def test_a_refusal_of_the_data_is_final(
+        self, job: Job, server: ScriptedServer, reason: int, tag: str
+    ) -> None:
+        names = job.write_many(4)
+        server.default = StoreAll(failures={uid_of(names[2]): reason}, failed_uid_tag=tag)
+        ran = job.run()
+        assert ran.outcomes == {"stored": 3, "rejected": 1}
+        assert ran.rows[names[2]].failure_code == reason
+        assert len(server.posts) == 1
+        assert ran.exit_code == 3
+
+    def test_a_processing_failure_goes_once_more_alone(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        names = job.write_many(4)
+        server.default = StoreAll(failures={uid_of(names[2]): 0x0110})
+        ran = job.run()
+        assert ran.outcomes == {"stored": 3, "rejected": 1}
+        assert len(server.posts) == 2
+        assert ran.rows[names[2]].attempts == 2
+
+    def test_a_processing_failure_that_passes_is_stored(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        names = job.write_many(4)
+        server.push(StoreAll(failures={uid_of(names[2]): 0x0110}))
+        ran = job.run()
+        assert ran.outcomes == {"stored": 4}
+        assert all(len(copies) == 1 for copies in server.stored.values())
+
+    def test_many_processing_failures(self, job: Job, server: ScriptedServer) -> None:
+        names = job.write_many(40)
+        bad = {uid_of(name): 0x0110 for name in names[::2]}
+        server.default = StoreAll(failures=bad)
+        ran = job.run()
+        assert ran.outcomes == {"stored": 20, "rejected": 20}
+        assert all(len(copies) == 1 for copies in server.stored.values())
+
+
+class TestAManifestUnderAnyStatus:
+    @pytest.mark.parametrize("status", [200, 202, 400, 409])
+    @pytest.mark.parametrize("content_type", ["text/plain", None, "text/html; charset=x", "a"])
+    def test_what_it_names_as_stored_is_stored(
+        self, job: Job, server: ScriptedServer, status: int, content_type: str | None
+    ) -> None:
+        names = job.write_many(3)
+        server.default = StoreAll(
+            status=status, content_type=content_type, failures={uid_of(names[0]): 0xC000}
+        )
+        ran = job.run()
+        assert [ran.outcome(name) for name in names] == ["rejected", "stored", "stored"]
+        assert len(server.posts) == 1
+
+    def test_400_with_one_stored_and_one_unnamed(self, job: Job, server: ScriptedServer) -> None:
+        """Orthanc's answer to a part that it cannot read."""
+        names = job.write_many(2)
+        bad = uid_of(names[1])
+        lists = json.dumps({"00081198": {"vr": "SQ"}, "00081199": {"vr": "SQ"}}).encode()
+
+        def pick(request: Request) -> Step:
+            if uid_of(names[0]).encode() in request.body:
+                return StoreAll(status=400, only=lambda uid: uid != bad)
+            return Answer(400, {}, lists)
+
+        server.default = Choose(pick)
+        ran = job.run()
+        assert [ran.outcome(name) for name in names] == ["stored", "rejected"]
+        assert ran.rows[names[1]].reason_code == "not_confirmed"
+        assert len(server.posts) == 2
+
+    def test_200_with_one_unnamed_is_in_doubt(self, job: Job, server: ScriptedServer) -> None:
+        names = job.write_many(3)
+        bad = uid_of(names[1])
+        server.default = StoreAll(named=lambda uid: uid != bad)
+        ran = job.run()
+        assert [ran.outcome(name) for name in names] == ["stored", "in_doubt", "stored"]
+        assert ran.exit_code == 3
+
+    def test_a_subset_is_named_and_the_others_go_again(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        names = job.write_many(20)
+        few = {uid_of(name) for name in names[:7]}
+        server.push(StoreAll(only=lambda uid: uid in few))
+        ran = job.run()
+        assert ran.outcomes == {"stored": 20}
+        assert all(len(copies) == 1 for copies in server.stored.values())
+
+    def test_an_instance_in_both_lists_is_not_claimed(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        names = job.write_many(2)
+        item = {"00081155": {"vr": "UI", "Value": [uid_of(names[0])]}}
+        failed = item | {"00081197": {"vr": "US", "Value": [0xC000]}}
+        other = {"00081155": {"vr": "UI", "Value": [uid_of(names[1])]}}
+        body = {
+            "00081199": {"vr": "SQ", "Value": [item, other]},
+            "00081198": {"vr": "SQ", "Value": [failed]},
+        }
+        ran = job.run()  # stored honestly first
+        assert ran.outcomes == {"stored": 2}
+        for name in names:
+            job.write(name, seed=1)
+            age(job.archive / name, 5)
+        server.default = StoreAndSay(json.dumps(body).encode())
+        again = job.run()
+        assert again.outcome(names[0]) == "rejected"
+        assert again.outcome(names[1]) == "stored"
+
+
+class StoreAndSay:
+    """Stores everything and answers 202 with words of the test's own."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    def play(self, exchange: Exchange) -> None:
+        """Stores and answers."""
+        exchange.read_body(keep_all=True)
+        StoreAll().store(exchange)
+        exchange.answer(202, {}, self.body)
+
+
+class TestUidsOfTheFileMeta:
+    def _write(self, job: Job, name: str, *, meta: str) -> Path:
+        """Writes a file whose file meta names another instance (same length of UID)."""
+        uid = uid_of(name)
+        data = instance_bytes(
+            study=uid_of_study(0), series="2.25.7", sop=uid, payload_bytes=256
+        )
+        position = data.index(uid.encode())
+        padded = meta.ljust(len(uid), "0").encode()
+        assert len(padded) == len(uid)
+        data = data[:position] + padded + data[position + len(uid) :]
+        path = job.archive / name
+        path.write_bytes(data)
+        age(path)
+        return path
+
+    def test_an_answer_may_name_it(self, job: Job, server: ScriptedServer) -> None:
+        meta = uid_of("a.dcm")[:-3] + "999"
+        self._write(job, "a.dcm", meta=meta)
+        item = {"00081155": {"vr": "UI", "Value": [meta]}}
+        body = json.dumps({"00081199": {"vr": "SQ", "Value": [item]}}).encode()
+        server.default = StoreAndSay(body)
+        ran = job.run()
+        assert ran.outcomes == {"stored": 1}
+        assert ran.rows["a.dcm"].findings == ("meta_uid_differs",)
+
+    def test_it_does_not_stand_for_the_file_that_has_it(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """A derived image that kept its original's file meta, sent together with the original."""
+        original = "00.dcm"
+        job.write(original)
+        name = next(
+            f"{n:02d}.dcm"
+            for n in range(1, 99)
+            if len(uid_of(f"{n:02d}.dcm")) == len(uid_of(original))
+        )
+        self._write(job, name, meta=uid_of(original))
+        server.default = StoreAll(only=lambda uid: uid == uid_of(original))
+        ran = job.run()
+        assert ran.outcome(original) == "stored"
+        assert ran.outcome(name) != "stored"
+        assert job.stored(name) == []
+
+
+class TestUidsNeverSent:
+    def test_three_times_stop_the_run(self, job: Job, server: ScriptedServer) -> None:
+        job.write_studies(20, 2)
+        server.default = StoreAll(named=lambda _uid: False, unknown=["2.25.99"])
+        ran = job.run()
+        assert ran.exit_code == 1
+        assert "stored" not in ran.outcomes
+        assert "rejected" not in ran.outcomes
+        assert len(server.posts) == 3
+        assert ran.cause is not None
+        assert "never sent" in ran.cause.message
+
+
+class TestWarnings:
+    @pytest.mark.parametrize(
+        ("reason", "exit_code"),
+        [(0xB000, 0), (0xB006, 0), (0xB007, 0), (0xB100, 3), (0xB110, 3), (0xB120, 3)],
+    )
+    def test_are_kept_and_pixel_warnings_show_in_the_exit_code(
+        self, job: Job, server: ScriptedServer, reason: int, exit_code: int
+    ) -> None:
+        names = job.write_many(3)
+        server.default = StoreAll(warnings={uid_of(names[1]): reason})
+        ran = job.run()
+        assert ran.outcomes == {"stored": 2, "stored_with_warning": 1}
+        row = ran.rows[names[1]]
+        assert row.warning_code == reason
+        assert row.evidence is Evidence.MANIFEST
+        assert ran.exit_code == exit_code
+        again = job.run()
+        assert again.exit_code == exit_code
+        assert again.summary.requests == 0

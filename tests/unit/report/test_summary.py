@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from ingester.dicomweb.outcome import INCOMPLETE, Outcome
+from ingester.report.summary import RunSummary, all_outcomes, exit_code_of, to_json, to_lines
+
+CONTRACT = [
+    "run_id",
+    "started_at",
+    "finished_at",
+    "version",
+    "files",
+    "unreadable_directories",
+    "outcomes",
+    "studies",
+    "bytes_stored",
+    "requests",
+    "retries",
+    "elapsed_s",
+    "mb_per_s",
+    "instances_per_s",
+    "peak_rss_mib",
+    "bottleneck",
+    "journal",
+    "exit_code",
+]
+
+
+def summary(
+    unreadable_directories: int = 0, outcomes: dict[Outcome, int] | None = None
+) -> RunSummary:
+    return RunSummary(
+        run_id=3, started_at="2024-02-29T12:00:00Z", finished_at="2024-02-29T12:00:05Z", version="1",
+        files=1234, unreadable_directories=unreadable_directories,
+        outcomes=all_outcomes({Outcome.STORED: 1230, Outcome.INVALID: 4} if outcomes is None else outcomes),
+        studies=7, bytes_stored=5_000_000, requests=20, retries=1, elapsed_s=5.0, mb_per_s=1.0,
+        instances_per_s=246.0, peak_rss_mib=90.5, bottleneck="cpu", journal="ingester.db", exit_code=3,
+    )  # fmt: skip
+
+
+class TestTheSummary:
+    def test_has_the_fields_of_the_contract_in_their_order(self) -> None:
+        assert list(json.loads(to_json(summary()))) == CONTRACT
+
+    def test_has_every_outcome_also_those_that_did_not_happen(self) -> None:
+        found = json.loads(to_json(summary()))["outcomes"]
+        assert list(found) == [outcome.value for outcome in Outcome]
+        assert (found["stored"], found["invalid"], found["failed"]) == (1230, 4, 0)
+
+    def test_is_one_line_for_programs(self) -> None:
+        assert "\n" not in to_json(summary())
+
+    def test_is_a_few_lines_for_people(self) -> None:
+        assert to_lines(summary()) == [
+            "1,234 files: stored 1,230, invalid 4",
+            "5.0 MB stored in 5.0 s (1.0 MB/s, 246.0 instances/s, 20 requests, 1 retries); bottleneck: cpu",
+            "journal: ingester.db, run 3",
+        ]
+
+    def test_names_directories_that_could_not_be_read(self) -> None:
+        assert "2 directories could not be read" in to_lines(summary(2))
+
+    def test_of_nothing_says_none(self) -> None:
+        assert to_lines(summary(outcomes={}))[0].endswith("files: none")
+
+
+def code(
+    outcomes: dict[Outcome, int] | None = None,
+    *,
+    fatal: bool = False,
+    signal_number: int | None = None,
+    pixel_warnings: int = 0,
+    unreadable_directories: int = 0,
+) -> int:
+    return exit_code_of(
+        outcomes or {},
+        fatal=fatal,
+        signal_number=signal_number,
+        pixel_warnings=pixel_warnings,
+        unreadable_directories=unreadable_directories,
+    )
+
+
+class TestTheExitCode:
+    @pytest.mark.parametrize("outcome", sorted(set(Outcome) - INCOMPLETE))
+    def test_is_0_for(self, outcome: Outcome) -> None:
+        assert code({outcome: 5}) == 0
+
+    @pytest.mark.parametrize("outcome", sorted(INCOMPLETE))
+    def test_is_3_for(self, outcome: Outcome) -> None:
+        assert code({Outcome.STORED: 10**6, outcome: 1}) == 3
+
+    def test_is_3_for_a_pixel_warning_or_a_directory(self) -> None:
+        assert code(pixel_warnings=1) == 3
+        assert code(unreadable_directories=1) == 3
+
+    @pytest.mark.parametrize(
+        ("number", "expected"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+    )
+    def test_is_that_of_the_signal(self, number: signal.Signals, expected: int) -> None:
+        assert code(signal_number=number) == expected
+
+    def test_is_1_before_the_signals_and_that_before_3(self) -> None:
+        failed = {Outcome.FAILED: 1}
+        assert code(failed, fatal=True, signal_number=15, pixel_warnings=1) == 1
+        assert code(failed, signal_number=15, unreadable_directories=1) == 143
+        assert code(failed) == 3
