@@ -218,9 +218,8 @@ class Upload:
                     "the server answers with SOP Instance UIDs that were never sent",
                     "does it change UIDs? Then what is stored cannot be told from what is not",
                 )
-        # None named, or all of many failed for no said reason: that may be the setting's fault.
-        refused = len(reconciled.unnamed) + len(reconciled.failed) == len(parcel.instances)
-        if refused and (parcel.asked_again or not parcel.single):
+        names_none_of_ours = len(reconciled.unnamed) == len(parcel.instances)
+        if names_none_of_ours and (parcel.asked_again or not parcel.single):
             outcome = Outcome.IN_DOUBT if answer.status < 300 else Outcome.REJECTED
             self._last_refusal = words_of(answer)
             parcel.unconfirmed = parcel.unconfirmed or answer.status < 300
@@ -247,9 +246,9 @@ class Upload:
         Where nothing else is under way nobody else can succeed: then what was sent before it says
         that the server was well, until too many in a row are lost.
         """
+        died = isinstance(reply, NoAnswer) and reply.kind == "lost"
         return (
-            self._trial.proven
-            and leaves_in_doubt(reply)
+            (died or (self._trial.proven and leaves_in_doubt(reply)))
             and parcel.attempts >= self._options.retry.max_attempts
             and self._lost_in_a_row < MAX_LOST_IN_A_ROW
         )

@@ -81,9 +81,13 @@ class WalkChunk(NamedTuple):
     unreadable: list[UnreadableDirectory]
 
 
+class _Listing(Iterator[os.DirEntry[bytes]], Protocol):
+    def close(self) -> None: ...
+
+
 class _Frame(NamedTuple):
     directory: Directory
-    entries: Iterator[os.DirEntry[bytes]]
+    entries: _Listing
     subdirectories: list[bytes]  # of the chunk at hand, last first
     identity: tuple[int, int]  # (st_dev, st_ino), against loops of links
 
@@ -116,6 +120,11 @@ class Walker:
             return chunk
         self._sort_in(frame, entries, chunk)
         return chunk
+
+    def close(self) -> None:
+        """Let go of the directories that are open, where a walk ends early."""
+        while self._stack:
+            self._stack.pop().entries.close()
 
     def _next_root(self) -> bool:
         following = next(self._roots, None)
@@ -290,4 +299,5 @@ async def walk(
                 await out.put(files, weight=len(files))
         report.discovered_all()
     finally:
+        thread.submit(walker.close)  # there: a step may be under way
         out.close()

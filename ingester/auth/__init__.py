@@ -23,6 +23,9 @@ class Secret:
     def __repr__(self) -> str:
         return "Secret(…)"
 
+    def __reduce__(self) -> str:
+        raise TypeError("a secret is not pickled")
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and other._value == self._value
 

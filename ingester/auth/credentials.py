@@ -7,9 +7,9 @@ with the keys they have. After ``hang_timeout_s`` the thread is left behind and 
 through anew; so many as ``MAX_STUCK`` may be left behind at a time.
 
 botocore refreshes by itself only when it is asked, within 15 minutes of the end and while the
-caller waits. So it is asked after half of the remaining life, at least once a minute: within the
-first three quarters of an hour key that costs nothing, and keys that live for 3 s are renewed
-after 1.5 s. Keys without an end are asked for again only when the server refused them.
+caller waits. So it is asked after half of the remaining life, at least once a minute: with keys of
+an hour that costs nothing for three quarters of it, and keys of 3 s are renewed after 1.5 s. Keys
+without an end are asked for again only when the server refused them.
 
 Why not botocore's own lock: whoever comes within the last 10 minutes waits for the source.
 """

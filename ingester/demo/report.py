@@ -117,7 +117,8 @@ def _why(demo: Demo) -> str:
 
 
 def _exceptions(demo: Demo) -> list[FileRow]:
-    return [row for row in demo.rows if row.outcome is not Outcome.STORED]
+    left_out = (Outcome.STORED, Outcome.PENDING)  # pending: hundreds, if it was interrupted
+    return [row for row in demo.rows if row.outcome not in left_out]
 
 
 def _path(demo: Demo, row: FileRow) -> str:

@@ -12,7 +12,8 @@ from aiohttp import web
 
 from ingester.emulator.answers import Refusal, refuse
 from ingester.emulator.body import BODY, Body
-from ingester.emulator.sigv4 import EMPTY_SHA256, Head, Verifier
+from ingester.emulator.canonical import Head
+from ingester.emulator.sigv4 import EMPTY_SHA256, Verifier
 from ingester.emulator.throttle import Throttle
 
 _LOG = logging.getLogger(__name__)

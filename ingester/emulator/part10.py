@@ -4,6 +4,7 @@ pydicom walks the whole data set up to the pixel data, so a data set whose struc
 before them is refused. Values are taken as the bytes that stand in the file.
 """
 
+import logging
 import os
 import re
 import warnings
@@ -15,6 +16,16 @@ import pydicom
 # which PS3.5 section 9.1 forbids, are in real archives, and HealthImaging keeps such instances.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _MAX_UID_LENGTH = 64
+
+STORE_THREAD = "emulator-store"
+
+
+def _is_others(record: logging.LogRecord) -> bool:
+    """Keep from the log what pydicom says in the thread of the store: it quotes values."""
+    return not (record.threadName or "").startswith(STORE_THREAD)
+
+
+logging.getLogger("pydicom").addFilter(_is_others)
 
 # A longer value before the pixel data is not needed here and stays in the file.
 _DEFER_ABOVE_BYTES = 65536

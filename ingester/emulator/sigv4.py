@@ -2,11 +2,7 @@
 
 ``Verifier.open`` checks everything that can be checked before the payload hash is known: the
 credential and its scope, the session token, the clock, and which headers are signed. The ``Claim``
-it gives then compares the signature, and is the key to the signatures of chunks. The canonical
-form is that of every service but S3: the path is normalised and encoded once more.
-
-A header that is signed but was not sent counts as empty: curl 7.88 signs an empty
-``x-amz-security-token`` and leaves it out.
+it gives then compares the signature, and is the key to the signatures of chunks.
 """
 
 import calendar
@@ -14,12 +10,11 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
-from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from ingester.emulator.answers import Refusal
+from ingester.emulator.canonical import Head, canonical_head, wire_bytes
 from ingester.emulator.credentials import Credentials
 
 SERVICE = "medical-imaging"
@@ -33,32 +28,11 @@ _AUTHORIZATION = re.compile(
 )
 _AMZ_DATE = "%Y%m%dT%H%M%SZ"
 _AMZ_DATE_FORM = re.compile(r"[0-9]{8}T[0-9]{6}Z")
-_SPACES = re.compile(r"[ \t]+")
 
 _MISMATCH = (
     "The request signature we calculated does not match the signature you provided. "
     "Check the secret key and the signing method."
 )
-
-
-class Head(NamedTuple):
-    """A request without its body, as it came over the wire."""
-
-    method: str
-    target: str  # path and query, still encoded
-    headers: dict[str, list[str]]  # by lower-case name, in the order they came
-
-    @classmethod
-    def of(cls, method: str, target: str, headers: Iterable[tuple[str, str]]) -> "Head":
-        """Gather headers that were sent more than once."""
-        by_name: dict[str, list[str]] = {}
-        for name, value in headers:
-            by_name.setdefault(name.lower(), []).append(value)
-        return cls(method, target, by_name)
-
-    def value(self, name: str) -> str:
-        """The value of a header; empty if it was not sent."""
-        return ",".join(self.headers.get(name, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +51,7 @@ class Claim:
         Raises:
             Refusal: 403, it is another one.
         """
-        canonical = hashlib.sha256(self.canonical_head + _bytes(payload_hash)).hexdigest()
+        canonical = hashlib.sha256(self.canonical_head + wire_bytes(payload_hash)).hexdigest()
         expected = self._sign(_ALGORITHM, self.amz_date, self.scope, canonical)
         if not hmac.compare_digest(expected, self.signature):
             raise invalid_signature(_MISMATCH)
@@ -140,7 +114,7 @@ class Verifier:
             signature=found["signature"],
             amz_date=amz_date,
             scope="/".join(scope[1:]),
-            canonical_head=_canonical_head(head, _signed_headers(found["signed"], head)),
+            canonical_head=canonical_head(head, _signed_headers(found["signed"], head)),
             key=_signing_key(secret_key, "/".join(scope[1:])),
         )
 
@@ -193,8 +167,8 @@ def _seconds(amz_date: str) -> int | None:
 
 
 def _is_of(credentials: Credentials, access_key: str, token: str) -> bool:
-    same_key = hmac.compare_digest(_bytes(credentials.access_key), _bytes(access_key))
-    same_token = hmac.compare_digest(_bytes(credentials.session_token or ""), _bytes(token))
+    same_key = hmac.compare_digest(wire_bytes(credentials.access_key), wire_bytes(access_key))
+    same_token = hmac.compare_digest(wire_bytes(credentials.session_token or ""), wire_bytes(token))
     return same_key and same_token
 
 
@@ -215,44 +189,3 @@ def _signed_headers(value: str, head: Head) -> list[str]:
     if "host" not in names:
         raise invalid_signature("A header that must be signed is not: host.")
     return names
-
-
-def _canonical_head(head: Head, signed: list[str]) -> bytes:
-    """The canonical request up to the payload hash."""
-    path, _, query = head.target.partition("?")
-    if not path.startswith("/"):  # the absolute form, as a proxy gets it
-        path = urlsplit(path).path
-    lines = [head.method, _canonical_path(path), _canonical_query(query)]
-    for name in signed:
-        values = [_SPACES.sub(" ", value.strip()) for value in head.headers.get(name, [""])]
-        lines.append(f"{name}:{','.join(values)}")
-    lines += ["", ";".join(signed), ""]
-    return _bytes("\n".join(lines))
-
-
-def _canonical_path(path: str) -> str:
-    segments: list[str] = []
-    for segment in path.split("/"):
-        if segment == "..":
-            del segments[-1:]
-        elif segment not in ("", "."):
-            segments.append(segment)
-    end = "/" if segments and path.endswith("/") else ""
-    return quote(_bytes("/" + "/".join(segments) + end), safe="/~")
-
-
-def _canonical_query(query: str) -> str:
-    pairs = (pair.partition("=") for pair in query.split("&") if pair)
-    return "&".join(
-        f"{name}={value}"
-        for name, value in sorted((_recoded(name), _recoded(value)) for name, _, value in pairs)
-    )
-
-
-def _recoded(value: str) -> str:
-    return quote(unquote_to_bytes(_bytes(value)), safe="~")
-
-
-def _bytes(value: str) -> bytes:
-    """What came over the wire: aiohttp keeps bytes that are not UTF-8 as surrogates."""
-    return value.encode("utf-8", "surrogateescape")

@@ -19,7 +19,7 @@ from typing import BinaryIO, Self, TypeVar, TypeVarTuple
 from ingester.emulator.image_sets import Filter
 from ingester.emulator.image_sets import Row as ImageSetRow
 from ingester.emulator.index import Index, Key, Level, Row
-from ingester.emulator.part10 import Identity, UnreadableError, read_identity
+from ingester.emulator.part10 import STORE_THREAD, Identity, UnreadableError, read_identity
 
 _INCOMING = ".incoming"
 _NON_PRIMARY = ".non-primary"
@@ -70,7 +70,7 @@ class Store:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = os.fspath(directory)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="emulator-store")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=STORE_THREAD)
         self._arrivals = 0
         self._index: Index
 

@@ -14,7 +14,7 @@ from ingester.dicomweb.outcome import Outcome
 from ingester.transport.reply import Answer, NoAnswer
 
 TRIAL_CONNECT_ATTEMPTS = 5
-"""With waits of 2, 4, 8 and 16 times the back-off base times four: 30 s by default."""
+"""With waits of 4, 8, 16 and 32 times the back-off base: 30 s by default."""
 
 LONGEST_WAIT_S = 3600.0
 """A Retry-After beyond an hour is looked at again after one: the server's clock may be wrong."""
@@ -127,7 +127,7 @@ def decide(
         return _again(Retry, situation, policy, random)
     if status < 300:
         return Refused(Outcome.IN_DOUBT, "not_confirmed")
-    return Refused(Outcome.REJECTED, "not_confirmed" if status == 200 else "refused")
+    return Refused(Outcome.REJECTED, "refused")
 
 
 def leaves_in_doubt(reply: Answer | NoAnswer) -> bool:

@@ -117,3 +117,24 @@ class TestWhileTheJournalCannotCommit:
         assert {row.sop_instance_uid for row in rows} == corpus.sop_instance_uids
         assert {row.outcome.value for row in rows} == {"stored"}
         assert len((tmp_path / "results.jsonl").read_text().splitlines()) == len(corpus)
+
+
+class TestAResultsLine:
+    def test_is_never_there_before_its_commit(
+        self, tmp_path: Path, server: ScriptedServer, corpus: Corpus
+    ) -> None:
+        """Looked at as often as can be: the file first, then what is committed."""
+        journal, results = tmp_path / "journal.db", tmp_path / "results.jsonl"
+        looks = set()
+        with start_ingester(*arguments(corpus, server, tmp_path)) as process:
+            server.wait_until(lambda: server.answers > 0, 20)
+            connection = apsw.Connection(str(journal), flags=apsw.SQLITE_OPEN_READONLY)
+            lines = 0
+            while lines < len(corpus):
+                lines = results.read_bytes().count(b"\n")
+                committed = connection.execute("SELECT count(*) FROM files").get
+                assert lines <= committed
+                looks.add(lines)
+            connection.close()
+            assert process.wait(30).returncode == 0
+        assert len(looks) > 5

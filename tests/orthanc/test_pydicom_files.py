@@ -142,7 +142,6 @@ class TestAFileThatOrthancRefuses:
         assert_same_bytes(orthanc, command)
         assert command.run().summary["requests"] == 0
 
-    @pytest.mark.xfail(strict=True, reason="alone in its batch a file is rejected on trial, too")
     def test_and_nothing_else_is_not_called_rejected_but_stops_the_run(
         self, orthanc: Orthanc, tmp_path: Path
     ) -> None:

@@ -147,11 +147,15 @@ class Job:
             paths = [os.fsencode(path) for path in sources or (self.archive,)]
             return await ingest(config, [Source(path) for path in paths], stop=stop)
 
+        before = _budgets()
         summary = run_loop(job(), config.event_loop)
         assert stop is not None
         cause = stop.cause if isinstance(stop.cause, FatalError) else None
         ran = Ran(summary, cause, self.rows(), self._new_lines())
         self._check(ran, on_disk=check)
+        if summary.exit_code in (0, 3):
+            leaked = [b for b in _budgets() if b.in_use_bytes and b not in before]
+            assert not leaked, "cached bytes were not given back"
         return ran
 
     def rows(self) -> dict[str, FileRow]:
@@ -180,9 +184,6 @@ class Job:
         self.check_nothing_is_claimed_falsely(on_disk=on_disk)
         if summary.exit_code in (0, 3):
             assert Outcome.PENDING.value not in ran.outcomes
-            gc.collect()
-            leaked = [b for b in gc.get_objects() if isinstance(b, Budget) and b.in_use_bytes]
-            assert not leaked, "cached bytes were not given back"
 
     def check_nothing_is_claimed_falsely(self, *, on_disk: bool = True) -> None:
         """What the journal calls stored, the server has: these very bytes."""
@@ -198,6 +199,10 @@ class Job:
                     assert row.sha256.hex() in copies, f"other bytes were stored: {name}"
                 if on_disk:
                     assert self.sha256(name) in copies, f"other bytes were stored: {name}"
+
+
+def _budgets() -> list[Budget]:
+    return [each for each in gc.get_objects() if isinstance(each, Budget)]
 
 
 def uid_of(name: object) -> str:

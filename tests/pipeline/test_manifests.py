@@ -45,9 +45,7 @@ class TestSomeFailed:
         server.default = StoreAll()
         assert job.run().outcomes == {"stored": 4}
 
-    def test_out_of_resources_for_everything_stops(
-        self, job: Job, server: ScriptedServer
-    ) -> None:
+    def test_out_of_resources_for_everything_stops(self, job: Job, server: ScriptedServer) -> None:
         job.write_studies(5, 2)
         server.default = StoreAll(failures=lambda _uid: 0xA700)
         ran = job.run()
@@ -191,9 +189,7 @@ class TestUidsOfTheFileMeta:
     def _write(self, job: Job, name: str, *, meta: str) -> Path:
         """Writes a file whose file meta names another instance (same length of UID)."""
         uid = uid_of(name)
-        data = instance_bytes(
-            study=uid_of_study(0), series="2.25.7", sop=uid, payload_bytes=256
-        )
+        data = instance_bytes(study=uid_of_study(0), series="2.25.7", sop=uid, payload_bytes=256)
         position = data.index(uid.encode())
         padded = meta.ljust(len(uid), "0").encode()
         assert len(padded) == len(uid)

@@ -77,13 +77,20 @@ def headers_for(mode: str, body: bytes) -> dict[str, str]:
 def chunk_signatures(
     secret_key: str, amz_date: str, scope: str, seed: str, chunks: list[bytes]
 ) -> Iterator[str]:
+    digests = [hashlib.sha256(chunk).hexdigest() for chunk in chunks]
+    return digest_signatures(secret_key, amz_date, scope, seed, digests)
+
+
+def digest_signatures(
+    secret_key: str, amz_date: str, scope: str, seed: str, digests: list[str]
+) -> Iterator[str]:
     key = f"AWS4{secret_key}".encode()
     for step in scope.split("/"):
         key = hmac.digest(key, step.encode(), "sha256")
     previous = seed
-    for chunk in chunks:
-        hashes = [hashlib.sha256(data).hexdigest() for data in (b"", chunk)]
-        lines = ["AWS4-HMAC-SHA256-PAYLOAD", amz_date, scope, previous, *hashes]
+    for digest in digests:
+        empty = hashlib.sha256().hexdigest()
+        lines = ["AWS4-HMAC-SHA256-PAYLOAD", amz_date, scope, previous, empty, digest]
         previous = hmac.new(key, "\n".join(lines).encode(), "sha256").hexdigest()
         yield previous
 
@@ -101,12 +108,24 @@ def framed(chunks: list[bytes], signatures: list[str]) -> bytes:
 
 def encode_chunked(headers: Mapping[str, str], body: bytes, chunk_size: int = 8192) -> bytes:
     """An aws-chunked body for headers that are signed."""
+    chunks = cut(body, chunk_size)
+    signatures = chunk_signatures(*of_headers(headers), chunks)
+    return framed(chunks, list(signatures))
+
+
+def chunk_frames(headers: Mapping[str, str], size: int, digest: str) -> list[bytes]:
+    """What stands before and after the one chunk of a large body."""
+    digests = [digest, hashlib.sha256().hexdigest()]
+    first, last = digest_signatures(*of_headers(headers), digests)
+    begin = f"{size:x};chunk-signature={first}\r\n"
+    return [begin.encode(), f"\r\n0;chunk-signature={last}\r\n\r\n".encode()]
+
+
+def of_headers(headers: Mapping[str, str]) -> tuple[str, str, str, str]:
+    """Secret key, date, scope and seed of headers that are signed."""
     authorization = headers["Authorization"]
     scope = authorization.partition("Credential=")[2].partition(",")[0].partition("/")[2]
-    seed = authorization.rpartition("=")[2]
-    chunks = cut(body, chunk_size)
-    signatures = chunk_signatures(KEYS.secret_key, headers["X-Amz-Date"], scope, seed, chunks)
-    return framed(chunks, list(signatures))
+    return KEYS.secret_key, headers["X-Amz-Date"], scope, authorization.rpartition("=")[2]
 
 
 async def in_pieces(body: bytes) -> AsyncIterator[bytes]:

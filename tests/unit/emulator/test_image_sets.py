@@ -54,7 +54,7 @@ class TestAnInstanceThatConflicts:
     @pytest.mark.parametrize("keyword", list(GROUP))
     async def test_is_stored_but_not_shown(self, client: Client, keyword: str) -> None:
         await client.post(multipart(grouped()))
-        answer = await client.post(multipart(grouped("1.2.1.1.2", **{keyword: "9"})))
+        answer = await client.post(multipart(grouped("1.2.1.1.2", **{keyword: "20260302"})))
         assert (answer.status, answer.stored) == (200, ["1.2.1.1.2"])
         assert await sops(client) == ["1.2.1.1.1"]
         path = "/studies/1.2.1/series/1.2.1.1/instances/1.2.1.1.2"
@@ -91,8 +91,7 @@ class TestAnInstanceThatConflicts:
             before = await primaries(client)
         async with running(tmp_path) as client:
             assert await primaries(client) == before == [(False, 1, 1), (False, 1, 1), (True, 1, 1)]
-        for path in tmp_path.glob("index.sqlite*"):
-            path.unlink()
+        lose_the_index(tmp_path)
         async with running(tmp_path) as client:
             assert await primaries(client) == before
             assert await sops(client) == ["1.2.1.1.1"]
@@ -123,12 +122,19 @@ class TestAnInstanceThatAgrees:
 
     @pytest.mark.parametrize("keyword", STUDY_LEVEL)
     async def test_must_agree_with_the_whole_study(self, client: Client, keyword: str) -> None:
-        await client.post(multipart(grouped("1.2.1"), grouped("1.2.2", "1.2.9", **{keyword: "9"})))
+        await client.post(
+            multipart(grouped("1.2.1"), grouped("1.2.2", "1.2.9", **{keyword: "20260302"}))
+        )
         assert await primaries(client) == [(False, 1, 1), (True, 1, 1)]
 
     async def test_may_be_padded_otherwise(self, client: Client) -> None:
         await client.post(multipart(grouped("1.2.1"), grouped("1.2.2", PatientID="P1  ")))
         assert await primaries(client) == [(True, 1, 2)]
+
+
+def lose_the_index(store: Path) -> None:
+    for path in store.glob("index.sqlite*"):
+        path.unlink()
 
 
 def equal(key: str, value: object) -> dict[str, object]:

@@ -37,13 +37,17 @@ class TestMetadata:
                 "BulkDataURI": client.emulator.base_url + path,
             }
 
-    async def test_is_there_for_whatever_was_stored(self, client: Client) -> None:
+    async def test_is_there_for_whatever_was_stored(
+        self, client: Client, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """And nothing that pydicom says of it is logged: it quotes values."""
         for name in sample_names():
             answer = await client.post(multipart(sample(name)))
             for reference in answer.items("00081199"):
                 path = reference["00081190"].removeprefix(client.emulator.base_url)
                 [data_set] = (await client.get(f"{path}/metadata")).json
                 assert data_set["00080018"]["Value"] == [reference["00081155"]]
+        assert [it.name for it in caplog.records if it.name.startswith("pydicom")] == []
 
     @pytest.mark.parametrize("path", ["/series/9/metadata", "/series/1.2.1.1/instances/9/metadata"])
     async def test_of_nothing_is_404(self, client: Client, path: str) -> None:

@@ -1,7 +1,9 @@
 """The four ways of vouching for a body, the frames of aws-chunked, and the limits of a body."""
 
 import asyncio
+import hashlib
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,17 @@ from typing import Any
 import pytest
 
 from ingester.emulator.answers import Refusal
+from ingester.emulator.canonical import Head, canonical_head
 from ingester.emulator.chunks import ChunkReader
 from ingester.emulator.payload import ALL_MODES, PayloadMode, parse_modes
-from ingester.emulator.sigv4 import Claim, Head, _canonical_head, _signing_key
+from ingester.emulator.sigv4 import Claim, _signing_key
 from tests.unit.emulator.signing import (
     KEYS,
+    MIB,
     ONE,
     STREAMING,
     SignedClient,
+    chunk_frames,
     chunk_signatures,
     cut,
     encode_chunked,
@@ -70,7 +75,7 @@ class TestThePublishedExample:
             it["seed_signature"],
             it["amz_date"],
             scope,
-            _canonical_head(head, sorted(it["headers"])),
+            canonical_head(head, sorted(it["headers"])),
             _signing_key(it["secret_key"], scope),
         )
 
@@ -240,6 +245,43 @@ class TestABody:
     ) -> None:
         headers = headers_for(mode, ONE) | {"Content-Encoding": "aws-chunked"}
         assert (await client.store(mode, headers=headers)).status == 415
+
+
+class TestMemory:
+    @pytest.mark.parametrize("mode", ["sha256", "aws-chunked"])
+    async def test_does_not_grow_with_a_body_that_is_held(
+        self, client: SignedClient, mode: str
+    ) -> None:
+        """64 MiB, in one chunk, through a process that may hold 12, the client's included."""
+        count = 64
+        head = ONE + b"\xfc\xff\xfc\xffOB\0\0" + (count * MIB).to_bytes(4, "little")
+        digest = hashlib.sha256(head)
+        for _ in range(count):
+            digest.update(bytes(MIB))
+        size = len(head) + count * MIB
+        headers = headers_for(mode, b"") | {"x-amz-decoded-content-length": str(size)}
+        if mode == "sha256":
+            headers["x-amz-content-sha256"] = digest.hexdigest()
+        url = f"{client.emulator.base_url}/studies"
+        signed = signed_headers("POST", url, headers)
+
+        async def wire() -> AsyncIterator[bytes]:
+            frames = [b"", b""]
+            if mode == "aws-chunked":
+                frames = chunk_frames(signed, size, digest.hexdigest())
+            yield frames[0] + head
+            for _ in range(count):
+                yield bytes(MIB)
+            yield frames[1]
+
+        tracemalloc.start()
+        try:
+            answer = await client.request("POST", "/studies", wire(), signed.items())
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert (answer.status, answer.stored) == (200, ["1.2.1.1.1"])
+        assert peak < 12 * MIB
 
 
 class TestPayloadModes:

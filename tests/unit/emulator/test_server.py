@@ -123,6 +123,17 @@ class TestARestart:
         (tmp_path / "1.2.1" / "1.2.1.1" / "notes.txt").write_bytes(b"not an instance")
         assert await versions(tmp_path) == {"1.2.1.1.1": 1, "1.2.3": 1}
 
+    async def test_makes_an_index_of_another_version_anew(self, tmp_path: Path) -> None:
+        async with running(tmp_path) as client:
+            datastore = client.emulator.datastore
+            await client.post(multipart(instance()))
+        old = sqlite3.connect(tmp_path / "index.sqlite")
+        old.executescript("DROP TABLE image_set; DROP TABLE non_primary; PRAGMA user_version = 0")
+        old.close()
+        async with running(tmp_path) as client:
+            assert client.emulator.datastore == datastore
+            assert len((await client.get("/instances")).json) == 1
+
     async def test_forgets_instances_whose_files_are_gone(self, tmp_path: Path) -> None:
         async with running(tmp_path) as client:
             await client.post(multipart(instance(), instance("1.2.9", sop="1.2.3")))

@@ -6,12 +6,14 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ingester.emulator import Credentials
 from ingester.emulator.answers import Refusal
-from ingester.emulator.sigv4 import Claim, Head, _canonical_head, _signing_key
+from ingester.emulator.canonical import Head, canonical_head
+from ingester.emulator.sigv4 import Claim, _signing_key
 from tests.unit.emulator.signing import (
     KEYS,
     NOW,
@@ -57,7 +59,7 @@ class TestAKnownAnswer:
             signature="5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7",
             amz_date="20150830T123600Z",
             scope=scope,
-            canonical_head=_canonical_head(head, ["content-type", "host", "x-amz-date"]),
+            canonical_head=canonical_head(head, ["content-type", "host", "x-amz-date"]),
             key=_signing_key("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", scope),
         )
         claim.prove(hashlib.sha256().hexdigest())
@@ -170,7 +172,7 @@ class TestASignatureIsRefused:
         assert answer.headers["Date"] == "Sun, 01 Mar 2026 12:00:00 GMT"
 
     @pytest.mark.parametrize("scope", [{"region": "us-east-1"}, {"service": "s3"}])
-    async def test_of_another_scope(self, client: SignedClient, scope: dict[str, str]) -> None:
+    async def test_of_another_scope(self, client: SignedClient, scope: dict[str, Any]) -> None:
         answer = await client.store("literal", **scope)
         assert refused(answer) == "InvalidSignatureException"
         assert "scoped" in answer.json["message"]

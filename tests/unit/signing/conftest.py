@@ -25,6 +25,10 @@ def give(number, life_s=None, end=None):
         keys |= {"SessionToken": f"token-canary@{end}", "Expiration": date}
     print(json.dumps(keys))
 
+def note():
+    with open(os.path.join(HERE, "notes"), "a") as notes:
+        notes.write(f"{time.time()}\\n")
+
 def hang():
     while not os.path.exists(os.path.join(HERE, "let-go")):
         time.sleep(0.02)
@@ -54,6 +58,10 @@ class Process:
     def calls(self) -> int:
         """How often it was started."""
         return (self.folder / "calls").stat().st_size
+
+    def notes(self) -> list[float]:
+        """When it made a note, by the clock of time.time()."""
+        return [float(line) for line in (self.folder / "notes").read_text().split()]
 
     def let_go(self) -> None:
         """End all that hang."""

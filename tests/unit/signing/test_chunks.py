@@ -1,7 +1,7 @@
 """Bodies in signed chunks."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingester.auth.chunks import (
@@ -74,6 +74,7 @@ class TestAmazonsExample:
 
 
 class TestTheLength:
+    @settings(deadline=None)
     @given(
         length=st.one_of(
             st.integers(0, 5 * MIN_CHUNK_BYTES),
@@ -96,6 +97,7 @@ class TestTheLength:
 
 
 class TestTheWire:
+    @settings(deadline=None)
     @given(
         length=st.integers(0, 4 * MIN_CHUNK_BYTES),
         cuts=st.lists(st.integers(0, 4 * MIN_CHUNK_BYTES), max_size=8),
@@ -114,6 +116,7 @@ class TestTheWire:
             chunk_seed.signature, SECRET_KEY, "20260314T150926Z", SCOPE, data
         )
 
+    @settings(deadline=None)
     @given(at=st.integers(0, 3 * MIN_CHUNK_BYTES - 1), bit=st.integers(0, 7))
     def test_a_wrong_bit_changes_its_chunks_signature_and_all_after_it(
         self, at: int, bit: int

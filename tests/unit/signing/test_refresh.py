@@ -48,7 +48,7 @@ class Source:
         mine = self.asked
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
-        self.gate.wait(5)
+        self.gate.wait(20)
         self.under_way -= 1
         return Given("KEY" if self.same else f"KEY{mine}")
 
@@ -113,28 +113,33 @@ async def test_a_refusal_during_a_poll_goes_through_the_chain_after_it(chain: So
 
 
 async def test_a_dead_source_costs_a_few_threads_only(chain: Source) -> None:
-    async with CredentialSource(resolve=chain, hang_timeout_s=0.02) as source:
+    async with CredentialSource(resolve=chain) as source:
         first = source.snapshot()
+        source._hang_timeout_s = 0.02
         chain.gate.clear()
         for _ in range(3 * MAX_STUCK):
             assert await source.refresh_now(first, 1) is None
-        assert chain.under_way == MAX_STUCK
+        await until(lambda: chain.under_way == MAX_STUCK)
         assert source.snapshot() is first
         chain.gate.set()
         await until(lambda: source.snapshot() is not first and not chain.under_way)
+        source._hang_timeout_s = 5
         await asyncio.sleep(0.01)
         last = source.snapshot()
         assert await source.refresh_now(last, 5) not in {None, last}
 
 
 async def test_keys_that_come_late_do_not_replace_younger_ones(chain: Source) -> None:
-    async with CredentialSource(resolve=chain, hang_timeout_s=0.05) as source:
+    async with CredentialSource(resolve=chain) as source:
         first = source.snapshot()
+        source._hang_timeout_s = 0.05
         late = chain.gate = threading.Event()
         assert await source.refresh_now(first, 1) is None
+        await until(lambda: chain.under_way == 1)
         chain.gate = threading.Event()
         chain.gate.set()
-        younger = await source.refresh_now(first, 1)
+        source._hang_timeout_s = 5
+        younger = await source.refresh_now(first, 5)
         late.set()
         await until(lambda: not chain.under_way)
         await asyncio.sleep(0.02)
@@ -143,8 +148,9 @@ async def test_keys_that_come_late_do_not_replace_younger_ones(chain: Source) ->
 
 
 async def test_keys_that_come_late_are_better_than_none(chain: Source) -> None:
-    async with CredentialSource(resolve=chain, hang_timeout_s=0.05) as source:
+    async with CredentialSource(resolve=chain) as source:
         first = source.snapshot()
+        source._hang_timeout_s = 0.05
         chain.gate.clear()
         assert await source.refresh_now(first, 1) is None
         chain.gate.set()
