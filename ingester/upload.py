@@ -119,6 +119,12 @@ class Upload:
                     await self._deliver(item)
             finally:
                 self._busy -= 1
+        if self._lost_in_a_row and not self._trial.proven and not self._busy:
+            self._stop.request(
+                FatalError(
+                    "the server took nothing", "the same command goes on when the server is back"
+                )
+            )
 
     def leave(self) -> None:
         """The run ends here: what may have been stored without a word is in doubt."""

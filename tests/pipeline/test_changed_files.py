@@ -1,0 +1,156 @@
+"""A file that is not any more what was scanned is an outcome, never a mixture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.job import Job, age
+from tests.support.scripted import ReadSlowly, ScriptedServer, StoreAll
+
+Change = Callable[[Path], None]
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def overwrite_the_end(path: Path) -> None:
+    """With the old time stamp: only ctime tells."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(b"x" * 100)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def replace(path: Path) -> None:
+    """By another file of the same size and time stamp."""
+    other = path.with_name("other.tmp")
+    other.write_bytes(path.read_bytes()[:-4] + b"abcd")
+    age(other)
+    other.replace(path)
+
+
+def vanish(path: Path) -> None:
+    path.unlink()
+
+
+def become_a_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def become_a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+CHANGES = [
+    truncate, append, overwrite_the_end, replace, vanish, become_a_fifo, become_a_directory,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+class TestAFileThatChangesBetweenScanAndSend:
+    @pytest.mark.parametrize("position", [0, 4, 9])
+    @pytest.mark.parametrize("payload_bytes", [300, 200_000])
+    def test_its_neighbours_are_stored(
+        self, job: Job, server: ScriptedServer, change: Change, position: int, payload_bytes: int
+    ) -> None:
+        """Nothing is cached: all are opened a second time when they are sent."""
+        job.write("0/first.dcm", study="first")
+        names = [f"1/{number:02d}.dcm" for number in range(10)]
+        for name in names:
+            job.write(name, payload_bytes=payload_bytes)
+        victim = names[position]
+        whole = job.sha256(victim)
+
+        def before(number: int) -> None:
+            if number == 1:  # the second batch waits: there is one request at a time
+                change(job.archive / victim)
+
+        server.before_answer(before)
+        ran = job.run(inline_limit="1", batch_age_s=0.01, check=False)
+        assert ran.outcome(victim) == "unreadable"
+        assert ran.outcomes == {"stored": 10, "unreadable": 1}
+        assert ran.exit_code == 3
+        assert job.stored(victim) == []
+        for name in names:
+            if name != victim:
+                assert job.stored(name) == [job.sha256(name)]
+        assert all(whole not in copies for copies in server.stored.values())
+        broken = [post for post in server.posts if not post.complete]
+        assert len(broken) <= 1
+
+
+@pytest.mark.parametrize("change", CHANGES[:3], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+class TestALargeFileThatChangesWhileItIsSent:
+    def test_the_request_is_never_completed(
+        self, tmp_path: Path, change: Change, event_loop: str
+    ) -> None:
+        with ScriptedServer(receive_buffer=65_536) as server:
+            job = Job(tmp_path, server)
+            job.write("0.dcm")
+            large = job.write("1.dcm", payload_bytes=15_000_000)
+            job.write("2.dcm")
+            server.push(ReadSlowly(100_000_000, chunk=65_536))
+            server.at_body_bytes(1_000_000, lambda: change(large))
+            ran = job.run(event_loop=event_loop, check=False)
+            assert ran.outcome("1.dcm") == "unreadable"
+            assert ran.rows["1.dcm"].reason_code == "changed_while_sent"
+            assert ran.outcomes == {"stored": 2, "unreadable": 1}
+            first, second = server.posts
+            assert not first.complete
+            assert second.complete
+            assert job.stored("1.dcm") == []
+            # It is looked at again, and sent if it can be sent now.
+            again = job.run(event_loop=event_loop, check=False)
+            assert again.outcome("1.dcm") in ("stored", "invalid")
+
+
+class TestCachedFiles:
+    def test_are_sent_as_they_were_scanned(self, job: Job, server: ScriptedServer) -> None:
+        job.write("0/first.dcm", study="first")
+        job.write("1/a.dcm")
+        old = job.sha256("1/a.dcm")
+
+        def before(number: int) -> None:
+            if number == 1:
+                job.write("1/a.dcm", seed=9)
+
+        server.before_answer(before)
+        ran = job.run(check=False)
+        assert ran.outcomes == {"stored": 2}
+        assert job.stored("1/a.dcm") == [old]
+        server.before_answer(lambda _number: None)
+        age(job.archive / "1/a.dcm", 60)
+        again = job.run()
+        assert again.outcomes == {"stored": 2}
+        assert job.stored("1/a.dcm") == [old, job.sha256("1/a.dcm")]
+
+    def test_a_retry_does_not_mix_old_and_new_bytes(self, job: Job, server: ScriptedServer) -> None:
+        """The cache was given back after the first attempt: the second reads the file again."""
+        names = job.write_many(4)
+        server.push(StoreAll(only_answer_bytes=10))
+
+        def before(number: int) -> None:
+            if number == 1:
+                job.write(names[1], seed=9)
+
+        server.before_answer(before)
+        sent = {name: job.sha256(name) for name in names}
+        ran = job.run(check=False, answer_timeout_s=0.5)
+        # The first attempt had all its bytes: nobody knows what became of them.
+        assert ran.outcome(names[1]) == "in_doubt"
+        assert all(ran.outcome(name) == "stored" for name in names if name != names[1])
+        assert all(set(copies) <= {sent[name]} for name in names for copies in [job.stored(name)])

@@ -1,0 +1,385 @@
+"""One instance, several files: one is sent, the others are compared with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from tests.pipeline.job import Job, age, uid_of
+from tests.support.scripted import Answer, Choose, Request, ScriptedServer, Step, StoreAll
+
+_IMPLEMENTATION = b"2.25.138461904163716024954037209120283541961"
+
+
+def copy_with_other_meta(job: Job, source: str, target: str) -> None:
+    """Copies a file with another Implementation Class UID (0002,0012): as programs do."""
+    data = (job.archive / source).read_bytes()
+    assert _IMPLEMENTATION in data
+    path = job.archive / target
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.replace(_IMPLEMENTATION, _IMPLEMENTATION[:-1] + b"9"))
+    age(path)
+
+
+def copy(job: Job, source: str, target: str) -> None:
+    path = job.archive / target
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(job.archive / source, path)
+
+
+class TestTwoFilesOfOneInstance:
+    @pytest.mark.parametrize("limits", [{}, {"max_batch_instances": 1}, {"inline_limit": "1"}])
+    def test_of_one_data_set_one_is_sent(
+        self, job: Job, server: ScriptedServer, limits: dict[str, object]
+    ) -> None:
+        job.write("a.dcm")
+        copy_with_other_meta(job, "a.dcm", "b.dcm")
+        ran = job.run(**limits)
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "duplicate"]
+        assert ran.rows["b.dcm"].other_file_id == ran.rows["a.dcm"].file_id
+        assert ran.exit_code == 0
+        assert len(server.posts) == 1
+
+    @pytest.mark.parametrize("limits", [{}, {"max_batch_instances": 1}, {"inline_limit": "1"}])
+    def test_of_two_data_sets_the_second_is_a_conflict(
+        self, job: Job, limits: dict[str, object]
+    ) -> None:
+        job.write("a.dcm")
+        job.write("b.dcm", sop="a.dcm", seed=1)
+        ran = job.run(**limits)
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "conflict"]
+        assert job.stored("a.dcm") == [job.sha256("a.dcm")]
+        assert ran.exit_code == 3
+
+    def test_three_at_once(self, job: Job, server: ScriptedServer) -> None:
+        job.write("a.dcm")
+        copy(job, "a.dcm", "b.dcm")
+        job.write("c.dcm", sop="a.dcm", seed=1)
+        copy_with_other_meta(job, "a.dcm", "d.dcm")
+        ran = job.run(max_concurrency=4, readers=4)
+        assert len(server.posts) == 1
+        assert sorted(ran.outcomes.values()) in ([1, 1, 2], [1, 3])
+        assert ran.outcomes["stored"] == 1
+        stored = next(name for name in ran.rows if ran.outcome(name) == "stored")
+        assert job.stored("a.dcm") == [job.sha256(stored)]
+
+    def test_in_another_study_it_is_another_instance(self, job: Job) -> None:
+        job.write("a.dcm", study=1)
+        job.write("b.dcm", study=2, sop="a.dcm")
+        ran = job.run()
+        assert ran.outcomes == {"stored": 2}
+
+    @pytest.mark.parametrize("same", [True, False])
+    def test_in_two_runs(self, job: Job, server: ScriptedServer, *, same: bool) -> None:
+        job.write("b.dcm")
+        job.run()
+        if same:
+            copy_with_other_meta(job, "b.dcm", "a.dcm")
+        else:
+            job.write("a.dcm", sop="b.dcm", seed=1)
+        ran = job.run()
+        assert ran.outcome("a.dcm") == ("duplicate" if same else "conflict")
+        assert ran.outcome("b.dcm") == "stored"
+        assert len(server.posts) == 1
+        assert ran.exit_code == (0 if same else 3)
+        assert job.run().summary.requests == 0
+
+    @pytest.mark.parametrize("same", [True, False])
+    def test_a_batch_full_of_copies_in_two_directories(
+        self, job: Job, server: ScriptedServer, *, same: bool
+    ) -> None:
+        names = job.write_many(50, prefix="a/")
+        for name in names:
+            if same:
+                copy(job, name, name.replace("a/", "b/"))
+            else:
+                job.write(name.replace("a/", "b/"), sop=name, seed=1)
+        ran = job.run(max_concurrency=3, readers=3, max_batch_instances=7)
+        assert ran.outcomes == {"stored": 50, "duplicate" if same else "conflict": 50}
+        assert all(len(copies) == 1 for copies in server.stored.values())
+
+
+class TestARefusedCopy:
+    def refuse_the_first(self, job: Job, first: str, reason: int | None) -> Step:
+        content = (job.archive / first).read_bytes()
+
+        def pick(request: Request) -> Step:
+            if content not in request.body:
+                return StoreAll()
+            if reason is None:
+                return Answer(400, {}, b"no")
+            return StoreAll(failures={uid_of(first): reason})
+
+        return Choose(pick)
+
+    @pytest.mark.parametrize("reason", [0xC122, 0xA700, None])
+    def test_lets_the_second_through(
+        self, job: Job, server: ScriptedServer, reason: int | None
+    ) -> None:
+        job.write("a.dcm")
+        job.write("b.dcm", sop="a.dcm", seed=1)
+        for number in range(3):
+            job.write(f"z{number}.dcm", study=number + 1)
+        server.default = self.refuse_the_first(job, "a.dcm", reason)
+        ran = job.run(max_concurrency=2, max_attempts=3)
+        expected = "failed" if reason == 0xA700 else "rejected"
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == [expected, "stored"]
+        assert job.stored("a.dcm") == [job.sha256("b.dcm")]
+
+    @pytest.mark.parametrize("reason", [0xC122, None])
+    def test_lets_the_second_through_in_another_run(
+        self, job: Job, server: ScriptedServer, reason: int | None
+    ) -> None:
+        job.write("a.dcm")
+        job.write("z.dcm", study=1)
+        server.default = self.refuse_the_first(job, "a.dcm", reason)
+        assert job.run().outcome("a.dcm") == "rejected"
+        job.write("b.dcm", sop="a.dcm", seed=1)
+        ran = job.run()
+        assert ran.outcome("b.dcm") == "stored"
+        assert ran.outcome("a.dcm") == "rejected"
+
+    def test_that_is_repaired_meets_the_one_that_went_through(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("a.dcm")
+        job.write("b.dcm", sop="a.dcm", seed=1)
+        server.default = self.refuse_the_first(job, "a.dcm", 0xC122)
+        job.run()
+        server.default = StoreAll()
+        ran = job.run(retry="rejected")
+        assert ran.outcome("a.dcm") == "conflict"
+        assert job.stored("a.dcm") == [job.sha256("b.dcm")]
+
+    def test_in_doubt_keeps_the_second_waiting_until_it_is_sent_again(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("a.dcm")
+        copy_with_other_meta(job, "a.dcm", "b.dcm")
+        job.write("z.dcm", study=1)
+        uid = uid_of("a.dcm")
+        server.default = StoreAll(named=lambda sop: sop != uid)
+        ran = job.run()
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["in_doubt", "failed"]
+        server.default = StoreAll()
+        again = job.run()
+        assert [again.outcome("a.dcm"), again.outcome("b.dcm")] == ["stored", "duplicate"]
+
+    def test_in_doubt_and_gone_lets_the_second_take_over(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("a.dcm")
+        copy_with_other_meta(job, "a.dcm", "b.dcm")
+        server.default = StoreAll(named=lambda sop: sop != uid_of("a.dcm"))
+        job.write("z.dcm", study=1)
+        job.run()
+        (job.archive / "a.dcm").unlink()
+        server.default = StoreAll()
+        ran = job.run(check=False)
+        assert ran.outcome("b.dcm") == "stored"
+
+
+class TestAFileThatMoved:
+    @pytest.mark.parametrize("target", ["b.dcm", "deep/er/b.dcm", "0.dcm"])
+    def test_takes_its_row_along(self, job: Job, server: ScriptedServer, target: str) -> None:
+        job.write("a.dcm")
+        job.write("z.dcm")
+        first = job.run()
+        path = job.archive / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (job.archive / "a.dcm").rename(path)
+        ran = job.run()
+        assert ran.outcomes == {"stored": 2}
+        assert ran.rows[target].file_id == first.rows["a.dcm"].file_id
+        assert "a.dcm" not in ran.rows
+        assert len(server.posts) == 1
+        assert job.run().summary.requests == 0
+
+    def test_and_was_edited_is_a_conflict(self, job: Job) -> None:
+        job.write("a.dcm")
+        job.write("z.dcm")
+        job.run()
+        (job.archive / "a.dcm").unlink()
+        job.write("b.dcm", sop="a.dcm", seed=1)
+        ran = job.run(check=False)
+        assert ran.outcome("b.dcm") == "conflict"
+
+    def test_and_left_a_copy_is_a_duplicate(self, job: Job) -> None:
+        job.write("b.dcm")
+        job.run()
+        copy(job, "b.dcm", "a.dcm")
+        ran = job.run()
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["duplicate", "stored"]
+
+    def test_all_of_them_renumbered_sends_nothing(self, job: Job, server: ScriptedServer) -> None:
+        """Each path now has what its neighbour had."""
+        names = job.write_many(10)
+        for number, name in enumerate(names):
+            age(job.archive / name, number * 10)
+        job.run()
+        for before, after in zip(reversed(names), [*reversed(names[1:]), "x"], strict=False):
+            del after
+            (job.archive / before).rename(job.archive / f"{int(before[:4]) + 1:04d}.dcm")
+        ran = job.run(check=False)
+        assert ran.exit_code == 0
+        assert len(server.posts) == 1
+        assert set(ran.outcomes) <= {"stored", "duplicate"}
+
+
+class TestAFileThatChangedAtItsPath:
+    def test_is_sent_again_and_is_no_conflict_with_itself(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("a.dcm")
+        old = job.sha256("a.dcm")
+        job.run()
+        job.write("a.dcm", seed=1)
+        age(job.archive / "a.dcm", 60)
+        ran = job.run()
+        assert ran.outcomes == {"stored": 1}
+        assert job.stored("a.dcm") == [old, job.sha256("a.dcm")]
+        assert job.run().summary.requests == 0
+
+    def test_to_another_instance_leaves_its_claim_behind(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("a.dcm")
+        old = job.sha256("a.dcm")
+        shutil.copy2(job.archive / "a.dcm", job.archive.parent / "kept")
+        job.run()
+        job.write("a.dcm", sop="other")
+        age(job.archive / "a.dcm", 60)
+        assert job.run().outcomes == {"stored": 1}
+        shutil.copy2(job.archive.parent / "kept", job.archive / "b.dcm")
+        ran = job.run()
+        assert ran.outcome("b.dcm") == "duplicate"
+        assert job.stored("a.dcm") == [old]
+        assert len(server.posts) == 2
+
+    @pytest.mark.parametrize("checksums", ["sha256"])
+    def test_only_in_its_time_stamp_is_not_sent(
+        self, job: Job, server: ScriptedServer, checksums: str
+    ) -> None:
+        names = job.write_many(5)
+        job.run(checksums=checksums)
+        for name in names:
+            age(job.archive / name, 60)
+        ran = job.run(checksums=checksums)
+        assert ran.outcomes == {"stored": 5}
+        assert ran.lines == []
+        assert len(server.posts) == 1
+
+    def test_too_many_of_them_stop_the_run(self, job: Job, server: ScriptedServer) -> None:
+        names = job.write_many(300)
+        job.run()
+        sent = len(server.posts)
+        for name in names[:150]:
+            job.write(name, seed=1)
+            age(job.archive / name, 60)
+        for name in names[150:]:
+            age(job.archive / name, 60)
+        ran = job.run(check=False)
+        assert ran.exit_code == 1
+        assert ran.cause is not None
+        assert "--max-resend" in ran.cause.hint
+        assert len(server.posts) - sent <= 2
+        again = job.run(max_resend="100%")
+        assert again.outcomes == {"stored": 300}
+        for name in names[:150]:
+            assert len(job.stored(name)) == 2
+
+    def test_and_was_not_looked_at_before_a_stop_is_still_what_it_was(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """Else a stop makes the next run send what only has another time stamp."""
+        names = job.write_many(300)
+        job.run()
+        for name in names[:150]:
+            job.write(name, seed=1)
+            age(job.archive / name, 60)
+        for name in names[150:]:
+            age(job.archive / name, 60)
+        job.run(check=False)
+        job.run(max_resend="100%")
+        assert all(len(job.stored(name)) == 1 for name in names[150:])
+
+
+class TestADeltaLoad:
+    def test_sends_only_what_is_new(self, job: Job, server: ScriptedServer) -> None:
+        old = job.write_many(20, prefix="a/")
+        job.run()
+        new = job.write_many(5, prefix="b/") + job.write_many(3, prefix="a/x")
+        ran = job.run()
+        assert ran.outcomes == {"stored": 28}
+        assert len(ran.lines) == 8
+        assert all(len(job.stored(name)) == 1 for name in old + new)
+
+    def test_retry_sends_what_was_rejected(self, job: Job, server: ScriptedServer) -> None:
+        names = job.write_many(4)
+        server.default = StoreAll(failures={uid_of(names[0]): 0xC122})
+        job.run()
+        server.default = StoreAll()
+        assert job.run().outcomes == {"stored": 3, "rejected": 1}
+        assert len(server.posts) == 1
+        ran = job.run(retry="rejected")
+        assert ran.outcomes == {"stored": 4}
+        assert all(len(copies) == 1 for copies in server.stored.values())
+
+    def test_what_failed_or_is_in_doubt_goes_again(self, job: Job, server: ScriptedServer) -> None:
+        names = job.write_many(3)
+        server.default = StoreAll(
+            failures={uid_of(names[0]): 0xA700}, named=lambda uid: uid != uid_of(names[1])
+        )
+        ran = job.run(max_attempts=2)
+        assert ran.outcome(names[2]) == "stored"
+        assert ran.outcome(names[1]) == "in_doubt"
+        server.default = StoreAll()
+        assert job.run().outcomes == {"stored": 3}
+        assert len(job.stored(names[2])) == 1
+
+
+class TestASecondRun:
+    def test_sends_nothing_and_opens_nothing(self, job: Job, server: ScriptedServer) -> None:
+        names = job.write_many(10)
+        (job.archive / "notes.txt").write_text("not DICOM")
+        age(job.archive / "notes.txt")
+        job.run()
+        for name in [*names, "notes.txt"]:  # other bytes under the same size and time stamp
+            path = job.archive / name
+            path.write_bytes(bytes(path.stat().st_size))
+            age(path)
+        ran = job.run(check=False)
+        assert ran.outcomes == {"stored": 10, "not_dicom": 1}
+        assert ran.summary.requests == 0
+        assert ran.lines == []
+        assert ran.exit_code == 0
+
+    def test_ends_with_the_exit_code_of_the_first(self, job: Job, server: ScriptedServer) -> None:
+        names = job.write_many(4)
+        (job.archive / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"rubbish")
+        age(job.archive / "broken.dcm")
+        server.default = StoreAll(failures={uid_of(names[0]): 0xC122})
+        first = job.run()
+        second = job.run()
+        assert first.exit_code == second.exit_code == 3
+        assert first.outcomes == second.outcomes
+        assert second.summary.requests == 0
+
+    def test_does_not_trust_a_time_stamp_of_just_now(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        path = job.write("a.dcm")
+        os.utime(path)
+        status = path.stat()
+        job.run()
+        assert job.run().summary.requests == 0
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        ran = job.run()
+        assert ran.outcomes == {"stored": 1}
+        assert len(job.stored("a.dcm")) == 2
+        assert len(server.posts) == 2
