@@ -10,22 +10,21 @@ import dataclasses
 import difflib
 import hashlib
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from ingester.auth import Secret, basic_authorization, bearer_authorization
 from ingester.dicomweb.profiles import PROFILES, ServerProfile
 from ingester.errors import UsageError
 from ingester.options import BY_NAME, OPTIONS, Option, Value
 from ingester.parsing import parse
+from ingester.proxy import proxy_for
+from ingester.target import resolve_target
 
 CREDENTIAL_VARIABLES: Final = ("INGESTER_USERNAME", "INGESTER_PASSWORD", "INGESTER_TOKEN")
 _NOT_OPTIONS: Final = frozenset({*CREDENTIAL_VARIABLES, "INGESTER_REQUIRE_ORTHANC"})
-_URL_CHARACTERS: Final = re.compile(r"[!#-;=?-\[\]_a-z~]*")  # RFC 3986 2
 _SECRET_WORDS: Final = ("password", "token", "secret", "username", "access_key", "credential")
 
 
@@ -34,9 +33,15 @@ class Config:
     """The effective configuration of a run. The fields are the options of ``options.py``."""
 
     url: str
+    datastore: str | None
+    region: str | None
     server: str
     operation: str
     auth: str
+    profile: str | None
+    signing_service: str
+    payload_signing: str
+    proxy: str | None
     ca_bundle: str | None
     follow_symlinks: bool
     readers: int
@@ -65,10 +70,11 @@ class Config:
     progress_interval_s: float
     event_loop: str
     authorization: Secret | None = field(default=None, repr=False)
+    proxy_url: Secret | None = field(default=None, repr=False)
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def profile(self) -> ServerProfile:
+    def server_profile(self) -> ServerProfile:
         """What is known of the kind of server."""
         return PROFILES[self.server]
 
@@ -99,9 +105,10 @@ def load_config(
     ):
         values[name] = parse(BY_NAME[name], given, where)
         origins[name] = where
-    if values["url"] is None:
-        raise UsageError("no target", "name the store with --url https://host/path")
-    values["url"] = normal_url(values["url"], origins["url"])
+    resolve_target(values, origins, environment)
+    if values["ca_bundle"] is None and environment.get("AWS_CA_BUNDLE"):
+        values["ca_bundle"] = environment["AWS_CA_BUNDLE"]
+        origins["ca_bundle"] = "environment AWS_CA_BUNDLE"
     profile = PROFILES[values["server"]]
     for name in ("max_batch_bytes", "max_batch_instances", "max_concurrency"):
         if values[name] is None:
@@ -114,35 +121,11 @@ def load_config(
     if values["results"] is not None and _same_file(values["results"], values["journal"]):
         raise UsageError(f"the results file is the journal: {values['results']}", "name another")
     return Config(
-        **values, authorization=_authorization(values["auth"], environment), origins=origins
+        **values,
+        authorization=_authorization(values["auth"], environment),
+        proxy_url=proxy_for(values["url"], values["proxy"], origins["proxy"], environment),
+        origins=origins,
     )
-
-
-def normal_url(given: str, where: str) -> str:
-    """A base URL in one spelling: the journal is bound to it. Raises UsageError."""
-    given = given.strip()
-    if not _URL_CHARACTERS.fullmatch(given):
-        raise UsageError(f"{where}: must be ASCII without spaces: write others as %XX")
-    try:
-        parts = urlsplit(given)
-        port = parts.port
-    except ValueError:
-        raise UsageError(f"{where}: not a URL") from None
-    if parts.username is not None or parts.password is not None:
-        raise UsageError(
-            f"{where}: a URL must not hold credentials",
-            "use --auth basic with INGESTER_USERNAME and INGESTER_PASSWORD",
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{where}: must be http://… or https://…")  # unread: it may hold a secret
-    if parts.query or parts.fragment:
-        raise UsageError(f"{where}: must not have a query or a fragment")
-    path = parts.path.rstrip("/")
-    if path.endswith("/studies"):
-        raise UsageError(f"{where}: the base URL is what stands before /studies: {given}")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    default_port = 80 if parts.scheme == "http" else 443
-    return f"{parts.scheme}://{host}{f':{port}' if port not in (None, default_port) else ''}{path}"
 
 
 def _same_file(results: str, journal: str) -> bool:
@@ -245,4 +228,4 @@ def values_of(config: Config) -> dict[str, Value]:
 
 assert {option.name for option in OPTIONS} == {  # noqa: S101 - the two lists are one
     each.name for each in dataclasses.fields(Config)
-} - {"authorization", "origins"}
+} - {"authorization", "proxy_url", "origins"}

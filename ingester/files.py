@@ -63,6 +63,23 @@ def read_again(path: bytes, identity: FileIdentity, view: memoryview) -> None:
             raise SourceChanged
 
 
+def pieces_of(path: bytes, identity: FileIdentity) -> Iterator[memoryview]:
+    """The bytes of a file of a known identity, in pieces that are good until the next.
+
+    Raises as read_again; SourceChanged, if it changed meanwhile, after the last piece.
+    """
+    piece = memoryview(bytearray(min(PIECE_BYTES, max(1, identity.size))))
+    with opened(path) as fd:
+        if FileIdentity.of(fd) != identity:
+            raise SourceChanged
+        offset = 0
+        while count := read_into(fd, piece, offset):
+            yield piece[:count]
+            offset += count
+        if offset != identity.size or FileIdentity.of(fd) != identity:
+            raise SourceChanged
+
+
 def sha256_of(path: bytes, start: int = 0) -> tuple[bytes, FileIdentity]:
     """SHA-256 of a file from byte ``start``, with the identity it had. Raises as read_again."""
     digest = hashlib.sha256()

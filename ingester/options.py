@@ -44,9 +44,15 @@ MIB = 1 << 20
 
 OPTIONS: tuple[Option, ...] = (
     Option("url", "target", "text", None, "Base URL of the DICOMweb store: STOW-RS is at URL/studies."),
-    Option("server", "target", "text", "generic", "Kind of server.", ("generic", "orthanc", "healthimaging")),
+    Option("datastore", "target", "text", None, "AWS HealthImaging data store id, instead of a URL; with --region."),
+    Option("region", "target", "text", None, "AWS region of the data store or of the signatures; else AWS_REGION, AWS_DEFAULT_REGION."),
+    Option("server", "target", "text", None, "Kind of server: healthimaging with --datastore, else generic.", ("generic", "orthanc", "healthimaging")),
     Option("operation", "target", "text", "StoreDICOM", "StoreDICOM posts to /studies, StoreDICOMStudy to /studies/{StudyInstanceUID}.", ("StoreDICOM", "StoreDICOMStudy")),
-    Option("auth", "target", "text", "none", "Authentication. basic takes INGESTER_USERNAME and INGESTER_PASSWORD, bearer INGESTER_TOKEN.", ("none", "basic", "bearer")),
+    Option("auth", "target", "text", None, "Authentication: sigv4 with --datastore, else none. basic takes INGESTER_USERNAME and INGESTER_PASSWORD, bearer INGESTER_TOKEN, sigv4 the AWS credentials chain.", ("none", "basic", "bearer", "sigv4")),
+    Option("profile", "target", "text", None, "Profile of the AWS configuration to take credentials from."),
+    Option("signing_service", "target", "text", "medical-imaging", "Service name in AWS signatures."),
+    Option("payload_signing", "target", "text", "literal", "What an AWS signature says of the body; literal is what AWS documents.", ("literal", "sha256", "unsigned", "aws-chunked")),
+    Option("proxy", "target", "text", None, "HTTP proxy, http://host:port; else HTTPS_PROXY or HTTP_PROXY, and NO_PROXY."),
     Option("ca_bundle", "target", "path", None, "PEM file of the certificate authorities to trust instead of the system's."),
     Option("follow_symlinks", "walk", "switch", False, "Follow symbolic links, never round a loop."),
     Option("readers", "scan", "count", 4, "Reader threads."),

@@ -19,6 +19,7 @@ import signal
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
+from ingester.auth.chain import Resolve
 from ingester.config import Config
 from ingester.control import StopControl
 from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
@@ -31,10 +32,11 @@ from ingester.report.results import ResultsFile
 from ingester.report.summary import RunSummary, all_outcomes, exit_code_of
 from ingester.sources import Source, as_root, resolve_sources
 from ingester.threads import DaemonExecutor
+from ingester.transport.authorizer import Authorizer
 from ingester.transport.sender import Sender, SenderOptions
 from ingester.version import VERSION
 from ingester.walk import UnreadableDirectory
-from ingester.wiring import Stages, Task, build_stages, sender_options
+from ingester.wiring import Stages, Task, build_stages, open_authorizer, sender_options
 
 PENDING_AT_ONCE = 1000
 
@@ -50,30 +52,34 @@ async def ingest(
     watch: Watch | None = None,
     watch_every_s: float = 10.0,
     warn: Warn | None = None,
+    resolve: Resolve | None = None,
 ) -> RunSummary:
     """Load ``sources`` into the target: the whole job of ``ingester run``.
 
     ``watch`` gets a snapshot every ``watch_every_s`` and at the end, ``warn`` each directory that
-    cannot be listed. A run that had to stop gives its summary too, and ``stop.cause`` says why.
+    cannot be listed. ``resolve`` gives AWS credentials instead of botocore's chain. A run that had
+    to stop gives its summary too, and ``stop.cause`` says why.
 
     Raises:
         UsageError: a source is missing, or a file that was named cannot be used.
-        FatalError: nothing was started: the journal cannot be opened, a known source is gone.
+        FatalError: nothing was started: the journal cannot be opened, a known source is gone,
+            there are no credentials.
     """
     options = sender_options(config)
     stop = StopControl() if stop is None else stop
     run = Run(config, stop, watch, watch_every_s, warn)
-    with Journal.open(
-        config.journal,
-        target=config.url,
-        rebind=config.rebind,
-        on_commit=run.committed_in_thread,
-        on_failure=run.journal_failed_in_thread,
-    ) as journal:
-        try:
-            return await run.execute(journal, sources, options)
-        finally:
-            run.close()
+    async with open_authorizer(config, resolve) as authorizer:
+        with Journal.open(
+            config.journal,
+            target=config.url,
+            rebind=config.rebind,
+            on_commit=run.committed_in_thread,
+            on_failure=run.journal_failed_in_thread,
+        ) as journal:
+            try:
+                return await run.execute(journal, sources, options, authorizer)
+            finally:
+                run.close()
 
 
 class Run:
@@ -108,7 +114,11 @@ class Run:
             self._results.close()
 
     async def execute(
-        self, journal: Journal, sources: Sequence[Source], options: SenderOptions
+        self,
+        journal: Journal,
+        sources: Sequence[Source],
+        options: SenderOptions,
+        authorizer: Authorizer,
     ) -> RunSummary:
         """See ``ingest``."""
         config = self._config
@@ -130,7 +140,7 @@ class Run:
             root_id = journal.register_root(source.name, source.path).root_id
             roots.append((as_root(source, root_id), source.device))
         readers = DaemonExecutor(config.readers, "reader")
-        async with Sender(options, readers) as sender:
+        async with Sender(options, readers, authorizer) as sender:
             self._sender = sender
             stages = self._stages = build_stages(
                 config, roots, journal=journal, known=known, ledger=self._ledger, sender=sender,

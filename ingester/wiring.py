@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any
 
+from ingester.auth.chain import Resolve
+from ingester.auth.credentials import CredentialSource
+from ingester.auth.sigv4 import PayloadMode, Signer
 from ingester.batches import BatchLimits
 from ingester.budget import Budget
 from ingester.channel import Channel
@@ -22,6 +26,7 @@ from ingester.ledger import Ledger
 from ingester.parcel import Parcel
 from ingester.scan import Scanner, ScanOptions, ScanStage
 from ingester.threads import DaemonExecutor
+from ingester.transport.authorizer import Authorizer, FixedHeaders, SigV4
 from ingester.transport.retry import RetryPolicy
 from ingester.transport.sender import Sender, SenderOptions
 from ingester.upload import Upload, UploadOptions
@@ -32,6 +37,8 @@ FILES_HELD = 4096
 """Between walk and scan: half a KiB each."""
 INSTANCES_HELD = 512
 """Between scan and group. Their bytes are counted by the budget."""
+CHUNK_BYTES = 256 << 10
+"""Of aws-chunked: a thread hop each, and far above the 8 KiB a chunk needs."""
 RESENDS_ALWAYS_ALLOWED = 100
 """A share of a small journal is less than one file."""
 
@@ -74,8 +81,8 @@ def build_stages(
     scan_options = ScanOptions(
         inline_limit_bytes=config.inline_limit,
         checksums=config.checksums == "sha256",
-        max_file_bytes=config.profile.max_body_bytes,
-        too_large_hint=config.profile.too_large_hint,
+        max_file_bytes=config.server_profile.max_body_bytes,
+        too_large_hint=config.server_profile.too_large_hint,
         max_resends=max(RESENDS_ALWAYS_ALLOWED, int(stored_before * config.max_resend / 100)),
     )
     scanner = Scanner(scan_options, Budget(config.memory_budget))
@@ -88,7 +95,7 @@ def build_stages(
     )  # fmt: skip
     upload = Upload(
         UploadOptions(
-            config.profile,
+            config.server_profile,
             RetryPolicy(config.max_attempts, config.backoff_base_s, config.backoff_cap_s),
             per_study=config.operation == "StoreDICOMStudy",
             checksums=config.checksums == "sha256",
@@ -114,19 +121,38 @@ def build_stages(
 
 def sender_options(config: Config) -> SenderOptions:
     """How the target is spoken to. Raises UsageError for a CA bundle that cannot be read."""
-    authorization = config.authorization
-    headers = {} if authorization is None else {"Authorization": authorization.reveal()}
     return SenderOptions(
         base_url=config.url,
         user_agent=f"ingester/{VERSION}",
-        headers=headers,
+        proxy=config.proxy_url,
         ssl_context=_ssl_context(config),
         max_connections=config.max_concurrency,
-        keep_alive_s=config.profile.keep_alive_s,
+        keep_alive_s=config.server_profile.keep_alive_s,
         connect_timeout_s=config.connect_timeout_s,
         stall_timeout_s=config.stall_timeout_s,
         answer_timeout_s=config.answer_timeout_s,
     )
+
+
+@asynccontextmanager
+async def open_authorizer(
+    config: Config, resolve: Resolve | None = None
+) -> AsyncIterator[Authorizer]:
+    """What authorizes the requests of a run.
+
+    ``resolve`` gives AWS credentials instead of botocore's chain. Raises FatalError or UsageError
+    where there are none.
+    """
+    if config.auth != "sigv4":
+        secret = config.authorization
+        yield FixedHeaders({} if secret is None else {"Authorization": secret.reveal()})
+        return
+    mode = PayloadMode(config.payload_signing)
+    async with CredentialSource(config.profile, resolve=resolve) as source:
+        signer = Signer(
+            config.region or "", config.signing_service, mode, chunk_bytes=CHUNK_BYTES
+        )
+        yield SigV4(signer, source, chunk_bytes=CHUNK_BYTES)
 
 
 def _ssl_context(config: Config) -> ssl.SSLContext | None:

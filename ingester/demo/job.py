@@ -17,12 +17,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ingester.auth.chain import Provider, Resolve
 from ingester.config import Config, load_config
 from ingester.control import StopControl
 from ingester.demo.archive import STUDIES, Made, write_archive
 from ingester.demo.lookup import Found, look_up
 from ingester.dicomweb.outcome import IN_THE_STORE
-from ingester.emulator import Emulator
+from ingester.emulator import Credentials, Emulator
 from ingester.errors import FatalError, UsageError
 from ingester.journal import FileRow, iter_files
 from ingester.pipeline import ingest
@@ -30,7 +31,7 @@ from ingester.report.summary import RunSummary, exit_code_of
 from ingester.sources import Source
 from ingester.threads import DaemonExecutor
 from ingester.transport.sender import Sender
-from ingester.wiring import sender_options
+from ingester.wiring import open_authorizer, sender_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +114,15 @@ async def run_demo(places: Places, stop: StopControl, tell: Callable[[str], None
         return None
     tell("starting the emulator")
     try:
-        async with Emulator(store=places.store) as emulator:
+        keys = Credentials.made()
+        async with Emulator(store=places.store, credentials=keys, tls=True) as emulator:
             config = load_config(
                 {
                     "url": emulator.base_url,
                     "server": "healthimaging",
+                    "auth": "sigv4",
+                    "region": emulator.ready_line()["region"],
+                    "ca_bundle": str(emulator.ca),
                     "journal": places.journal,
                     "results": places.results,
                     "name": "demo",
@@ -126,12 +131,13 @@ async def run_demo(places: Places, stop: StopControl, tell: Callable[[str], None
             )
             tell("loading the archive")
             source = Source(os.fsencode(places.archive))
-            summary = await ingest(config, [source], stop=stop)
+            resolve = _Given(keys)
+            summary = await ingest(config, [source], stop=stop, resolve=resolve)
             rows = list(iter_files(places.journal))
             found = Found()
             if not stop.requested:
                 tell("looking everything up again")
-                found = await _look_up(config, rows)
+                found = await _look_up(config, rows, resolve)
     except (OSError, sqlite3.Error) as error:
         raise FatalError(f"the emulator failed ({type(error).__name__})") from error
     cause = stop.cause
@@ -142,11 +148,28 @@ async def run_demo(places: Places, stop: StopControl, tell: Callable[[str], None
     return Demo(places, config.url, made, rows, summary, found, differences, cause, elapsed_s)
 
 
-async def _look_up(config: Config, rows: Sequence[FileRow]) -> Found:
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The emulator's keys, in the place of the AWS credentials chain."""
+
+    keys: Credentials
+
+    def __call__(self) -> Provider:
+        return self
+
+    def get_frozen_credentials(self) -> Credentials:
+        """See Provider: they never change."""
+        return self.keys
+
+
+async def _look_up(config: Config, rows: Sequence[FileRow], resolve: Resolve) -> Found:
     accept = "application/dicom+json, application/dicom"
-    options = dataclasses.replace(sender_options(config), headers={"Accept": accept})
+    options = dataclasses.replace(sender_options(config), accept=accept)
     stored = [row for row in rows if row.outcome in IN_THE_STORE]
-    async with Sender(options, DaemonExecutor(1, "demo")) as sender:
+    async with (
+        open_authorizer(config, resolve) as authorizer,
+        Sender(options, DaemonExecutor(1, "demo"), authorizer) as sender,
+    ):
         return await look_up(sender, [study.study_instance_uid for study in STUDIES], stored)
 
 

@@ -21,6 +21,11 @@ class Credentials:
     secret_key: str = field(repr=False)
     session_token: str | None = field(default=None, repr=False)
 
+    @property
+    def token(self) -> str | None:
+        """The session token, by the name it has in botocore."""
+        return self.session_token
+
     def __post_init__(self) -> None:
         if not (_is_word(self.access_key) and _is_word(self.secret_key)):
             raise ValueError("a key is one or more visible ASCII characters")

@@ -16,19 +16,30 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from typing import Protocol
 
 import aiofiles
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
+from ingester.auth.chunks import ChunkSeed, encoded_length
 from ingester.budget import Buffer
 from ingester.dicomweb.multipart import Framing
-from ingester.files import OPEN_FLAGS, PIECE_BYTES, SourceChanged, read_again
+from ingester.files import OPEN_FLAGS, PIECE_BYTES, SourceChanged, pieces_of, read_again
 from ingester.items import FileIdentity, Instance
+from ingester.transport.chunked import ChunkWriter
 from ingester.transport.flush import flushed_position, wait_until_flushed
 from ingester.transport.reply import SourceFailed
 
 HALF_PIECE_BYTES = PIECE_BYTES // 2
+
+
+class Digest(Protocol):
+    """What hashlib gives."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Add bytes."""
+        ...
 
 
 class SourceBroke(Exception):  # noqa: N818 - ends one attempt; a SourceFailed says what happened
@@ -52,7 +63,38 @@ class Body:
         self.reader = reader
         self.checksums = checksums
         self.bytes_out = 0  # given to transports by all attempts so far
+        self.whole_sha256: str | None = None  # of the whole body, where it was asked for
         self.sha256 = list(sha256) or [instance.sha256 for instance in instances]
+
+    def hash_whole(self) -> SourceFailed | None:
+        """Compute ``whole_sha256``, reading what is not cached. Blocking."""
+        if self.whole_sha256 is not None:
+            return None
+        digest = hashlib.sha256()
+        for index, (lead, instance) in enumerate(
+            zip(self.framing.before, self.instances, strict=True)
+        ):
+            digest.update(lead)
+            buffer = instance.buffer
+            view = None if buffer is None else buffer.view
+            if view is not None:
+                digest.update(view)
+                continue
+            try:
+                self._hash_file(index, instance, digest)
+            except (OSError, SourceChanged) as error:
+                return _source_failure(index, error)
+        digest.update(self.framing.end)
+        self.whole_sha256 = digest.hexdigest()
+        return None
+
+    def _hash_file(self, index: int, instance: Instance, digest: Digest) -> None:
+        own = hashlib.sha256()
+        for piece in pieces_of(instance.file.path, instance.identity):
+            digest.update(piece)
+            own.update(piece)
+        if self.wants_sha256(index):
+            self.check_sha256(index, own.digest())
 
     def wants_sha256(self, index: int) -> bool:
         """Whether file i is hashed: asked for, to be compared, or its time stamp says nothing."""
@@ -110,10 +152,13 @@ class BodyPayload(Payload):
     attempt off. ``piece`` is the worker's own MiB for what is read again.
     """
 
-    def __init__(self, body: Body, piece: bytearray) -> None:
+    def __init__(self, body: Body, piece: bytearray, chunk_bytes: int = 0) -> None:
         super().__init__(body, content_type=body.framing.content_type)
-        self._size = body.framing.content_length
+        length = body.framing.content_length
+        self._size = encoded_length(length, chunk_bytes) if chunk_bytes else length
+        self.body = body
         self._body = body
+        self._chunks: ChunkWriter | None = None
         self.piece = piece
         self._piece = memoryview(piece)
         self._writer: AbstractStreamWriter | None = None
@@ -124,6 +169,10 @@ class BodyPayload(Payload):
         self.reading = False  # it waits for a disk, not for the server
         self.complete = False
         self.failure: SourceFailed | None = None
+
+    def sign_chunks(self, seed: ChunkSeed | None) -> None:
+        """Send the body in chunks signed from this seed, or as it is."""
+        self._chunks = None if seed is None else ChunkWriter(seed, self._body.reader)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Not text, and never in memory as a whole."""
@@ -146,6 +195,8 @@ class BodyPayload(Payload):
             await self._write_file(writer, index)
         if framing.end:
             await self._put(framing.end)
+        if self._chunks is not None:
+            await self._chunks.end(writer)
         self.complete = True
 
     def settle(self) -> bool:
@@ -171,7 +222,10 @@ class BodyPayload(Payload):
         assert self._writer is not None  # noqa: S101 - set by write()
         self.handed_over += len(data)
         self._body.bytes_out += len(data)
-        await self._writer.write(data)
+        if self._chunks is None:
+            await self._writer.write(data)
+        else:
+            await self._chunks.write(self._writer, data)
 
     async def _write_file(self, writer: AbstractStreamWriter, index: int) -> None:
         instance = self._body.instances[index]

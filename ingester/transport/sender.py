@@ -9,23 +9,25 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 from yarl import URL
 
+from ingester.auth import Secret
 from ingester.files import PIECE_BYTES
+from ingester.transport.authorizer import Authorized, Authorizer, FixedHeaders
 from ingester.transport.body import Body, BodyPayload
-from ingester.transport.reply import Answer, NoAnswer, Reply
+from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
 from ingester.transport.watchdog import Watchdog
 
 ANSWER_LIMIT_BYTES = 64 << 20
 """A hundred times the answer of a real server to 1,000 files (0.6 MB)."""
 
+UNAUTHORIZED = frozenset({401, 403})
 _REQUEST_ID_HEADERS = ("x-amzn-RequestId", "x-amz-request-id", "x-ms-request-id", "X-Request-Id")
 
 
@@ -35,7 +37,8 @@ class SenderOptions:
 
     base_url: str
     user_agent: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # holds Authorization
+    accept: str = "application/dicom+json"
+    proxy: Secret | None = None  # URL of an HTTP proxy, perhaps with credentials in it
     ssl_context: ssl.SSLContext | None = None
     max_connections: int = 8
     keep_alive_s: float = 4.0
@@ -47,8 +50,11 @@ class SenderOptions:
 class Sender:
     """An HTTP session with one server. Use as an async context manager."""
 
-    def __init__(self, options: SenderOptions, reader: Executor) -> None:
+    def __init__(
+        self, options: SenderOptions, reader: Executor, authorizer: Authorizer | None = None
+    ) -> None:
         self.options = options
+        self._authorizer = FixedHeaders({}) if authorizer is None else authorizer
         self.reader = reader
         self.requests = 0
         self.in_flight = 0
@@ -66,11 +72,7 @@ class Sender:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout_s),
-            headers={
-                "User-Agent": options.user_agent,
-                "Accept": "application/dicom+json",
-                **options.headers,
-            },
+            headers={"User-Agent": options.user_agent, "Accept": options.accept},
             trust_env=False,
         )
         return self
@@ -86,7 +88,13 @@ class Sender:
 
     async def post(self, path: str, body: Body) -> Reply:
         """Send one Store Instances request once. Raises only CancelledError and bugs."""
-        payload = BodyPayload(body, self._pieces.pop() if self._pieces else bytearray(PIECE_BYTES))
+        if self._authorizer.needs_sha256 and (failed := await self._hash(body)) is not None:
+            return failed
+        payload = BodyPayload(
+            body,
+            self._pieces.pop() if self._pieces else bytearray(PIECE_BYTES),
+            self._authorizer.chunk_bytes,
+        )
         self.requests += 1
         self.in_flight += 1
         try:
@@ -102,12 +110,30 @@ class Sender:
         """Ask for something small, once."""
         return await self._exchange("GET", path, None)
 
+    async def _hash(self, body: Body) -> SourceFailed | None:
+        """Digest of a whole body, once, off the loop."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.reader, body.hash_whole)
+
+    def _authorize(self, method: str, url: str, payload: BodyPayload | None) -> Authorized:
+        if payload is None:
+            return self._authorizer.authorize(method, url, {}, 0, None)
+        content = {"Content-Type": payload.content_type}
+        body = payload.body
+        length = body.framing.content_length
+        authorized = self._authorizer.authorize(method, url, content, length, body.whole_sha256)
+        payload.sign_chunks(authorized.chunks)
+        return authorized
+
     async def _exchange(
         self, method: str, path: str, payload: BodyPayload | None
     ) -> Answer | NoAnswer:
         assert self._session is not None  # noqa: S101 - entered
         tracker = aiohttp.UploadTracker()
         watchdog: Watchdog | None = None
+        url = self.options.base_url + path
+        proxy = self.options.proxy
+        authorized = self._authorize(method, url, payload)
         try:
             async with asyncio.timeout(None) as deadline:
                 watchdog = Watchdog(
@@ -119,16 +145,18 @@ class Sender:
                 )
                 async with self._session.request(
                     method,
-                    URL(self.options.base_url + path, encoded=True),
+                    URL(url, encoded=True),
                     data=payload,
+                    headers=authorized.headers,
+                    proxy=None if proxy is None else proxy.reveal(),
                     allow_redirects=False,
                     upload_tracker=tracker,
                 ) as response:
                     answer = await _read_answer(response, watchdog)
+                    refused_at = response.headers.get("Date")
                     if payload is not None and not payload.complete:
                         response.close()  # or aiohttp would go on writing the body
-                        return answer._replace(body_complete=False)
-                    return answer
+                        answer = answer._replace(body_complete=False)
         except _TooLong:
             return NoAnswer("answer_too_long", f"more than {ANSWER_LIMIT_BYTES >> 20} MiB")
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
@@ -138,6 +166,9 @@ class Sender:
         finally:
             if watchdog is not None:
                 watchdog.stop()
+        if answer.status in UNAUTHORIZED:
+            await self._authorizer.refused(authorized, refused_at)
+        return answer
 
 
 class _TooLong(Exception):  # noqa: N818 - caught above

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingester.auth import Secret, basic_authorization, bearer_authorization
-from ingester.config import Config, load_config, normal_url, values_of
+from ingester.config import Config, load_config, values_of
+from ingester.target import normal_url
 from ingester.dicomweb.outcome import SETTLED
 from ingester.dicomweb.profiles import PROFILES
 from ingester.errors import UsageError

@@ -1,0 +1,49 @@
+"""Whether requests go through an HTTP proxy, from the flag or the environment, and NO_PROXY.
+
+Resolved here and passed on: aiohttp's own ``trust_env`` reads .netrc beside it and then refuses our
+Authorization header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+from urllib.request import (  # type: ignore[attr-defined]  # typeshed lacks it; documented no less
+    proxy_bypass_environment,
+)
+
+from ingester.auth import Secret
+from ingester.errors import UsageError
+
+
+def proxy_for(
+    url: str, given: str | None, where: str, environment: Mapping[str, str]
+) -> Secret | None:
+    """The proxy for requests to ``url``, None for none. Credentials in it come from HTTPS_PROXY.
+
+    Raises UsageError for what is no proxy, or credentials in the flag.
+    """
+    parts = urlsplit(url)
+    if given is not None:
+        if "@" in given:
+            raise UsageError(
+                f"{where}: a flag or file must not hold credentials",
+                "set HTTPS_PROXY in the environment",
+            )
+        proxy: str | None = given
+    else:
+        variable = f"{parts.scheme}_proxy"
+        where = f"environment {variable.upper()}"
+        proxy = environment.get(variable) or environment.get(variable.upper())
+    if not proxy or _bypassed(parts.netloc, environment):
+        return None
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    if urlsplit(proxy).scheme != "http" or not urlsplit(proxy).hostname:
+        raise UsageError(f"{where}: a proxy must be http://host:port")
+    return Secret(proxy)
+
+
+def _bypassed(host: str, environment: Mapping[str, str]) -> bool:
+    no_proxy = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    return bool(proxy_bypass_environment(host, {"no": no_proxy}))
