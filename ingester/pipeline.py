@@ -329,7 +329,15 @@ class Run:
 
 
 def _pending(file: FileRef) -> Result:
-    """The end of a file that was met and not finished. A doubt of an earlier run stays one."""
-    if file.previous is not None and file.previous.outcome is Outcome.IN_DOUBT:
-        return Result(file, Outcome.IN_DOUBT, unchanged=True)
+    """The end of a file that was met and not finished.
+
+    What an earlier run settled, or left in doubt, stays so for the bytes that it speaks of: a file
+    with a new time stamp may hold the same, so the next run compares it, and does not just send.
+    """
+    previous = file.previous
+    if previous is not None and (previous.settled or previous.outcome is Outcome.IN_DOUBT):
+        return Result(
+            file, previous.outcome, size=previous.size, mtime_ns=previous.mtime_ns,
+            mtime_trusted=False, unchanged=True,
+        )  # fmt: skip
     return Result(file, Outcome.PENDING, "not_finished")

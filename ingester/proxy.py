@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from urllib.parse import urlsplit
-from urllib.request import (  # type: ignore[attr-defined]  # typeshed lacks it; documented no less
-    proxy_bypass_environment,
-)
 
 from ingester.auth import Secret
 from ingester.errors import UsageError
@@ -35,7 +32,9 @@ def proxy_for(
         variable = f"{parts.scheme}_proxy"
         where = f"environment {variable.upper()}"
         proxy = environment.get(variable) or environment.get(variable.upper())
-    if not proxy or _bypassed(parts.netloc, environment):
+    if not proxy:
+        return None
+    if _bypassed(parts.netloc, environment):
         return None
     if "://" not in proxy:
         proxy = f"http://{proxy}"
@@ -45,5 +44,9 @@ def proxy_for(
 
 
 def _bypassed(host: str, environment: Mapping[str, str]) -> bool:
+    from urllib.request import (  # type: ignore[attr-defined]  # noqa: PLC0415 - typeshed lacks it
+        proxy_bypass_environment,
+    )
+
     no_proxy = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
     return bool(proxy_bypass_environment(host, {"no": no_proxy}))

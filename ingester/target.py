@@ -66,7 +66,8 @@ def _region(
     environment: Mapping[str, str],
 ) -> None:
     for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
-        if values["region"] is None and environment.get(variable):
+        wanted = values["datastore"] is not None or values["auth"] == "sigv4"
+        if wanted and values["region"] is None and environment.get(variable):
             values["region"], origins["region"] = environment[variable], f"environment {variable}"
     if values["region"] is not None and not _REGION.fullmatch(values["region"]):
         raise UsageError(f"{origins['region']}: not an AWS region: {values['region']}")

@@ -20,7 +20,11 @@ CASES: dict[str, tuple[tuple[str, ...], str, str]] = {  # arguments, line, hint
         "",
     ),
     "no source": (("run", *TO), "no source", "name a directory or a file, or --root NAME=DIR"),
-    "no target": (("run", "archive"), "no target", "name the store with --url https://host/path"),
+    "no target": (
+        ("run", "archive"),
+        "no target",
+        "name the store with --url https://host/path, or --datastore and --region",
+    ),
     "two targets": (
         ("run", "archive", *TO, "--url", "http://other"),
         "two targets: --url",

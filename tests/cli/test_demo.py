@@ -222,9 +222,9 @@ class TestADifference:
 
 async def look_up_at(store: Path, rows: list[FileRow]) -> Found:
     """Looks up in what a demonstration has left of its store."""
-    headers = {"Accept": "application/dicom+json, application/dicom"}
+    accept = "application/dicom+json, application/dicom"
     async with Emulator(store=store) as emulator:
-        options = SenderOptions(emulator.base_url, "test", headers)
+        options = SenderOptions(emulator.base_url, "test", accept)
         async with Sender(options, DaemonExecutor(1, "test")) as sender:
             studies = sorted({row.study_instance_uid for row in rows})
             return await look_up(sender, studies, rows)

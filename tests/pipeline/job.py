@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,6 @@ class Job:
         self.journal = directory / "journal.db"
         self.results = directory / "results.jsonl"
         self.server = server
-        self.flags: dict[str, object] = {}
         self._lines_read = 0
 
     def write(
@@ -120,12 +119,7 @@ class Job:
         return self.server.stored.get(uid_of(name if sop is None else sop), [])
 
     def run(
-        self,
-        *,
-        check: bool = True,
-        sources: Sequence[Path] = (),
-        with_stop: Callable[[StopControl], None] | None = None,
-        **flags: object,
+        self, flags: Mapping[str, object] = {}, /, *, check: bool = True, **more: object
     ) -> Ran:
         """Runs the engine in this process. `check`: what is stored still lies where it was."""
         options = {
@@ -133,8 +127,8 @@ class Job:
             "url": self.server.url,
             "journal": str(self.journal),
             "results": str(self.results),
-            **self.flags,
             **flags,
+            **more,
         }
         config = load_config(options, {}, None)
         stop: StopControl | None = None
@@ -142,10 +136,7 @@ class Job:
         async def job() -> RunSummary:
             nonlocal stop
             stop = StopControl()
-            if with_stop is not None:
-                with_stop(stop)
-            paths = [os.fsencode(path) for path in sources or (self.archive,)]
-            return await ingest(config, [Source(path) for path in paths], stop=stop)
+            return await ingest(config, [Source(os.fsencode(self.archive))], stop=stop)
 
         before = _budgets()
         summary = run_loop(job(), config.event_loop)

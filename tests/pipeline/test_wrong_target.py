@@ -101,14 +101,15 @@ class TestARedirect:
         self, job: Job, server: ScriptedServer, tmp_path: Path
     ) -> None:
         job.write("a.dcm")
+        netrc = tmp_path / ".netrc"
+        netrc.write_text("machine 127.0.0.1 login somebody password else")
+        netrc.chmod(0o600)
         with ScriptedServer() as elsewhere:
             server.default = Answer(307, {"Location": elsewhere.url + "/studies"})
             done = run_ingester(
                 "run", job.archive, "--url", server.url, "--auth", "bearer",
                 "--journal", job.journal,
-                env={"INGESTER_TOKEN": "s3cret-token", "http_proxy": elsewhere.url,
-                     "HTTP_PROXY": elsewhere.url, "ALL_PROXY": elsewhere.url},
-                cwd=tmp_path,
+                env={"INGESTER_TOKEN": "s3cret-token", "HOME": str(tmp_path)}, cwd=tmp_path,
             )  # fmt: skip
             assert elsewhere.connections == 0
         assert done.returncode == 1
@@ -162,9 +163,7 @@ class TestACertificateThatNobodyVouchesFor:
         assert ran.cause is not None
         assert "--ca-bundle" in ran.cause.hint
 
-    def test_it_stops_after_a_success_too(
-        self, job: Job, server: ScriptedServer, certificate: Certificate
-    ) -> None:
+    def test_it_stops_after_a_success_too(self, job: Job, certificate: Certificate) -> None:
         job.write("0.dcm")
         job.run()
         job.write_studies(5)

@@ -172,9 +172,25 @@ class TestNames:
         chunk = one.step()
         assert chunk is not None
         assert len(chunk.files) == 2
-        frame = one._stack[-1]._replace(entries=iter([*os.scandir(os.fsencode(tmp_path))] * 2))
+        frame = one._stack[-1]._replace(entries=Listing([*os.scandir(os.fsencode(tmp_path))] * 2))
         entries = one._read(frame, WalkChunk([], [], [], []))
         assert [entry.name for entry in entries] == [b"a", b"b"]
+
+
+class Listing:
+    """A listing of these entries."""
+
+    def __init__(self, entries: Sequence[os.DirEntry[bytes]]) -> None:
+        self._entries = iter(entries)
+
+    def __iter__(self) -> Iterator[os.DirEntry[bytes]]:
+        return self
+
+    def __next__(self) -> os.DirEntry[bytes]:
+        return next(self._entries)
+
+    def close(self) -> None:
+        pass
 
 
 class TestWhatIsNoFile:
