@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from ingester.dicomweb.outcome import Evidence, Outcome
 from ingester.dicomweb.profiles import ServerProfile, disposition_of
+from ingester.dicomweb.reasons import warning_words
 from ingester.dicomweb.store_response import Refused, Stored, StoreResponse, Verdict, reconcile
 from ingester.items import Instance, Result
 from ingester.parcel import Parcel
@@ -31,9 +32,7 @@ class Reconciled(NamedTuple):
     unknown_uids: int  # UIDs in the answer that were never sent
 
 
-def reconcile_parcel(
-    parcel: Parcel, response: StoreResponse, profile: ServerProfile
-) -> Reconciled:
+def reconcile_parcel(parcel: Parcel, response: StoreResponse, profile: ServerProfile) -> Reconciled:
     """Settle what the manifest settles."""
     headers = [instance.header for instance in parcel.instances]
     sent = [(h.sop_instance_uid, h.media_storage_sop_instance_uid) for h in headers]
@@ -59,8 +58,13 @@ def _end(
     if isinstance(verdict, Stored):
         warned = verdict.warning_code is not None
         outcome = Outcome.STORED_WITH_WARNING if warned else Outcome.STORED
-        return parcel.result(position, outcome)._replace(
-            evidence=Evidence.MANIFEST, warning_code=verdict.warning_code
+        result = parcel.result(position, outcome)._replace(evidence=Evidence.MANIFEST)
+        if verdict.warning_code is None:
+            return result
+        return result._replace(
+            warning_code=verdict.warning_code,
+            reason_code=f"warning_{verdict.warning_code:04X}",
+            reason=warning_words(verdict.warning_code),
         )
     if isinstance(verdict, Refused):
         return _refused(parcel, position, verdict.failure_code, profile)

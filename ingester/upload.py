@@ -23,9 +23,9 @@ from ingester.channel import Channel, ChannelClosed
 from ingester.control import StopControl
 from ingester.dicomweb.outcome import Evidence, Outcome
 from ingester.dicomweb.profiles import ServerProfile
-from ingester.dicomweb.qido import instance_query, sop_instance_uids
 from ingester.dicomweb.retry_after import retry_after_s
 from ingester.dicomweb.store_response import StoreResponse, parse_store_response
+from ingester.doubt import found_in_store
 from ingester.errors import FatalError
 from ingester.items import Instance, Result, StudyBatch, ToUpload
 from ingester.ledger import Ledger
@@ -47,6 +47,7 @@ from ingester.transport.retry import (
     leaves_in_doubt,
 )
 from ingester.transport.sender import Sender
+from ingester.transport.series_gate import SeriesGate
 from ingester.transport.trial import MAX_WAITING, Trial
 
 ALONE_AT_MOST = 8
@@ -70,7 +71,13 @@ class Interrupted(NamedTuple):
     """The run is to end before this parcel was sent (again)."""
 
 
-Step = Action | Reconciled | SourceFailed | Interrupted
+class AskFirst(NamedTuple):
+    """Ask the store what it has before sending again."""
+
+    wait_s: float
+
+
+Step = Action | Reconciled | SourceFailed | Interrupted | AskFirst
 
 
 class Upload:
@@ -98,6 +105,7 @@ class Upload:
         self._readers = readers
         self._random = random
         self._hold = Hold(stop)
+        self._gate = SeriesGate()
         self._trial: Trial[Parcel] = Trial(proven=proven)
         self._undecided: set[Parcel] = set()
         self._busy = 0
@@ -191,7 +199,8 @@ class Upload:
             self.retries += 1
         parcel.attempts += 1
         parcel.body.bytes_out = 0
-        reply = await self._sender.post(self._path(parcel), parcel.body)
+        async with self._gate.enter(i.header.series_instance_uid for i in parcel.instances):
+            reply = await self._sender.post(self._path(parcel), parcel.body)
         if isinstance(reply, Answer):
             parcel.body.bytes_out = 0  # whatever became of them, it is not unknown
         return self._read(parcel, reply)
@@ -213,6 +222,8 @@ class Upload:
                     return self._reconcile(parcel, reply, response)
         action = decide(reply, self._situation(parcel, reply), self._options.retry, self._random)
         self._remember(parcel, reply, action)
+        if isinstance(action, Resend) and self._options.profile.ask_on_doubt:
+            return AskFirst(action.wait_s)
         return action
 
     def _reconcile(self, parcel: Parcel, answer: Answer, response: StoreResponse) -> Step:
@@ -270,6 +281,9 @@ class Upload:
             self._lost_in_a_row += isinstance(action, Split | GiveUp)
         if isinstance(action, Retry) and action.hold_all_s:
             self._hold.extend(action.hold_all_s)
+        transient = self._options.profile.conflict_is_transient
+        if transient and isinstance(reply, Answer) and reply.status == 409:
+            self._gate.close()  # two requests met in one series
 
     async def _settle(self, parcel: Parcel, step: Step) -> list[Parcel]:
         """Act on the end of a parcel's attempts; returns what is left to send."""
@@ -282,6 +296,8 @@ class Upload:
             return self._without(parcel, step)
         if isinstance(step, Reconciled):
             return await self._take_in(parcel, step)
+        if isinstance(step, AskFirst):
+            return await self._ask_first(parcel, step.wait_s)
         if isinstance(step, Refused):
             return self._refused(parcel, step)
         assert isinstance(step, Split | GiveUp)  # noqa: S101 - retries ended in the loop
@@ -331,6 +347,27 @@ class Upload:
             each.unconfirmed |= answer is not None and answer.status < 300
         return following
 
+    async def _ask_first(self, parcel: Parcel, wait_s: float) -> list[Parcel]:
+        """The answer was lost: what the store shows is stored, the rest goes again."""
+        await self._stop.sleep(wait_s)
+        if self._stop.requested:
+            return []
+        found = await found_in_store(self._sender, parcel)
+        if not found:
+            return [parcel]
+        parcel.give_back_buffers()
+        shown = [n for n, i in enumerate(parcel.instances) if i.header.sop_instance_uid in found]
+        rest = [i for i in parcel.instances if i.header.sop_instance_uid not in found]
+        following = self._replace(parcel, [rest] if rest else [])
+        for each in following:
+            each.attempts, each.earlier_attempts = parcel.attempts, parcel.earlier_attempts
+            each.doubts, each.successes_before = parcel.doubts, parcel.successes_before
+        self._ledger.decide(
+            [parcel.result(n, Outcome.STORED)._replace(evidence=Evidence.QIDO) for n in shown]
+        )
+        self._release(self._trial.succeeded())
+        return following
+
     def _later(self, parcel: Parcel, instances: Sequence[Instance]) -> list[Parcel]:
         """The server is out of resources for these: wait, a bounded number of times."""
         if not instances:
@@ -353,16 +390,12 @@ class Upload:
 
     async def _look_up(self, parcel: Parcel) -> Result:
         """Refused now, but an earlier attempt may have stored it: ask before calling it refused."""
-        position = 0  # it stands alone
-        uid = parcel.instances[position].header.sop_instance_uid
-        answer = await self._sender.get(instance_query(parcel.study_instance_uid, uid))
-        if isinstance(answer, Answer) and answer.status in (200, 204):
-            found = sop_instance_uids(answer.body)
-            if found is not None and uid in found:
-                return parcel.result(position, Outcome.STORED)._replace(evidence=Evidence.QIDO)
-            if found is not None:
-                return parcel.result(position, Outcome.REJECTED, "refused")
-        return parcel.result(position, Outcome.IN_DOUBT, "refused_after_a_doubt")
+        found = await found_in_store(self._sender, parcel)
+        if found is None:
+            return parcel.result(0, Outcome.IN_DOUBT, "refused_after_a_doubt")
+        if found:
+            return parcel.result(0, Outcome.STORED)._replace(evidence=Evidence.QIDO)
+        return parcel.result(0, Outcome.REJECTED, "refused")
 
     def _refused(self, parcel: Parcel, refused: Refused) -> list[Parcel]:
         """Take a refusal at its word, or keep it until another request succeeds."""

@@ -149,9 +149,7 @@ async def open_authorizer(
         return
     mode = PayloadMode(config.payload_signing)
     async with CredentialSource(config.profile, resolve=resolve) as source:
-        signer = Signer(
-            config.region or "", config.signing_service, mode, chunk_bytes=CHUNK_BYTES
-        )
+        signer = Signer(config.region or "", config.signing_service, mode, chunk_bytes=CHUNK_BYTES)
         yield SigV4(signer, source, chunk_bytes=CHUNK_BYTES)
 
 

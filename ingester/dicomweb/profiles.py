@@ -33,6 +33,7 @@ class ServerProfile:
     too_large_hint: str = "raise the server's limit for a request body"
     already_stored: frozenset[int] = frozenset()  # failure reasons that mean: it is there
     retry_later: frozenset[int] = frozenset()  # failure reasons besides A7xx
+    ask_on_doubt: bool = False  # QIDO-RS is asked before anything is sent again
     conflict_is_transient: bool = False  # 409 without a manifest: another store is under way
 
 
@@ -63,6 +64,7 @@ HEALTHIMAGING = ServerProfile(
     max_body_bytes=999_999_999,
     too_large_hint="use the S3 import job of AWS HealthImaging, it takes files of up to 10 GB",
     conflict_is_transient=True,
+    ask_on_doubt=True,  # each version costs storage
 )
 
 PROFILES: dict[str, ServerProfile] = {

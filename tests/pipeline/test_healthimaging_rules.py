@@ -1,0 +1,120 @@
+"""What AWS HealthImaging has of its own: a resend is a version, stores of one series may meet."""
+
+from __future__ import annotations
+
+import pytest
+
+from ingester.dicomweb.outcome import Evidence
+from tests.pipeline.job import Job, uid_of
+from tests.support.scripted import (
+    Answer,
+    FindStored,
+    Request,
+    ScriptedServer,
+    Step,
+    StoreAll,
+    StoreThenDrop,
+    Wait,
+)
+
+CONFLICT = Answer(409, {"x-amzn-errortype": "ConflictException"}, b'{"message": "in use"}')
+
+
+class TestAnAnswerLostAfterTheServerStored:
+    """Each resend makes a version that is paid for: the store is asked first."""
+
+    @pytest.mark.parametrize("count", [1, 3, 30])
+    def test_nothing_that_the_store_shows_is_sent_again(
+        self, job: Job, server: ScriptedServer, count: int
+    ) -> None:
+        names = job.write_many(count)
+        server.push(StoreThenDrop())
+        ran = job.run(server="healthimaging")
+        assert ran.outcomes == {"stored": count}
+        assert ran.exit_code == 0
+        assert len(server.posts) == 1
+        assert {row.evidence for row in ran.rows.values()} == {Evidence.QIDO}
+        assert all(job.stored(name) == [job.sha256(name)] for name in names)
+
+    def test_what_it_does_not_show_is_sent_again(self, job: Job, server: ScriptedServer) -> None:
+        names = job.write_many(4)
+        kept = uid_of(names[0])
+        server.push(StoreThenDrop(store=StoreAll(only=lambda uid: uid == kept)))
+        ran = job.run(server="healthimaging")
+        assert ran.outcomes == {"stored": 4}
+        assert len(server.posts) == 2
+        assert [len(job.stored(name)) for name in names] == [1, 1, 1, 1]
+        assert ran.rows[names[0]].evidence is Evidence.QIDO
+        assert ran.rows[names[1]].evidence is Evidence.MANIFEST
+
+    def test_a_store_that_does_not_answer_that_gets_the_same_body_again(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_many(2)
+        server.push(StoreThenDrop())
+        server.default_get = Answer(500)
+        ran = job.run(server="healthimaging")
+        assert ran.outcomes == {"stored": 2}
+        assert [post.body for post in server.posts] == [server.posts[0].body] * 2
+
+    def test_the_number_of_attempts_stays_bounded(self, job: Job, server: ScriptedServer) -> None:
+        job.write_many(2)
+        server.default = StoreThenDrop(store=StoreAll(only=lambda _uid: False))
+        server.default_get = FindStored()
+        ran = job.run(server="healthimaging", max_attempts=3)
+        assert "stored" not in ran.outcomes
+        assert len(server.posts) <= 3 * 3
+
+
+class TestAConflictException:
+    def test_is_tried_again_and_never_split(self, job: Job, server: ScriptedServer) -> None:
+        job.write_many(3)
+        server.push(CONFLICT, CONFLICT)
+        ran = job.run(server="healthimaging")
+        assert ran.outcomes == {"stored": 3}
+        assert [post.body for post in server.posts] == [server.posts[0].body] * 3
+
+    def test_from_then_on_a_series_has_one_request_at_a_time(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_many(40)
+        server.push(CONFLICT)
+        server.default = Wait(0.02, StoreAll())
+        ran = job.run(server="healthimaging", max_concurrency=4, max_batch_instances=4)
+        assert ran.outcomes == {"stored": 40}
+        after = [post for post in server.posts if post.status == 200][4:]
+        assert overlaps(after) == 0
+
+    def test_other_series_are_not_held_up(self, job: Job, server: ScriptedServer) -> None:
+        job.write_studies(12, 4)
+        server.push(CONFLICT)
+        slow: Step = Wait(0.05, StoreAll())
+        server.default = slow
+        ran = job.run(server="healthimaging", max_concurrency=4)
+        assert ran.outcomes == {"stored": 48}
+        assert server.peak_requests >= 3
+
+    def test_of_a_manifest_is_none(self, job: Job, server: ScriptedServer) -> None:
+        """409 is both: the body says which. Here one instance failed for good."""
+        names = job.write_many(2)
+        server.push(StoreAll(status=409, failures={uid_of(names[0]): 0xC122}))
+        ran = job.run(server="healthimaging")
+        assert (ran.outcome(names[0]), ran.outcome(names[1])) == ("rejected", "stored")
+        assert len(server.posts) == 1
+
+
+class TestAWarning:
+    def test_is_said_in_words(self, job: Job, server: ScriptedServer) -> None:
+        (name,) = job.write_many(1)
+        server.push(StoreAll(warnings={uid_of(name): 0xB110}))
+        ran = job.run(server="healthimaging")
+        assert ran.outcome(name) == "stored_with_warning"
+        assert ran.lines[0]["reason"] == "a frame could not be extracted"
+        assert ran.lines[0]["reason_code"] == "warning_B110"
+        assert ran.exit_code == 3
+
+
+def overlaps(posts: list[Request]) -> int:
+    """Pairs of neighbours of which the second came before the first can have been answered."""
+    starts = sorted(post.received_at for post in posts)
+    return sum(later - earlier < 0.015 for earlier, later in zip(starts, starts[1:], strict=False))
