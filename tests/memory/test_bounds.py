@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.memory import HUGE_BYTES, run_case, write_huge, write_many
 
-LIMIT_MIB = 300
+LIMIT_MIB = 300  # by VmHWM, the process's own word: what the kernel counts begins with the parent's
 
 
 @pytest.mark.timeout(300)
@@ -19,7 +19,7 @@ def test_a_file_of_5_gb_goes_through_in_pieces(tmp_path: Path) -> None:
     assert run.problems == []
     assert run.summary["bytes_stored"] == (source / "huge.dcm").stat().st_size
     assert run.summary["bytes_stored"] > HUGE_BYTES - 8
-    assert run.peak_rss_mib < LIMIT_MIB
+    assert run.summary["peak_rss_mib"] < LIMIT_MIB
 
 
 @pytest.mark.timeout(300)
@@ -31,7 +31,7 @@ def test_a_directory_of_many_small_files_is_never_held_as_a_whole(tmp_path: Path
         write_many(str(source), files)
         run = run_case(str(source), str(tmp_path), files)
         assert run.problems == []
-        peaks.append(run.peak_rss_mib)
+        peaks.append(run.summary["peak_rss_mib"])
     assert peaks[1] < peaks[0] + 40
 
 

@@ -6,15 +6,17 @@ import hashlib
 import re
 import socket
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from ingester import wiring
 from tests.pipeline.certificate import Certificate, make_certificate
 from tests.pipeline.job import Job, uid_of, uid_of_study
 from tests.support.multipart import boundary_of, split
-from tests.support.scripted import Answer, ReadSlowly, ScriptedServer, StoreAll
+from tests.support.scripted import Answer, ReadSlowly, ScriptedServer, Step, StoreAll
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 def slow_server(tls: ssl.SSLContext | None) -> ScriptedServer:
     server = ScriptedServer(tls=tls, receive_buffer=8192)
-    server.default = ReadSlowly(4_000_000, chunk=16_384)
+    server.default = ReadSlowly(40_000_000, chunk=65_536)
     return server
 
 
@@ -38,9 +40,11 @@ class TestASlowReader:
         *,
         tls: bool,
         sizes: list[int],
+        steps: Sequence[Step] = (),
         **flags: object,
     ) -> None:
         with slow_server(certificate.context if tls else None) as server:
+            server.push(*steps)
             job = Job(tmp_path, server)
             names = [f"{number:03d}.dcm" for number in range(len(sizes))]
             for name, size in zip(names, sizes, strict=True):
@@ -52,12 +56,24 @@ class TestASlowReader:
             assert len(server.posts) == ran.summary.requests
 
     def test_gets_cached_files_uncorrupted(
-        self, tmp_path: Path, certificate: Certificate, event_loop: str, *, tls: bool
+        self,
+        tmp_path: Path,
+        certificate: Certificate,
+        event_loop: str,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        tls: bool,
     ) -> None:
-        """Buffers are used again while the bodies of others still go out."""
+        """Buffers are used again while the bodies that they were written to still go out.
+
+        For that a body must be larger than what the kernel takes of it (4 MiB), and files must be
+        scanned while it goes out: so little is scanned ahead, and every other request is fast.
+        """
+        monkeypatch.setattr(wiring, "INSTANCES_HELD", 16)
         self.run(
-            tmp_path, certificate, tls=tls, sizes=[20_000] * 120, event_loop=event_loop,
-            memory_budget="512KiB", max_batch_instances=8, max_concurrency=3, readers=2,
+            tmp_path, certificate, tls=tls, sizes=[40_000] * 1000, event_loop=event_loop,
+            memory_budget="96MiB", max_batch_instances=160, max_concurrency=3, readers=2,
+            steps=[ReadSlowly(15_000_000 * (1 + 4 * (n % 2)), chunk=131_072) for n in range(7)],
         )  # fmt: skip
 
     def test_gets_files_read_again_uncorrupted(
@@ -65,17 +81,19 @@ class TestASlowReader:
     ) -> None:
         """The budget holds three of them: the others are read a second time, many at once."""
         self.run(
-            tmp_path, certificate, tls=tls, sizes=[20_000] * 120, event_loop=event_loop,
-            memory_budget="64KiB", max_batch_instances=100, max_concurrency=2,
+            tmp_path, certificate, tls=tls, sizes=[30_000] * 300, event_loop=event_loop,
+            memory_budget="64KiB", max_batch_instances=300,
+            steps=[ReadSlowly(12_000_000, chunk=65_536)],
         )  # fmt: skip
 
     def test_gets_large_files_uncorrupted(
         self, tmp_path: Path, certificate: Certificate, event_loop: str, *, tls: bool
     ) -> None:
-        """Streamed in halves of a piece, between files that are cached and read again."""
+        """Streamed in halves of a piece, right after files that were read into the same piece."""
+        sizes = [5_500_000, 50_000, 3_100_000, 700_000, 50_000, 1_048_576, 500, 2_000_000, 50_000]
         self.run(
-            tmp_path, certificate, tls=tls, event_loop=event_loop, memory_budget="1MiB",
-            sizes=[3_300_000, 700_000, 500, 1_048_576, 524_288, 40_000, 1_100_000, 300_000],
+            tmp_path, certificate, tls=tls, sizes=sizes, event_loop=event_loop,
+            memory_budget="4KiB", steps=[ReadSlowly(12_000_000, chunk=65_536)],
         )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from ingester.dicomweb.outcome import Evidence
@@ -117,4 +119,4 @@ class TestAWarning:
 def overlaps(posts: list[Request]) -> int:
     """Pairs of neighbours of which the second came before the first can have been answered."""
     starts = sorted(post.received_at for post in posts)
-    return sum(later - earlier < 0.015 for earlier, later in zip(starts, starts[1:], strict=False))
+    return sum(later - earlier < 0.015 for earlier, later in pairwise(starts))

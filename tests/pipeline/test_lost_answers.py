@@ -82,7 +82,7 @@ class TestA503Or429WithRetryAfter:
         self, job: Job, server: ScriptedServer, status: int
     ) -> None:
         job.write_studies(12)
-        server.default = StoreAll()
+        server.default = Wait(0.25)
         server.push(StoreAll(), Answer(status, {"Retry-After": "1"}))
         refused_at: list[float] = []
 
@@ -95,7 +95,7 @@ class TestA503Or429WithRetryAfter:
         assert ran.exit_code == 0
         (moment,) = refused_at
         # Those that were on their way when the answer went out are nobody's fault.
-        early = [p for p in server.posts if moment + 0.2 < p.received_at < moment + 1]
+        early = [p for p in server.posts if moment + 0.1 < p.received_at < moment + 1]
         assert early == []
         assert any(post.received_at >= moment + 1 for post in server.posts)
 

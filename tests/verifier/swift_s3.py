@@ -13,13 +13,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 
-import eventlet
-import eventlet.wsgi
-from swift.common.http_protocol import SwiftHttpProtocol
-from swift.common.middleware import tempauth
-from swift.common.middleware.s3api import s3api
-from swift.common.swob import Request, Response
-from swift.common.utils import get_logger
+import eventlet  # type: ignore[import-not-found]  # of the other environment
+import eventlet.wsgi  # type: ignore[import-not-found]
+from swift.common.http_protocol import SwiftHttpProtocol  # type: ignore[import-not-found]
+from swift.common.middleware import tempauth  # type: ignore[import-not-found]
+from swift.common.middleware.s3api import s3api  # type: ignore[import-not-found]
+from swift.common.swob import Request, Response  # type: ignore[import-not-found]
+from swift.common.utils import get_logger  # type: ignore[import-not-found]
 
 ACCESS_KEY = "test:tester"
 SECRET_KEY = "testing"

@@ -1,0 +1,286 @@
+"""An emulator in a thread, the real command that loads into it, and what both have afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import http.client
+import json
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict
+from urllib.parse import urlsplit
+
+import pytest
+
+from ingester.dicomweb.outcome import IN_THE_STORE
+from ingester.emulator import Credentials, Emulator, PayloadMode
+from ingester.emulator.payload import ALL_MODES
+from ingester.journal import FileRow, iter_files
+from tests.support.process import Completed, Process, start_ingester
+from tests.unit.emulator.signing import signed_headers
+
+KEYS = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalr-secret-canary-EXAMPLEKEY")
+TEMPORARY = Credentials("ASIAIOSFODNN7EXAMPLE", "wJalr-secret-canary-EXAMPLEKEY", "token-canary==")
+REGION = "eu-west-2"
+QUICK = ("--backoff-base-s=0.01", "--backoff-cap-s=0.05", "--readers=1")
+
+
+class Running:
+    """An emulator that listens."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.emulator = emulator
+
+    @property
+    def url(self) -> str:
+        """What ``--url`` takes."""
+        return self.emulator.base_url
+
+    @property
+    def ca(self) -> str:
+        """What ``--ca-bundle`` takes."""
+        assert self.emulator.ca is not None
+        return self.emulator.ca
+
+    def until_requests(self, count: int, within_s: float = 30) -> None:
+        """Waits until so many have arrived."""
+        deadline = time.monotonic() + within_s
+        while self.emulator.requests < count:
+            assert time.monotonic() < deadline, "the requests did not come"
+            time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def emulator(
+    store: Path,
+    *,
+    credentials: Credentials | None = KEYS,
+    tls: bool = True,
+    payload_modes: frozenset[PayloadMode] = ALL_MODES,
+    latency_s: float = 0.0,
+    clock: Callable[[], float] = time.time,
+) -> Iterator[Running]:
+    """Runs one in a thread with a loop of its own."""
+    if tls:
+        pytest.importorskip("cryptography", reason="certificates are made by cryptography")
+    made = Emulator(
+        store=store,
+        credentials=credentials,
+        region=REGION,
+        tls=tls,
+        payload_modes=payload_modes,
+        latency_s=latency_s,
+        clock=clock,
+    )
+    ready = threading.Event()
+    loop = asyncio.new_event_loop()
+    over = asyncio.Event()
+    problems: list[BaseException] = []
+
+    async def serve() -> None:
+        async with made:
+            ready.set()
+            await over.wait()
+
+    def run() -> None:
+        try:
+            loop.run_until_complete(serve())
+        except BaseException as error:  # noqa: BLE001 - the test must see it
+            problems.append(error)
+        finally:
+            ready.set()
+            loop.close()
+
+    thread = threading.Thread(target=run, name="emulator", daemon=True)
+    thread.start()
+    ready.wait(20)
+    try:
+        if problems:
+            raise problems[0]
+        yield Running(made)
+    finally:
+        if thread.is_alive():
+            loop.call_soon_threadsafe(over.set)
+        thread.join(20)
+    assert not problems
+
+
+class Summary(TypedDict):
+    """What `run --json` prints, as far as it is looked at here."""
+
+    files: int
+    outcomes: dict[str, int]
+    requests: int
+    retries: int
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that has ended."""
+
+    ended: Completed
+    summary: Summary
+
+    @property
+    def exit_code(self) -> int:
+        """Of the process."""
+        return self.ended.returncode
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """The counts that are not 0."""
+        return {name: count for name, count in self.summary["outcomes"].items() if count}
+
+
+def environment_of(credentials: Credentials | None) -> dict[str, str]:
+    """The variables that AWS's own tools read keys from."""
+    if credentials is None:
+        return {}
+    keys = {
+        "AWS_ACCESS_KEY_ID": credentials.access_key,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
+    }
+    if credentials.session_token is not None:
+        keys["AWS_SESSION_TOKEN"] = credentials.session_token
+    return keys
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`ingester run` on a directory into HealthImaging, with a journal and a results file."""
+
+    source: Path
+    url: str
+    directory: Path  # of journal and results
+    options: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    server: tuple[str, ...] = ("--server=healthimaging", "--auth=sigv4", f"--region={REGION}")
+
+    @property
+    def journal(self) -> Path:
+        """The same in every run."""
+        return self.directory / "journal.db"
+
+    @property
+    def results(self) -> Path:
+        """The same in every run."""
+        return self.directory / "results.jsonl"
+
+    def start(self, *options: str, env: Mapping[str, str] = {}) -> Process:  # noqa: B006
+        """Starts it."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        return start_ingester(
+            "run",
+            self.source,
+            f"--url={self.url}",
+            f"--journal={self.journal}",
+            f"--results={self.results}",
+            "--json",
+            *self.server,
+            *QUICK,
+            *self.options,
+            *options,
+            env={**self.environment, **env},
+        )
+
+    def run(self, *options: str, env: Mapping[str, str] = {}) -> Run:  # noqa: B006
+        """Runs it to its end."""
+        with self.start(*options, env=env) as process:
+            return read_run(process.wait(60))
+
+    def rows(self) -> dict[Path, FileRow]:
+        """The journal's rows by path; no path has two."""
+        rows = list(iter_files(str(self.journal)))
+        by_path = {Path(row.path.decode()): row for row in rows}
+        assert len(by_path) == len(rows)
+        return by_path
+
+    def outcomes_by_path(self) -> dict[Path, str]:
+        """What became of each file, whether it is there now or an earlier run brought it."""
+        return {path: row.outcome.value for path, row in self.rows().items()}
+
+    def kept_bytes(self) -> bytes:
+        """Everything that a run leaves behind."""
+        return b"".join(
+            path.read_bytes() for path in sorted(self.directory.rglob("*")) if path.is_file()
+        )
+
+
+def read_run(ended: Completed) -> Run:
+    """The summary of a process that got as far as that."""
+    assert ended.stdout, ended.stderr
+    summary: Summary = json.loads(ended.stdout)
+    assert summary["exit_code"] == ended.returncode, ended.stderr
+    assert sum(summary["outcomes"].values()) == summary["files"]
+    return Run(ended, summary)
+
+
+def command(
+    source: Path, running: Running, directory: Path, *options: str, keys: Credentials | None = KEYS
+) -> Command:
+    """A command that has what it needs to be let in."""
+    tls = {"AWS_CA_BUNDLE": running.ca} if running.url.startswith("https") else {}
+    return Command(source, running.url, directory, options, {**environment_of(keys), **tls})
+
+
+def assert_same_bytes(running: Running, loaded: Command) -> int:
+    """The store has exactly what the journal calls stored, byte for byte; returns how many.
+
+    Asked over WADO-RS, signed by botocore itself.
+    """
+    stored = [row for row in loaded.rows().values() if row.outcome in IN_THE_STORE]
+    keys = Counter((row.study_instance_uid, row.sop_instance_uid) for row in stored)
+    assert set(keys.values()) <= {1}
+    parts = urlsplit(running.url)
+    where = parts.netloc
+    with contextlib.ExitStack() as stack:
+        connection = (
+            http.client.HTTPConnection(where)
+            if running.emulator.ca is None
+            else http.client.HTTPSConnection(
+                where, context=ssl.create_default_context(cafile=running.ca)
+            )
+        )
+        stack.callback(connection.close)
+        for row in stored:
+            path = f"/studies/{row.study_instance_uid}/series/{row.series_instance_uid}"
+            path += f"/instances/{row.sop_instance_uid}"
+            body = _get(connection, running, path)
+            file = Path(row.path.decode())
+            assert body == file.read_bytes(), file
+            assert row.sha256 in {None, hashlib.sha256(body).digest()}
+        there = set()
+        for offset in range(0, len(stored) + 1, 1000):
+            found = json.loads(_get(connection, running, f"/instances?limit=1000&offset={offset}"))
+            there |= {(_uid(item, "0020000D"), _uid(item, "00080018")) for item in found}
+        assert there == set(keys)
+    return len(stored)
+
+
+def _uid(item: dict[str, dict[str, list[str]]], tag: str) -> str:
+    return item[tag]["Value"][0]
+
+
+def _get(connection: http.client.HTTPConnection, running: Running, path: str) -> bytes:
+    url = running.url + path
+    headers = {"Accept": "application/dicom+json" if "?" in path else "application/dicom"}
+    keys = running.emulator.credentials
+    if keys is not None:
+        headers = signed_headers(
+            "GET", url, headers, credentials=keys, region=REGION, at=time.time()
+        )
+    connection.request(
+        "GET", urlsplit(url).path + path[len(path.partition("?")[0]) :], headers=headers
+    )
+    answer = connection.getresponse()
+    body = answer.read()
+    assert answer.status in {200, 204}, (answer.status, body[:300])
+    return body if body else b"[]"
