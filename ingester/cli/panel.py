@@ -17,6 +17,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
@@ -25,7 +26,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ingester.dicomweb.outcome import INCOMPLETE
+from ingester.dicomweb.outcome import INCOMPLETE, Outcome
 from ingester.progress import Snapshot
 
 MAX_COLUMNS = 76
@@ -77,7 +78,7 @@ class Rates:
 
 def left_s(snapshot: Snapshot, files_per_s: float) -> float | None:
     """Seconds until everything met is recorded; None while that cannot be said."""
-    left = snapshot.files_met - snapshot.committed
+    left = snapshot.files_met - _done(snapshot)
     if not snapshot.all_met or left <= 0 or files_per_s * MAX_LEFT_S < left:
         return None
     return left / files_per_s
@@ -192,19 +193,25 @@ class _Sheet(io.StringIO):
         return self._encoding
 
 
+def _done(snapshot: Snapshot) -> int:
+    """How many files are committed, without those that an interrupted run left for the next."""
+    return snapshot.committed - snapshot.outcomes.get(Outcome.PENDING, 0)
+
+
 def _files(snapshot: Snapshot, *, ended: bool) -> str:
+    done, met = f"{_done(snapshot):,}", f"{snapshot.files_met:,}"
     if snapshot.all_met:
-        return f"{snapshot.committed:,} of {snapshot.files_met:,} recorded"
+        return f"{done} of {met} recorded"
     known = "not all were discovered" if ended else "still discovering"
-    return f"{snapshot.committed:,} recorded, {snapshot.files_met:,} met, {known}"
+    return f"{done} recorded, {met} met, {known}"
 
 
 def _bar(snapshot: Snapshot, width: int, *, ascii_only: bool) -> str:
     """Rounded down: full, and 100 %, only when every file met is committed."""
-    done, rest = "#-" if ascii_only else "█░"
-    full = min(width, width * snapshot.committed // snapshot.files_met)
-    percent = min(100, 100 * snapshot.committed // snapshot.files_met)
-    return f"{done * full}{rest * (width - full)} {percent:3} %"
+    full, empty = "#-" if ascii_only else "█░"
+    done = min(1, Fraction(_done(snapshot), snapshot.files_met))
+    long = int(width * done)
+    return f"{full * long}{empty * (width - long)} {int(100 * done):3} %"
 
 
 def _stored(snapshot: Snapshot, rates: Rates, *, ended: bool) -> str:

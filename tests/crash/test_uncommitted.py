@@ -1,6 +1,7 @@
 """What was answered and is not committed: the other half of what is in flight."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,11 +41,15 @@ class Locked:
 def stalled(server: ScriptedServer, process: Process, journal: Path) -> Iterator[None]:
     """A run whose journal cannot commit, from its tenth answer on until it sends nothing more."""
     locks: list[Locked] = []
+    held = threading.Event()
 
     def lock(number: int) -> None:
         if number == LOCKED_AT:
             locks.append(Locked(journal))
             locks[0].begin()
+            held.set()
+        elif number > LOCKED_AT:
+            held.wait(10)  # the journal's writer is quick: or all is done before it is locked out
 
     server.before_answer(lock)
     server.wait_until(lambda: server.answers >= LOCKED_AT, 20)

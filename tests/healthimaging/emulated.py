@@ -174,7 +174,7 @@ class Command:
         """The same in every run."""
         return self.directory / "results.jsonl"
 
-    def start(self, *options: str, env: Mapping[str, str] = {}) -> Process:  # noqa: B006
+    def start(self, *options: str, env: Mapping[str, str] = {}) -> Process:
         """Starts it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         return start_ingester(
@@ -191,7 +191,7 @@ class Command:
             env={**self.environment, **env},
         )
 
-    def run(self, *options: str, env: Mapping[str, str] = {}) -> Run:  # noqa: B006
+    def run(self, *options: str, env: Mapping[str, str] = {}) -> Run:
         """Runs it to its end."""
         with self.start(*options, env=env) as process:
             return read_run(process.wait(60))
@@ -283,4 +283,4 @@ def _get(connection: http.client.HTTPConnection, running: Running, path: str) ->
     answer = connection.getresponse()
     body = answer.read()
     assert answer.status in {200, 204}, (answer.status, body[:300])
-    return body if body else b"[]"
+    return body or b"[]"

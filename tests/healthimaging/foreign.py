@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -70,6 +70,7 @@ class Verdict(NamedTuple):
 
     status: int
     text: str
+    head: str = ""
 
     @property
     def code(self) -> str:
@@ -87,7 +88,7 @@ def replay(verifier: Verifier, wire: bytes) -> Verdict:
         while piece := connection.recv(65536):
             answer += piece
     head, _, body = answer.partition(b"\r\n\r\n")
-    return Verdict(int(head.split(b" ")[1]), body.decode())
+    return Verdict(int(head.split(b" ")[1]), body.decode(), head.decode("latin-1"))
 
 
 class Relay:
@@ -100,7 +101,7 @@ class Relay:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> Relay:
+    def __enter__(self) -> Self:
         self._start(self._carry)
         return self
 

@@ -213,7 +213,7 @@ class TestAnAnswerLostAfterTheServerStored:
     def test_the_same_body_goes_again(self, job: Job, server: ScriptedServer, step: Step) -> None:
         names = job.write_many(3)
         server.push(step)
-        ran = job.run()
+        ran = job.run(answer_timeout_s=0.5)
         assert ran.outcomes == {"stored": 3}
         assert_one_body(server, 2)
         assert all(job.stored(name) == [job.sha256(name)] * 2 for name in names)
