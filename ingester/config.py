@@ -24,7 +24,13 @@ from ingester.proxy import proxy_for
 from ingester.target import resolve_target
 
 CREDENTIAL_VARIABLES: Final = ("INGESTER_USERNAME", "INGESTER_PASSWORD", "INGESTER_TOKEN")
-_NOT_OPTIONS: Final = frozenset({*CREDENTIAL_VARIABLES, "INGESTER_REQUIRE_ORTHANC"})
+_OF_TESTS: Final = (
+    "INGESTER_REQUIRE_ORTHANC",
+    "INGESTER_REQUIRE_VERIFIER",
+    "INGESTER_ROTATION_S",
+    "INGESTER_VERIFIER_DIR",
+)
+_NOT_OPTIONS: Final = frozenset({*CREDENTIAL_VARIABLES, *_OF_TESTS})
 _SECRET_WORDS: Final = ("password", "token", "secret", "username", "access_key", "credential")
 
 

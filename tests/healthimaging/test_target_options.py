@@ -87,6 +87,14 @@ class TestWhatCannotBe:
             load_config(flags, {})
 
 
+class TestTheVariablesOfTheTests:
+    @pytest.mark.parametrize(
+        "variable", ["INGESTER_REQUIRE_VERIFIER", "INGESTER_VERIFIER_DIR", "INGESTER_ROTATION_S"]
+    )
+    def test_are_no_options_and_no_mistake(self, variable: str) -> None:
+        assert load_config(THERE, {variable: "1"}) == load_config(THERE, {})
+
+
 class TestTheCertificateAuthorities:
     def test_come_from_aws_ca_bundle(self) -> None:
         config = load_config(THERE, {"AWS_CA_BUNDLE": "corporate.pem"})
