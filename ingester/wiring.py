@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any
 
+from ingester.attempts import UploadOptions
 from ingester.auth.chain import Resolve
 from ingester.auth.credentials import CredentialSource
 from ingester.auth.sigv4 import PayloadMode, Signer
@@ -29,7 +30,7 @@ from ingester.threads import DaemonExecutor
 from ingester.transport.authorizer import Authorizer, FixedHeaders, SigV4
 from ingester.transport.retry import RetryPolicy
 from ingester.transport.sender import Sender, SenderOptions
-from ingester.upload import Upload, UploadOptions
+from ingester.upload import Upload
 from ingester.version import VERSION
 from ingester.walk import Walker, WalkOptions, WalkReport, walk
 

@@ -17,7 +17,6 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
@@ -195,7 +194,8 @@ class _Sheet(io.StringIO):
 
 def _done(snapshot: Snapshot) -> int:
     """How many files are committed, without those that an interrupted run left for the next."""
-    return snapshot.committed - snapshot.outcomes.get(Outcome.PENDING, 0)
+    done = snapshot.committed - snapshot.outcomes.get(Outcome.PENDING, 0)
+    return max(0, min(done, snapshot.files_met))
 
 
 def _files(snapshot: Snapshot, *, ended: bool) -> str:
@@ -209,9 +209,9 @@ def _files(snapshot: Snapshot, *, ended: bool) -> str:
 def _bar(snapshot: Snapshot, width: int, *, ascii_only: bool) -> str:
     """Rounded down: full, and 100 %, only when every file met is committed."""
     full, empty = "#-" if ascii_only else "█░"
-    done = min(1, Fraction(_done(snapshot), snapshot.files_met))
-    long = int(width * done)
-    return f"{full * long}{empty * (width - long)} {int(100 * done):3} %"
+    done, met = _done(snapshot), snapshot.files_met
+    long = width * done // met
+    return f"{full * long}{empty * (width - long)} {100 * done // met:3} %"
 
 
 def _stored(snapshot: Snapshot, rates: Rates, *, ended: bool) -> str:
