@@ -241,6 +241,14 @@ def row(text: str, label: str) -> str:
     return found[1] if found else ""
 
 
+def all_are_held(screen: str) -> bool:
+    """Whether all files are met, and the server has as many requests as it gets."""
+    at_work = re.search(
+        r"0 of 12 recorded.*requests +([1-9]) \(\1 in flight\).*╯", screen, re.DOTALL
+    )
+    return at_work is not None
+
+
 class TestWhatIsDrawn:
     def test_says_it_all(self) -> None:
         rates = Rates()
@@ -453,11 +461,7 @@ class TestATerminal:
         self, archive: Path, server: ScriptedServer, go_on: threading.Event
     ) -> None:
         with on_terminal(archive, server) as terminal:
-            held = terminal.wait_for(
-                lambda text: bool(
-                    re.search(r"requests +([1-9]) \(\1 in flight\).*╯", text, re.DOTALL)
-                )
-            )
+            held = terminal.wait_for(all_are_held)
             assert row(held, "files") == "0 of 12 recorded"
             assert row(held, "recorded").endswith("░   0 %")
             assert row(held, "outcomes") == "none yet"
@@ -478,7 +482,7 @@ class TestATerminal:
         self, archive: Path, server: ScriptedServer, go_on: threading.Event
     ) -> None:
         with on_terminal(archive, server, controls=True) as terminal:
-            terminal.wait_for(lambda text: "in flight" in text)
+            terminal.wait_for(all_are_held)
             terminal.press(b"\x03")
             time.sleep(0.1)  # some drawings while it drains
             go_on.set()

@@ -80,7 +80,8 @@ def emulator(
         clock=clock,
     )
     ready = threading.Event()
-    loop = asyncio.new_event_loop()
+    runner = asyncio.Runner()
+    loop = runner.get_loop()
     over = asyncio.Event()
     problems: list[BaseException] = []
 
@@ -91,12 +92,12 @@ def emulator(
 
     def run() -> None:
         try:
-            loop.run_until_complete(serve())
+            runner.run(serve())
         except BaseException as error:  # noqa: BLE001 - the test must see it
             problems.append(error)
         finally:
             ready.set()
-            loop.close()
+            runner.close()
 
     thread = threading.Thread(target=run, name="emulator", daemon=True)
     thread.start()
