@@ -86,6 +86,8 @@ class Attempts:
         self._random = random
         self._gate = SeriesGate()
         self._answers_with_unknown_uids = 0
+        self._sent = 0  # attempts, of all parcels
+        self.last_good = 0  # the latest of them that stored something
         self.hold = Hold(stop)
         self.lost_in_a_row = 0  # parcels that never got an answer, without a success in between
         self.last_refusal = ""  # the server's words
@@ -118,6 +120,8 @@ class Attempts:
         else:
             self.retries += 1
         parcel.attempts += 1
+        self._sent += 1
+        parcel.sent = self._sent
         parcel.body.bytes_out = 0
         async with self._gate.enter(i.header.series_instance_uid for i in parcel.instances):
             reply = await self._sender.post(self._path(parcel), parcel.body)
@@ -173,6 +177,7 @@ class Attempts:
             proven=self._trial.proven,
             others_succeed=self._trial.successes > parcel.successes_before
             or self._is_to_blame(parcel, reply),
+            keys_are_good=parcel.auth_refusals > 0 and self.last_good > parcel.refused_at,
             retry_after_s=retry_after_s(retry_after, datetime.now(UTC)),
             conflict_is_transient=self._options.profile.conflict_is_transient,
         )
@@ -192,7 +197,10 @@ class Attempts:
 
     def _remember(self, parcel: Parcel, reply: Answer | NoAnswer, action: Action) -> None:
         if isinstance(reply, Answer):
-            parcel.auth_refusals += reply.status in (401, 403)
+            refused = reply.status in (401, 403)
+            if refused and not parcel.auth_refusals:
+                parcel.refused_at = self._sent
+            parcel.auth_refusals = parcel.auth_refusals + 1 if refused else 0
             self.last_refusal = words_of(reply)
             parcel.unconfirmed = parcel.unconfirmed or reply.status < 300
         if leaves_in_doubt(reply):

@@ -38,6 +38,8 @@ class Parcel:
     asked_again: bool = False  # the server did not confirm it once before
     successes_before: int = 0  # of all requests, when its first attempt began
     successes_when_sent: int = 0  # when its last one began
+    sent: int = 0  # the number of its last attempt among all
+    refused_at: int = 0  # the number of the last attempt of any when its keys were first refused
     verdict: Verdict | None = None  # of a refusal that waits for another request's success
     last_answer: Answer | None = None
     started: float = field(default_factory=time.monotonic)

@@ -172,6 +172,7 @@ class Upload:
         parcel.give_back_buffers()
         if reconciled.confirmed:
             self._attempts.lost_in_a_row = 0
+            self._attempts.last_good = max(self._attempts.last_good, parcel.sent)
             self._release(self._trial.succeeded())
         following = self._ask_for_failed(parcel, reconciled.failed)
         following += self._ask_for_unnamed(parcel, reconciled.unnamed)

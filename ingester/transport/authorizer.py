@@ -28,6 +28,7 @@ class Authorized(NamedTuple):
     headers: Mapping[str, str]
     chunks: ChunkSeed | None = None
     credentials: Credentials | None = None
+    offset: timedelta = timedelta()  # of the clock
 
 
 class Authorizer(Protocol):
@@ -42,8 +43,11 @@ class Authorizer(Protocol):
         """Headers for an attempt that starts now. ``length`` is the body's, in bytes."""
         ...
 
-    async def refused(self, authorized: Authorized, date: str | None) -> None:
-        """The server answered 401 or 403, with this Date: mend what can be mended."""
+    async def refused(self, authorized: Authorized, date: str | None) -> bool:
+        """The server answered 401 or 403, with this Date: mend what can be mended.
+
+        Returns whether an attempt that starts now would be authorized otherwise.
+        """
         ...
 
 
@@ -63,8 +67,10 @@ class FixedHeaders:
         del method, url, headers, length, sha256
         return self._authorized
 
-    async def refused(self, authorized: Authorized, date: str | None) -> None:
+    async def refused(self, authorized: Authorized, date: str | None) -> bool:
         """There is nothing to mend."""
+        del authorized, date
+        return False
 
 
 class SigV4:
@@ -92,9 +98,9 @@ class SigV4:
             content_length=length,
             content_sha256=sha256,
         )
-        return Authorized(signed.headers, signed.chunks, credentials)
+        return Authorized(signed.headers, signed.chunks, credentials, self._offset)
 
-    async def refused(self, authorized: Authorized, date: str | None) -> None:
+    async def refused(self, authorized: Authorized, date: str | None) -> bool:
         """Learn the clock's offset and ask the source for other keys."""
         offset = learned_offset(date, datetime.now(UTC))
         now = time.monotonic()
@@ -104,6 +110,9 @@ class SigV4:
             and now - self._learned_at >= CLOCK_INTERVAL_S
         ):
             self._offset, self._learned_at = offset, now
-            return  # with the right time the same keys may do
-        if authorized.credentials is not None:
-            await self._source.refresh_now(authorized.credentials, REFRESH_TIMEOUT_S)
+        if authorized.offset != self._offset:
+            return True  # with the right time the same keys may do
+        if authorized.credentials is None:
+            return False
+        other = await self._source.refresh_now(authorized.credentials, REFRESH_TIMEOUT_S)
+        return other is not None

@@ -13,6 +13,7 @@ class Answer(NamedTuple):
     retry_after: str | None = None
     request_id: str = ""
     body_complete: bool = True  # False: it answered before it had the whole request
+    mended: bool = False  # a 401 or 403, and the next attempt has other keys or another clock
 
 
 class NoAnswer(NamedTuple):

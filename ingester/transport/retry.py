@@ -42,6 +42,7 @@ class Situation(NamedTuple):
     others_succeed: bool  # some request succeeded since the first attempt of this batch
     retry_after_s: float | None
     conflict_is_transient: bool = False  # of the server's profile
+    keys_are_good: bool = False  # some request succeeded that was sent after the first 401 or 403
 
 
 class Retry(NamedTuple):
@@ -107,7 +108,7 @@ def decide(
     if status in (402, 406):
         return Stop(f"the server refuses every request (HTTP {status})", "see the server's words")
     if status in (401, 403):
-        return _unauthorized(status, situation, policy, random)
+        return _unauthorized(reply, situation, policy, random)
     if status in (404, 405):
         if not situation.proven:
             return Stop(
@@ -157,12 +158,15 @@ def _without_answer(
     return Retry(min(policy.backoff_cap_s, policy.backoff_base_s * 2 * 2**situation.attempts))
 
 
-def _unauthorized(status: int, situation: Situation, policy: RetryPolicy, random: Random) -> Action:
-    if situation.auth_refusals == 0:
+def _unauthorized(
+    answer: Answer, situation: Situation, policy: RetryPolicy, random: Random
+) -> Action:
+    mended = answer.mended and situation.attempts < policy.max_attempts
+    if mended or situation.auth_refusals == 0:
         return Retry(_backoff_s(situation, policy, random))
-    if not situation.others_succeed:
+    if not situation.keys_are_good:
         return Stop(
-            f"the server refuses the credentials (HTTP {status})",
+            f"the server refuses the credentials (HTTP {answer.status})",
             "check --auth and the credentials in the environment",
         )
     return Refused(Outcome.REJECTED, "refused")

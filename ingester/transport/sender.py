@@ -167,7 +167,8 @@ class Sender:
             if watchdog is not None:
                 watchdog.stop()
         if answer.status in UNAUTHORIZED:
-            await self._authorizer.refused(authorized, refused_at)
+            mended = await self._authorizer.refused(authorized, refused_at)
+            return answer._replace(mended=mended)
         return answer
 
 

@@ -62,7 +62,8 @@ class TestEveryOption:
             assert value == option.default, "not the default"
 
     def test_is_one_that_there_is(self) -> None:
-        flags = set(re.findall(r"^\| `(--[a-z-]+)`", README.read_text("utf-8"), re.MULTILINE))
+        options = README.read_text("utf-8").split("## Options")[1].split("\n## ")[0]
+        flags = set(re.findall(r"^\| `(--[a-z-]+)`", options, re.MULTILINE))
         assert flags == {option.flag for option in OPTIONS}
 
 

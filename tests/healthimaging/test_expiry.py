@@ -93,9 +93,6 @@ def two(tmp_path: Path) -> Corpus:
     return write_corpus(tmp_path / "two", 2, 1, seed=11)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a 403 is taken for the file's fault when another request succeeded"
-)
 class TestKeysThatExpireDuringARun:
     async def test_reject_no_file_though_one_let_in_before_succeeds(
         self, two: Corpus, server: ScriptedServer, directory: Path
