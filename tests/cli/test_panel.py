@@ -456,6 +456,14 @@ class TestLive:
         assert not live_module._wants_panel()
 
 
+def elapsed_s(text: str) -> int:
+    """Seconds that the panel says the run goes on."""
+    found = re.search(r"(\d+):(\d\d):(\d\d)", row(text, "elapsed"))
+    assert found is not None
+    hours, minutes, seconds = map(int, found.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
 class TestATerminal:
     def test_has_a_panel_that_is_full_when_all_is_recorded(
         self, archive: Path, server: ScriptedServer, go_on: threading.Event
@@ -482,9 +490,10 @@ class TestATerminal:
         self, archive: Path, server: ScriptedServer, go_on: threading.Event
     ) -> None:
         with on_terminal(archive, server, controls=True) as terminal:
-            terminal.wait_for(all_are_held)
+            before = elapsed_s(terminal.wait_for(all_are_held))
             terminal.press(b"\x03")
-            time.sleep(0.1)  # some drawings while it drains
+            # Drawn by the loop that takes the signal: two drawings later it has it.
+            terminal.wait_for(lambda text: elapsed_s(text) >= before + 2)
             go_on.set()
             assert terminal.wait() == 130
         text = terminal.screen()

@@ -64,7 +64,7 @@ class TestMeasure:
         assert seen.problems == []
         assert (seen.exit_code, seen.sink["instances"], seen.sink["requests"]) == (0, 6, 6)
         assert 0 < seen.cpu_s < seen.wall_s * 4
-        assert 5 < seen.peak_rss_mib < 500
+        assert seen.peak_rss_mib > 5  # no upper bound: the kernel counts from the fork of this test
         values = figures([seen, seen], CORPUS)
         assert values["instances_per_s"]["best"] == pytest.approx(6 / seen.wall_s, rel=1e-3)
         assert values["requests"] == {"best": 6, "median": 6}

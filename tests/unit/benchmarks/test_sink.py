@@ -319,5 +319,6 @@ class TestProcess:
             for count in (1, 2):
                 started = time.perf_counter()
                 _, _, answer = exchange(connection, request(multipart(files[:count])))
-                assert time.perf_counter() - started >= 0.08
+                # libuv counts whole milliseconds from the start of a turn: it may be 2 early.
+                assert time.perf_counter() - started >= 0.078
                 assert stored(answer) == expected(count)
