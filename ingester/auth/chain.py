@@ -87,7 +87,9 @@ def botocore_chain(profile: str | None) -> Resolve:
             Session,
         )
 
-        logging.getLogger("botocore").propagate = False
+        log = logging.getLogger("botocore")
+        log.propagate = False
+        log.setLevel(logging.CRITICAL + 1)  # of its children too: no record is made at all
         provider: Provider | None = Session(profile=profile).get_credentials()
         return provider
 

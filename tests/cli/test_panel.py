@@ -36,7 +36,8 @@ from tests.support.scripted import ScriptedServer, StoreAll, Wait
 
 HIDDEN_CURSOR, OTHER_SCREEN = "\x1b[?25l", "\x1b[?1049h"
 WITH_TERMINAL = (  # has stderr control the process, as a shell does
-    "import fcntl, os, sys, termios;"
+    "import fcntl, os, signal, sys, termios;"
+    "signal.signal(signal.SIGINT, signal.SIG_DFL);"  # a test runner may ignore it
     "fcntl.ioctl(2, termios.TIOCSCTTY, 0);"
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )

@@ -100,8 +100,11 @@ class TestKeysThatExpireDuringARun:
         """A large body may be let in by keys that have expired when it is answered."""
         refused, let_in = sorted(two.sop_instance_uids)
         again, answered = threading.Event(), threading.Event()
+        both = threading.Event()
         late = Then(again, Wait(answered, Answer(403)))
-        by_file = ByFile({refused: [Answer(403), late], let_in: [Wait(again)]})
+        by_file = ByFile(
+            {refused: [Wait(both, Answer(403)), late], let_in: [Then(both, Wait(again))]}
+        )
         server.default = Choose(by_file)
         server.after_answer(lambda n: answered.set() if n == 2 else None)
         summary = await load(two, server, directory, lambda: Keys("KEY"))
