@@ -112,9 +112,10 @@ def load_config(
         values[name] = parse(BY_NAME[name], given, where)
         origins[name] = where
     resolve_target(values, origins, environment)
-    if values["ca_bundle"] is None and environment.get("AWS_CA_BUNDLE"):
-        values["ca_bundle"] = environment["AWS_CA_BUNDLE"]
-        origins["ca_bundle"] = "environment AWS_CA_BUNDLE"
+    for variable in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
+        if values["ca_bundle"] is None and environment.get(variable):
+            values["ca_bundle"] = environment[variable]
+            origins["ca_bundle"] = f"environment {variable}"
     profile = PROFILES[values["server"]]
     for name in ("max_batch_bytes", "max_batch_instances", "max_concurrency"):
         if values[name] is None:

@@ -96,6 +96,11 @@ class TestTheVariablesOfTheTests:
 
 
 class TestTheCertificateAuthorities:
+    def test_of_openssl_is_taken_where_aws_has_none(self) -> None:
+        config = load_config(THERE, {"SSL_CERT_FILE": "system.pem"})
+        assert config.ca_bundle == "system.pem"
+        assert config.origins["ca_bundle"] == "environment SSL_CERT_FILE"
+
     def test_come_from_aws_ca_bundle(self) -> None:
         config = load_config(THERE, {"AWS_CA_BUNDLE": "corporate.pem"})
         assert config.ca_bundle == "corporate.pem"
