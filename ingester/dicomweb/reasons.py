@@ -18,7 +18,7 @@ _WARNINGS = {
     0xB202: "a value has an invalid length",
     0xBFFF: "another reason",
 }
-_DECIMALS_OF_AWS = {45570: 0xB201, 45571: 0xB202, 47513: 0xBFFF}
+_DECIMALS_OF_AWS = {45571: 0xB202, 47513: 0xBFFF}
 
 
 def warning_words(code: int) -> str:

@@ -58,7 +58,6 @@ class Sender:
         self.reader = reader
         self.requests = 0
         self.in_flight = 0
-        self.bytes_handed_over = 0
         self._session: aiohttp.ClientSession | None = None
         self._pieces: list[bytearray] = []
 
@@ -101,7 +100,6 @@ class Sender:
             reply = await self._exchange("POST", path, payload)
         finally:
             self.in_flight -= 1
-            self.bytes_handed_over += payload.handed_over
             if payload.settle():
                 self._pieces.append(payload.piece)
         return reply if payload.failure is None else payload.failure
