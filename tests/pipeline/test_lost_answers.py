@@ -82,22 +82,22 @@ class TestA503Or429WithRetryAfter:
         self, job: Job, server: ScriptedServer, status: int
     ) -> None:
         job.write_studies(12)
-        server.default = Wait(0.25)
-        server.push(StoreAll(), Answer(status, {"Retry-After": "1"}))
-        refused_at: list[float] = []
+        refused_at = 0.0
 
-        def before(number: int) -> None:
-            if number == 2:
-                refused_at.append(time.monotonic())
+        def refuse(_request: Request) -> Step:
+            nonlocal refused_at
+            refused_at = time.monotonic()
+            threading.Timer(1.0, read_by_then.set).start()
+            return Answer(status, {"Retry-After": "2"})
 
-        server.before_answer(before)
+        # The others are answered when the refusal has long been read: none is on its way then.
+        read_by_then = threading.Event()
+        server.push(Choose(refuse), *[Wait(read_by_then)] * 3)
         ran = job.run(max_concurrency=4)
         assert ran.exit_code == 0
-        (moment,) = refused_at
-        # Those that were on their way when the answer went out are nobody's fault.
-        early = [p for p in server.posts if moment + 0.1 < p.received_at < moment + 1]
-        assert early == []
-        assert any(post.received_at >= moment + 1 for post in server.posts)
+        later = [post.received_at for post in server.posts[4:]]
+        assert len(later) == 12 + 1 - 4
+        assert min(later) >= refused_at + 2
 
     @pytest.mark.parametrize("words", ["soon", "-5", "", "1e3", "Mon, 99 Foo 2024", "\xff\xfe"])
     def test_a_retry_after_that_cannot_be_read_is_none(
