@@ -17,15 +17,19 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_never
 from ingester.control import StopControl
 from ingester.dicomweb.outcome import Outcome
 from ingester.dicomweb.profiles import ServerProfile
+from ingester.dicomweb.qido import instance_query
 from ingester.dicomweb.retry_after import retry_after_s
 from ingester.dicomweb.store_response import StoreResponse, parse_store_response
 from ingester.parcel import Parcel, words_of
 from ingester.reconciliation import READABLE_STATUS, Reconciled, reconcile_parcel
-from ingester.transport.hold import Hold
+from ingester.transport.admission import Admission, End, Turn
 from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
 from ingester.transport.retry import (
+    SAME_COMMAND,
+    THROTTLED,
     Action,
     GiveUp,
+    Outage,
     Refused,
     Resend,
     Retry,
@@ -35,24 +39,34 @@ from ingester.transport.retry import (
     Stop,
     decide,
     leaves_in_doubt,
+    shows_an_outage,
 )
 from ingester.transport.sender import Sender
 from ingester.transport.series_gate import SeriesGate
 from ingester.transport.trial import Trial
 
 MAX_ANSWERS_WITH_UNKNOWN_UIDS = 3
-MAX_LOST_IN_A_ROW = 12
-"""Bisecting the largest batch to the one file that kills the server takes nine."""
+MANY_IN_A_ROW = 10
+"""So many requests lost by anybody, without a success in between: the server is away. Twice what a
+server of a few connections loses in one moment, and far fewer than all workers would try."""
+DEATHS_THAT_BLAME = 2
+"""Once may be chance: the server was well before a request and gone after it."""
+TRIAL_OUTAGE_IN_BACKOFFS = 60
+"""Before anything was ever stored, a server that dies is waited for 60 back-off bases: 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class UploadOptions:
-    """``per_study``: post to /studies/{StudyInstanceUID} (StoreDICOMStudy)."""
+    """``per_study``: post to /studies/{StudyInstanceUID} (StoreDICOMStudy).
+
+    ``max_outage_s``: how long a server that is away is waited for.
+    """
 
     profile: ServerProfile
     retry: RetryPolicy
     per_study: bool = False
     checksums: bool = True
+    max_outage_s: float = 43_200.0
 
 
 class Interrupted(NamedTuple):
@@ -75,21 +89,23 @@ class Attempts:
         self,
         options: UploadOptions,
         sender: Sender,
+        admission: Admission,
         trial: Trial[Parcel],
         stop: StopControl,
         random: Random,
     ) -> None:
         self._options = options
         self._sender = sender
+        self._admission = admission
         self._trial = trial
         self._stop = stop
         self._random = random
         self._gate = SeriesGate()
         self._answers_with_unknown_uids = 0
         self._sent = 0  # attempts, of all parcels
-        self.last_good = 0  # the latest of them that stored something
-        self.hold = Hold(stop)
-        self.lost_in_a_row = 0  # parcels that never got an answer, without a success in between
+        self._bad_in_a_row = 0  # of anybody, without an answer to anybody in between
+        self.last_good = 0  # the latest of the attempts that stored something
+        self.given_up = 0  # parcels that never got an answer, without a success in between
         self.last_refusal = ""  # the server's words
         self.retries = 0
 
@@ -104,51 +120,115 @@ class Attempts:
         step: Step = await attempts(self._attempt, parcel)
         return step
 
-    def again_later(self, parcel: Parcel) -> Action:
+    def again_later(self, parcel: Parcel) -> Step:
         """What to do with instances that the server had no resources for: as after a 503."""
         asked = None if parcel.last_answer is None else parcel.last_answer.retry_after
-        answer = Answer(503, b"", asked)
-        return decide(answer, self._situation(parcel, answer), self._options.retry, self._random)
+        step = self._decided(parcel, Answer(503, b"", asked), self._admission.breaker.open)
+        if isinstance(step, Retry):
+            self._admission.hold(step.hold_all_s)
+        return step
 
     async def _attempt(self, parcel: Parcel) -> Step:
-        await self.hold.wait()
-        if self._stop.requested:
-            return Interrupted()
+        async with self._gate.enter(i.header.series_instance_uid for i in parcel.instances):
+            turn = await self._admission.enter()
+            if turn is None:
+                return Interrupted()
+            end: End = "other"
+            hold_s = 0.0
+            try:
+                if turn.probe and not await self._is_well(parcel):
+                    return self._still_away(parcel)
+                reply = await self._send(parcel)
+                step = self._read(parcel, reply, turn)
+                end = _end_of(reply, step)
+                hold_s = step.hold_all_s if isinstance(step, Retry) else 0.0
+                return step
+            finally:
+                self._admission.leave(turn, end, hold_s)
+
+    async def _is_well(self, parcel: Parcel) -> bool:
+        """Whether a server that was away answers a small question, before it gets a body."""
+        first = parcel.instances[0].header
+        query = instance_query(first.study_instance_uid, first.sop_instance_uid)
+        answer = await self._sender.get(query)
+        # Some servers have no QIDO-RS: that one is not found does not say that it is away.
+        return isinstance(answer, Answer) and answer.status not in (429, 502, 503, 504)
+
+    async def _send(self, parcel: Parcel) -> Reply:
         parcel.successes_when_sent = self._trial.successes
         if parcel.attempts == 0:
             parcel.successes_before = parcel.successes_when_sent
-        else:
+        if parcel.attempts or parcel.earlier_attempts:
             self.retries += 1
         parcel.attempts += 1
         self._sent += 1
         parcel.sent = self._sent
         parcel.body.bytes_out = 0
-        async with self._gate.enter(i.header.series_instance_uid for i in parcel.instances):
-            reply = await self._sender.post(self._path(parcel), parcel.body)
+        reply = await self._sender.post(self._path(parcel), parcel.body)
         if isinstance(reply, Answer):
             parcel.body.bytes_out = 0  # whatever became of them, it is not unknown
-        return self._read(parcel, reply)
+        return reply
 
     def _path(self, parcel: Parcel) -> str:
         if not self._options.per_study:
             return "/studies"
         return f"/studies/{quote(parcel.study_instance_uid, safe='')}"
 
-    def _read(self, parcel: Parcel, reply: Reply) -> Step:
+    def _read(self, parcel: Parcel, reply: Reply, turn: Turn) -> Step:
         """What a reply means for the parcel."""
         if isinstance(reply, SourceFailed):
             return reply
+        away = shows_an_outage(reply)
+        if not away:
+            self._bad_in_a_row = 0
+            self._admission.is_back()
         if isinstance(reply, Answer):
             parcel.last_answer = reply
             if reply.status in READABLE_STATUS:
                 response = parse_store_response(reply.body)
                 if response is not None:
                     return self._reconcile(parcel, reply, response)
-        action = decide(reply, self._situation(parcel, reply), self._options.retry, self._random)
+        if away and turn.probe and leaves_in_doubt(reply):
+            parcel.deaths += 1
+        step = self._decided(parcel, reply, away and self._admission.breaker.open)
+        if isinstance(step, Resend) and self._options.profile.ask_on_doubt:
+            return AskFirst(step.wait_s)
+        return step
+
+    def _decided(self, parcel: Parcel, reply: Answer | NoAnswer, still_away: bool) -> Step:
+        """The decision about a reply without a manifest, remembered; a long wait for an outage."""
+        situation = self._situation(parcel, reply)
+        action = decide(reply, situation, self._options.retry, self._random)
         self._remember(parcel, reply, action)
-        if isinstance(action, Resend) and self._options.profile.ask_on_doubt:
-            return AskFirst(action.wait_s)
-        return action
+        if situation.kills and isinstance(action, Split | GiveUp):
+            return action
+        if still_away and not isinstance(action, Stop):
+            return self._still_away(parcel, in_doubt=leaves_in_doubt(reply), situation=situation)
+        if isinstance(action, Outage):
+            lost = isinstance(reply, NoAnswer) and reply.kind == "lost"
+            if not situation.proven and not lost:
+                return Stop(action.message, SAME_COMMAND)
+            self._admission.is_away(action.message)
+        elif self._bad_in_a_row >= MANY_IN_A_ROW and situation.proven:
+            self._admission.is_away(f"{self._bad_in_a_row} requests in a row were lost")
+        else:
+            return action
+        parcel.start_over()
+        return Resend(0.0) if leaves_in_doubt(reply) else Retry(0.0)
+
+    def _still_away(
+        self, parcel: Parcel, *, in_doubt: bool = False, situation: Situation | None = None
+    ) -> Step:
+        """A probe was not taken: wait for the next, unless that was long enough."""
+        longest_s = self._options.max_outage_s
+        if not self._trial.proven:
+            longest_s = TRIAL_OUTAGE_IN_BACKOFFS * self._options.retry.backoff_base_s
+        if self._admission.away_s >= longest_s:
+            return Stop(f"the server has taken nothing for {longest_s:.0f} s", SAME_COMMAND)
+        asked_s = 0.0 if situation is None else situation.retry_after_s or 0.0
+        self._admission.probe_failed(asked_s)
+        parcel.start_over()
+        return Resend(0.0) if in_doubt else Retry(0.0)
 
     def _reconcile(self, parcel: Parcel, answer: Answer, response: StoreResponse) -> Step:
         reconciled = reconcile_parcel(parcel, response, self._options.profile)
@@ -175,24 +255,11 @@ class Attempts:
             auth_refusals=parcel.auth_refusals,
             single=parcel.single,
             proven=self._trial.proven,
-            others_succeed=self._trial.successes > parcel.successes_before
-            or self._is_to_blame(parcel, reply),
+            others_succeed=self._trial.successes > parcel.successes_before,
             keys_are_good=parcel.auth_refusals > 0 and self.last_good > parcel.refused_at,
             retry_after_s=retry_after_s(retry_after, datetime.now(UTC)),
             conflict_is_transient=self._options.profile.conflict_is_transient,
-        )
-
-    def _is_to_blame(self, parcel: Parcel, reply: Answer | NoAnswer) -> bool:
-        """Whether a parcel, rather than the server, is why it got no answer to the last.
-
-        Where nothing else is under way nobody else can succeed: then what was sent before it says
-        that the server was well, until too many in a row are lost.
-        """
-        died = isinstance(reply, NoAnswer) and reply.kind == "lost"
-        return (
-            (died or (self._trial.proven and leaves_in_doubt(reply)))
-            and parcel.attempts >= self._options.retry.max_attempts
-            and self.lost_in_a_row < MAX_LOST_IN_A_ROW
+            kills=parcel.deaths >= DEATHS_THAT_BLAME,
         )
 
     def _remember(self, parcel: Parcel, reply: Answer | NoAnswer, action: Action) -> None:
@@ -203,15 +270,27 @@ class Attempts:
             parcel.auth_refusals = parcel.auth_refusals + 1 if refused else 0
             self.last_refusal = words_of(reply)
             parcel.unconfirmed = parcel.unconfirmed or reply.status < 300
+        if isinstance(reply, NoAnswer) or reply.status not in THROTTLED:
+            self._bad_in_a_row += shows_an_outage(reply)
         if leaves_in_doubt(reply):
             parcel.doubts += 1
             parcel.ever_in_doubt = True
-            self.lost_in_a_row += isinstance(action, Split | GiveUp)
-        if isinstance(action, Retry) and action.hold_all_s:
-            self.hold.extend(action.hold_all_s)
+            self.given_up += isinstance(action, Split | GiveUp)
         transient = self._options.profile.conflict_is_transient
         if transient and isinstance(reply, Answer) and reply.status == 409:
             self._gate.close()  # two requests met in one series
+
+
+def _end_of(reply: Reply, step: Step) -> End:
+    """How the request ended, for all others."""
+    if isinstance(step, Reconciled):
+        return "good" if step.confirmed else "other"
+    if isinstance(reply, SourceFailed) or not shows_an_outage(reply):
+        return "other"
+    if isinstance(reply, Answer) and reply.status in THROTTLED:
+        # A 503 that names no time comes of a crash as often as of a limit: it teaches no pace.
+        return "throttled" if reply.status == 429 or reply.retry_after is not None else "lost"
+    return "lost"
 
 
 def _wait_s(state: RetryCallState) -> float:

@@ -65,6 +65,7 @@ class Config:
     connect_timeout_s: float
     stall_timeout_s: float
     answer_timeout_s: float
+    max_outage_s: float
     drain_timeout_s: float
     journal: str
     rebind: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 
 from ingester.errors import FatalError
 
@@ -22,6 +23,7 @@ class StopControl:
         self.cause: Cause | None = None
         self._requested = asyncio.Event()
         self._abandoned = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
 
     @property
     def requested(self) -> bool:
@@ -39,7 +41,14 @@ class StopControl:
             isinstance(cause, FatalError) and not isinstance(self.cause, FatalError)
         ):
             self.cause = cause
-        self._requested.set()
+        if not self._requested.is_set():
+            self._requested.set()
+            for listener in self._listeners:
+                listener()
+
+    def when_requested(self, call: Callable[[], None]) -> None:
+        """Have ``call()`` called once, in the tick in which the run is asked to end."""
+        self._listeners.append(call)
 
     def abandon(self, cause: Cause) -> None:
         """Give up what is on the wire as well."""

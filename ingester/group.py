@@ -210,7 +210,8 @@ class Group:
 
     async def _send(self, batches: Sequence[StudyBatch]) -> None:
         for batch in batches:
-            await self._out.put(batch)
+            ticket = self._ledger.announce(batch.instances)
+            await self._out.put(batch._replace(ticket=ticket))
 
 
 def _compared(

@@ -64,6 +64,16 @@ class FileRef(NamedTuple):
         """Absolute path."""
         return os.path.join(self.directory.path, self.name)
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether an earlier run may have sent it, as it is now, without an answer."""
+        previous = self.previous
+        return (
+            previous is not None
+            and previous.outcome is Outcome.IN_DOUBT
+            and (previous.size, previous.mtime_ns) == (self.size, self.mtime_ns)
+        )
+
 
 class FileIdentity(NamedTuple):
     """What an open descriptor says it is: if any of it changed, it is not the same file."""
@@ -129,6 +139,7 @@ class StudyBatch(NamedTuple):
     study_instance_uid: str
     instances: tuple[Instance, ...]
     batch_id: int  # whole batches of the grouping; its splits keep it
+    ticket: int = 0  # of its announcement in the journal
 
     @property
     def size(self) -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from ingester.items import FileRef, Result
+from ingester.items import FileRef, Instance, Result
 
 
 class Record(Protocol):
@@ -23,6 +23,14 @@ class Record(Protocol):
 
     def seen(self, files: Sequence[FileRef]) -> None:
         """Stamp unchanged files with this run."""
+        ...
+
+    def announce(self, instances: Sequence[Instance]) -> int:
+        """These are about to be sent together; a ticket."""
+        ...
+
+    async def wait_committed(self, ticket: int) -> None:
+        """Return when that announcement is on the disk."""
         ...
 
     async def wait_for_room(self) -> None:
@@ -60,6 +68,14 @@ class Ledger:
             self.files_met += len(files)
             self.bytes_met += sum(file.size for file in files)
             self._record.seen(files)
+
+    def announce(self, instances: Sequence[Instance]) -> int:
+        """These are about to be sent together. Returns a ticket for ``wait_announced``."""
+        return self._record.announce(instances)
+
+    async def wait_announced(self, ticket: int) -> None:
+        """Return when a crash would not forget them. Raises JournalError."""
+        await self._record.wait_committed(ticket)
 
     def decide(self, results: Sequence[Result]) -> None:
         """These files have ended. Raises KeyError for a file that already had: that is a bug."""

@@ -31,6 +31,7 @@ class Parcel:
     batch_id: int  # of the batch that it is or was split from
     attempts: int = 0
     doubts: int = 0  # attempts after which it may have been stored
+    deaths: int = 0  # times the server was well before it came, and away after
     auth_refusals: int = 0
     earlier_attempts: int = 0  # of the parcels it was split from
     ever_in_doubt: bool = False  # it, or one it was split from, may have been stored
@@ -48,6 +49,11 @@ class Parcel:
     def single(self) -> bool:
         """Whether it is one file."""
         return len(self.instances) == 1
+
+    def start_over(self) -> None:
+        """What it was refused for is over: its attempts are counted anew."""
+        self.earlier_attempts += self.attempts
+        self.attempts = 0
 
     def with_instances(
         self, instances: Sequence[Instance], profile: ServerProfile, *, asked_again: bool = False

@@ -82,7 +82,8 @@ def _refused(
         return result._replace(evidence=Evidence.MANIFEST, failure_code=failure_code)
     if disposition == "alone_once" and not parcel.asked_again:
         return "failed"
-    if disposition == "alone_once" and (parcel.ever_in_doubt or parcel.unconfirmed):
+    doubted = parcel.ever_in_doubt or parcel.unconfirmed
+    if disposition == "alone_once" and (doubted or profile.ask_on_doubt):
         return "look_up"
     code = "no_reason" if failure_code is None else f"failure_{failure_code:04X}"
     result = parcel.result(position, Outcome.REJECTED, code)

@@ -23,14 +23,9 @@ from ingester.items import Instance, Result, StudyBatch, ToUpload
 from ingester.ledger import Ledger
 from ingester.parcel import Parcel, make_body
 from ingester.reconciliation import Reconciled
+from ingester.transport.admission import Admission
 from ingester.transport.reply import SourceFailed
-from ingester.transport.retry import (
-    GiveUp,
-    Refused,
-    Retry,
-    Split,
-    Stop,
-)
+from ingester.transport.retry import SAME_COMMAND, GiveUp, Refused, Retry, Split, Stop
 from ingester.transport.sender import Sender
 from ingester.transport.trial import MAX_WAITING, Trial
 
@@ -46,6 +41,7 @@ class Upload:
         options: UploadOptions,
         inbox: Channel[ToUpload | Parcel],
         sender: Sender,
+        admission: Admission,
         ledger: Ledger,
         limits: BatchLimits,
         stop: StopControl,
@@ -62,7 +58,8 @@ class Upload:
         self._stop = stop
         self._readers = readers
         self._trial: Trial[Parcel] = Trial(proven=proven)
-        self._attempts = Attempts(options, sender, self._trial, stop, random)
+        self.admission = admission
+        self._attempts = Attempts(options, sender, admission, self._trial, stop, random)
         self._undecided: set[Parcel] = set()
         self._busy = 0
         self._input_ended = False
@@ -79,17 +76,14 @@ class Upload:
             try:
                 if isinstance(item, StudyBatch):
                     await self._ledger.wait_for_room()
+                    await self._ledger.wait_announced(item.ticket)
                     await self._deliver(self._parcel(item))
                 else:
                     await self._deliver(item)
             finally:
                 self._busy -= 1
-        if self._attempts.lost_in_a_row and not self._trial.proven and not self._busy:
-            self._stop.request(
-                FatalError(
-                    "the server took nothing", "the same command goes on when the server is back"
-                )
-            )
+        if self._attempts.given_up and not self._trial.proven and not self._busy:
+            self._stop.request(FatalError("the server took nothing", SAME_COMMAND))
 
     def leave(self) -> None:
         """The run ends here: what may have been stored without a word is in doubt."""
@@ -129,7 +123,7 @@ class Upload:
 
     async def _deliver(self, first: Parcel) -> None:
         """Send a parcel and all that it is split into, until each file has its end."""
-        stack = [first]
+        stack = await self._remember_doubts(first)
         while stack and not self._stop.requested:
             parcel = stack.pop()
             verdict, parcel.verdict = parcel.verdict, None
@@ -138,6 +132,18 @@ class Upload:
                 continue
             step = await self._attempts.until_decided(parcel)
             stack.extend(await self._settle(parcel, step))
+
+    async def _remember_doubts(self, parcel: Parcel) -> list[Parcel]:
+        """What an earlier run may have sent: a refusal now may be of what it stored then."""
+        doubted = [each for each in parcel.instances if each.file.in_doubt]
+        if not doubted:
+            return [parcel]
+        rest = [each for each in parcel.instances if not each.file.in_doubt]
+        parcels = self._replace(parcel, [part for part in (rest, doubted) if part])
+        parcels[-1].unconfirmed = True
+        if not self._options.profile.ask_on_doubt:
+            return parcels
+        return parcels[:-1] + await self._ask_first(parcels[-1], 0.0)
 
     async def _settle(self, parcel: Parcel, step: Step) -> list[Parcel]:
         """Act on the end of a parcel's attempts; returns what is left to send."""
@@ -171,7 +177,7 @@ class Upload:
         self._ledger.decide(reconciled.results)
         parcel.give_back_buffers()
         if reconciled.confirmed:
-            self._attempts.lost_in_a_row = 0
+            self._attempts.given_up = 0
             self._attempts.last_good = max(self._attempts.last_good, parcel.sent)
             self._release(self._trial.succeeded())
         following = self._ask_for_failed(parcel, reconciled.failed)
@@ -232,12 +238,11 @@ class Upload:
         later.successes_before = parcel.successes_before
         self._undecided.add(later)
         later.last_answer = parcel.last_answer
-        action = self._attempts.again_later(later)
-        if isinstance(action, Retry):
-            self._attempts.hold.extend(action.hold_all_s)
+        step = self._attempts.again_later(later)
+        if isinstance(step, Retry):
             return [later]
-        if isinstance(action, Stop):
-            self._stop.request(FatalError("the server is out of resources", action.hint))
+        if isinstance(step, Stop):
+            self._stop.request(FatalError("the server is out of resources", step.hint))
             return []
         self._end_all(later, Outcome.FAILED, "out_of_resources")
         return []
@@ -248,7 +253,9 @@ class Upload:
         if found is None:
             return parcel.result(0, Outcome.IN_DOUBT, "refused_after_a_doubt")
         if found:
-            return parcel.result(0, Outcome.STORED)._replace(evidence=Evidence.QIDO)
+            doubted = parcel.ever_in_doubt or parcel.unconfirmed
+            outcome = Outcome.STORED if doubted else Outcome.ALREADY_STORED
+            return parcel.result(0, outcome)._replace(evidence=Evidence.QIDO)
         return parcel.result(0, Outcome.REJECTED, "refused")
 
     def _refused(self, parcel: Parcel, refused: Refused) -> list[Parcel]:

@@ -27,6 +27,7 @@ from ingester.ledger import Ledger
 from ingester.parcel import Parcel
 from ingester.scan import Scanner, ScanOptions, ScanStage
 from ingester.threads import DaemonExecutor
+from ingester.transport.admission import Admission
 from ingester.transport.authorizer import Authorizer, FixedHeaders, SigV4
 from ingester.transport.retry import RetryPolicy
 from ingester.transport.sender import Sender, SenderOptions
@@ -94,14 +95,16 @@ def build_stages(
         GroupOptions(config.max_open_instances),
         limits, scanned, batches, ledger, journal.find_holders, lookups, readers,
     )  # fmt: skip
+    admission = Admission(config.max_concurrency, stop)
     upload = Upload(
         UploadOptions(
             config.server_profile,
             RetryPolicy(config.max_attempts, config.backoff_base_s, config.backoff_cap_s),
             per_study=config.operation == "StoreDICOMStudy",
             checksums=config.checksums == "sha256",
+            max_outage_s=config.max_outage_s,
         ),
-        batches, sender, ledger, limits, stop, readers, SystemRandom(),
+        batches, sender, admission, ledger, limits, stop, readers, SystemRandom(),
         proven=stored_before > 0,
     )  # fmt: skip
     return Stages(

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Self
 
 from ingester.dicomweb.outcome import Outcome
 from ingester.errors import JournalError, WrongTargetError
-from ingester.items import Directory, FileRef, Holder, InstanceKey, Result, Root
+from ingester.items import Directory, FileRef, Holder, Instance, InstanceKey, Result, Root
+from ingester.journal.announcements import recover
 from ingester.journal.lock import RunLock, refuse_network_file_system
 from ingester.journal.lookup import Holders, Ids, KnownFiles
 from ingester.journal.opening import connect_writer, create_private, journal_error
@@ -174,6 +175,18 @@ class Journal:
         self._require_run()
         self._writer.hand_over(results=results)
 
+    def announce(self, instances: Sequence[Instance]) -> int:
+        """These are about to be sent together: wait for ``wait_committed`` of this ticket first.
+
+        Never waits itself. The sequence must not change afterwards.
+        """
+        self._require_run()
+        return self._writer.announce(instances)
+
+    async def wait_committed(self, ticket: int) -> None:
+        """Return when that announcement is on the disk. Raises JournalError."""
+        await self._writer.wait_committed(ticket)
+
     def seen(self, refs: Sequence[FileRef]) -> None:
         """Files that were met and need no work: they count as what they were. Never waits."""
         self._require_run()
@@ -232,6 +245,8 @@ def _prepare(connection: apsw.Connection, path: str, target: str, *, rebind: boo
                 )
             elif bound != target:
                 connection.execute("UPDATE meta SET value = ? WHERE key = 'target'", (target,))
+        recover(connection)
+        with connection:
             max_file_id = connection.execute("SELECT max(file_id) FROM files").get
             max_dir_id = connection.execute("SELECT max(dir_id) FROM directories").get
     except apsw.Error as error:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ingester.errors import JournalError
-from ingester.journal.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES
+from ingester.journal.schema import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION, TABLES
 
 if TYPE_CHECKING:
     import apsw
@@ -67,6 +67,7 @@ def connect_writer(path: str) -> apsw.Connection:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         if not _is_new(connection):
             _check_version(connection, path)
+            _migrate(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(
             f"""PRAGMA synchronous = FULL; PRAGMA fullfsync = 1; PRAGMA checkpoint_fullfsync = 1;
@@ -121,9 +122,31 @@ def _check_version(connection: apsw.Connection, path: str) -> None:
             f"the file is not an ingester journal: {path}",
             "name another file with --journal",
         )
-    if version != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION and version not in MIGRATIONS:
         raise JournalError(
             f"the journal was made by a newer version (schema {version}, "
             f"known is {SCHEMA_VERSION}): {path}",
             "use that version, or name another file with --journal",
         )
+
+
+def _migrate(connection: apsw.Connection, path: str) -> None:
+    """Bring an older journal forward, after a copy of it was made beside it."""
+    version = connection.execute("PRAGMA user_version").get
+    if version == SCHEMA_VERSION:
+        return
+    import apsw  # noqa: PLC0415 - the same
+
+    copy = f"{path}.schema{version}"  # one that an interrupted migration left is made anew
+    create_private(copy)
+    target = apsw.Connection(copy, flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        with target.backup("main", connection, "main") as backup:
+            backup.step()
+    finally:
+        target.close()
+    while version != SCHEMA_VERSION:
+        with connection:
+            connection.execute(MIGRATIONS[version])
+            version += 1
+            connection.execute(f"PRAGMA user_version = {version}")

@@ -21,7 +21,7 @@ from typing import Final
 from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM, IN_THE_STORE, Evidence, Outcome
 
 APPLICATION_ID: Final = 0x494E4731  # "ING1"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 INT64_MAX: Final = 2**63 - 1
 
 OUTCOME_CODES: Final = {
@@ -49,6 +49,16 @@ HOLDS_MAX: Final = max(OUTCOME_CODES[outcome] for outcome in HOLDS_ITS_CLAIM)
 
 EVIDENCE_CODES: Final = {Evidence.MANIFEST: 1, Evidence.QIDO: 2, Evidence.BYTES: 3}
 EVIDENCES: Final = {code: evidence for evidence, code in EVIDENCE_CODES.items()}
+
+ANNOUNCED: Final = """
+CREATE TABLE announced (                            -- batches that may be on the wire
+    row_id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL,
+    batch BLOB NOT NULL                             -- MessagePack, see announcements.py
+) STRICT;
+"""
+MIGRATIONS: Final = {1: ANNOUNCED}
+"""What brings a journal of that version to the next one."""
 
 TABLES: Final = f"""
 PRAGMA application_id = {APPLICATION_ID};
@@ -149,6 +159,7 @@ CREATE TABLE instances (                            -- who holds the claim on a 
     PRIMARY KEY (study_id, sop_instance_uid)
 ) STRICT, WITHOUT ROWID;
 
+{ANNOUNCED}
 CREATE TABLE totals (                               -- run 0: the whole journal as it stands
     run_id INTEGER NOT NULL,
     outcome INTEGER NOT NULL,

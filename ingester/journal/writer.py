@@ -20,7 +20,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ingester.errors import FatalError, JournalError
-from ingester.items import Directory, FileRef, Result
+from ingester.items import Directory, FileRef, Instance, Result
+from ingester.journal.announcements import Announcements
 from ingester.journal.opening import journal_error
 from ingester.journal.rows import Recorder
 from ingester.journal.totals import NOTHING, Totals
@@ -40,13 +41,15 @@ class _Work:
 
     def __init__(self) -> None:
         self.directories: list[Directory] = []
+        self.announced: list[Sequence[Instance]] = []
         self.entries: list[tuple[Sequence[Result], Sequence[FileRef]]] = []
         self.steps: list[tuple[Step, Promise[object]]] = []
         self.rows = 0
         self.calls = 0
+        self.ticket = 0  # of the last announcement in it
 
     def __bool__(self) -> bool:
-        return bool(self.entries or self.directories or self.steps)
+        return bool(self.entries or self.directories or self.announced or self.steps)
 
 
 class Writer:
@@ -65,6 +68,9 @@ class Writer:
         self._on_commit = on_commit
         self._on_failure = on_failure
         self.recorder = Recorder(connection)
+        self._announcements = Announcements(connection)
+        self._tickets = 0
+        self._committed_ticket = 0
         self.failure: JournalError | None = None
         self.run_totals: Totals = NOTHING
         self.commits = 0
@@ -102,6 +108,16 @@ class Writer:
             self.uncommitted_rows += rows
             self._changed.notify_all()
 
+    def announce(self, instances: Sequence[Instance]) -> int:
+        """Put a batch that is about to be sent into the next commit; a ticket to wait for it."""
+        with self._changed:
+            self._refuse_when_closed()
+            self._tickets += 1
+            self._inbox.announced.append(instances)
+            self._inbox.ticket = self._tickets
+            self._changed.notify_all()
+            return self._tickets
+
     def call(self, step: Callable[[], T]) -> T:
         """Run ``step`` in the thread, after what was handed over, and wait for its commit.
 
@@ -132,12 +148,19 @@ class Writer:
 
     async def wait_for_room(self) -> None:
         """Return when there is room. Raises JournalError when the writer has failed."""
-        while self.failure is not None or not self.has_room:
+        await self._wait_until(lambda: self.has_room)
+
+    async def wait_committed(self, ticket: int) -> None:
+        """Return when what was announced is on the disk. Raises JournalError as above."""
+        await self._wait_until(lambda: self._committed_ticket >= ticket)
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        while self.failure is not None or not condition():
             loop = get_running_loop()
             with self._changed:
                 if self.failure is not None:
                     raise self.failure
-                if self.has_room:
+                if condition():
                     return
                 woken = loop.create_future()
                 self._waiting.append((loop, woken))
@@ -187,10 +210,13 @@ class Writer:
             "INSERT INTO directories VALUES (?, ?, ?)",
             [(one.dir_id, one.root.root_id, one.rel_path) for one in work.directories],
         )
+        if work.announced:
+            self._announcements.add(recorder.run_id, work.announced)
         recorded: list[Result] = []
         gathered: list[Result] = []
         for results, refs in work.entries:
             gathered.extend(results)
+            self._announcements.ended(results)
             if refs:
                 recorded += recorder.record(gathered)
                 gathered = []
@@ -209,6 +235,7 @@ class Writer:
         with self._changed:
             self.uncommitted_rows -= work.rows
             self._uncommitted_calls -= work.calls
+            self._committed_ticket = max(self._committed_ticket, work.ticket)
             self._wake()
         for _, promise in work.steps:
             promise.set_result(None)

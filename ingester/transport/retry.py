@@ -13,6 +13,11 @@ from typing import NamedTuple
 from ingester.dicomweb.outcome import Outcome
 from ingester.transport.reply import Answer, NoAnswer
 
+THROTTLED = frozenset({425, 429, 503})
+"""Refused for the server's load: nothing was stored, and everybody slows down."""
+
+SAME_COMMAND = "the same command goes on when the server is back"
+
 TRIAL_CONNECT_ATTEMPTS = 5
 """With waits of 4, 8, 16 and 32 times the back-off base: 30 s by default."""
 
@@ -43,6 +48,7 @@ class Situation(NamedTuple):
     retry_after_s: float | None
     conflict_is_transient: bool = False  # of the server's profile
     keys_are_good: bool = False  # some request succeeded that was sent after the first 401 or 403
+    kills: bool = False  # twice the server was well before this was sent, and gone after it
 
 
 class Retry(NamedTuple):
@@ -83,6 +89,12 @@ class GiveUp(NamedTuple):
     reason_code: str
 
 
+class Outage(NamedTuple):
+    """The server takes nothing from anybody: wait for it, one probe at a time."""
+
+    message: str
+
+
 class Stop(NamedTuple):
     """The run cannot go on with this target."""
 
@@ -90,7 +102,7 @@ class Stop(NamedTuple):
     hint: str
 
 
-Action = Retry | Resend | Split | Refused | GiveUp | Stop
+Action = Retry | Resend | Split | Refused | GiveUp | Outage | Stop
 
 
 def decide(
@@ -120,12 +132,15 @@ def decide(
         if situation.single:
             return GiveUp(Outcome.TOO_LARGE, "request_too_large")
         return Split(shrink=True)
-    if status in (425, 429, 503):
+    if status in THROTTLED:
         return _again(Retry, situation, policy, random, slow_all=True)
     if leaves_in_doubt(reply):
         return _in_doubt(situation, policy, random)
     if status == 409 and situation.conflict_is_transient:
-        return _again(Retry, situation, policy, random)
+        action = _again(Retry, situation, policy, random)
+        if isinstance(action, Outage):  # it answers: it is not away
+            return Stop(action.message, "every request meets a conflict: see the server's words")
+        return action
     if status < 300:
         return Refused(Outcome.IN_DOUBT, "not_confirmed")
     return Refused(Outcome.REJECTED, "refused")
@@ -173,6 +188,8 @@ def _unauthorized(
 
 
 def _in_doubt(situation: Situation, policy: RetryPolicy, random: Random) -> Action:
+    if situation.kills:
+        return GiveUp(Outcome.IN_DOUBT, "no_answer") if situation.single else Split()
     if situation.doubts >= 1 and situation.others_succeed and not situation.single:
         return Split()
     return _again(Resend, situation._replace(doubts=situation.doubts + 1), policy, random)
@@ -197,13 +214,17 @@ def _again(
 
 def _used_up(situation: Situation) -> Action:
     if not situation.others_succeed:
-        return Stop(
-            f"the server took nothing in {situation.attempts} attempts",
-            "the same command goes on when the server is back",
-        )
+        return Outage(f"the server took nothing in {situation.attempts} attempts")
     if not situation.doubts:
         return GiveUp(Outcome.FAILED, "attempts_used_up")
     return GiveUp(Outcome.IN_DOUBT, "no_answer") if situation.single else Split()
+
+
+def shows_an_outage(reply: Answer | NoAnswer) -> bool:
+    """Whether a server that answers so may be away, rather than refuse this very request."""
+    if isinstance(reply, NoAnswer):
+        return reply.kind != "tls"
+    return reply.status in (404, 405, 408, 425, 429) or reply.status >= 500
 
 
 def _backoff_s(situation: Situation, policy: RetryPolicy, random: Random) -> float:

@@ -34,6 +34,7 @@ QUICK: dict[str, object] = {
     "backoff_cap_s": 0.05,
     "stall_timeout_s": 5.0,
     "answer_timeout_s": 5.0,
+    "max_outage_s": 2.0,
     "max_concurrency": 1,
     "readers": 1,
 }

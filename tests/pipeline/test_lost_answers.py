@@ -180,7 +180,7 @@ class TestAFileThatKillsTheServer:
         names = job.write_many(8)
         uid = uid_of(names[killer]).encode()
         server.default = Choose(lambda r: Reset(None) if uid in r.body else StoreAll())
-        ran = job.run()
+        ran = job.run(max_outage_s=60)
         assert ran.outcomes == {"stored": 8, "in_doubt": 1}
         assert ran.outcome(names[killer]) == "in_doubt"
         assert ran.exit_code == 3

@@ -84,12 +84,20 @@ class Recorded:
     def __init__(self) -> None:
         self.results: list[Result] = []
         self.sightings: list[FileRef] = []
+        self.announced: list[list[int]] = []
 
     def record_all(self, results: Sequence[Result]) -> None:
         self.results.extend(results)
 
     def seen(self, files: Sequence[FileRef]) -> None:
         self.sightings.extend(files)
+
+    def announce(self, instances: Sequence[Instance]) -> int:
+        self.announced.append([instance.file.file_id for instance in instances])
+        return len(self.announced)
+
+    async def wait_committed(self, ticket: int) -> None:
+        del ticket
 
     async def wait_for_room(self) -> None:
         return

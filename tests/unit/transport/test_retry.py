@@ -1,21 +1,18 @@
 from __future__ import annotations
 
-import asyncio
-import signal
-import time
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingester.control import StopControl
 from ingester.dicomweb.outcome import Outcome
-from ingester.transport.hold import LONGEST_HOLD_S, Hold
 from ingester.transport.reply import Answer, NoAnswer
 from ingester.transport.retry import (
+    LONGEST_WAIT_S,
     Action,
     GiveUp,
+    Outage,
     Refused,
     Resend,
     Retry,
@@ -53,7 +50,7 @@ LOST = NoAnswer("lost", "ServerDisconnectedError")
 TABLE: list[tuple[str, Answer | NoAnswer, Situation, type[object] | Action]] = [
     ("nothing was sent: again", NOT_SENT, QUIET, Retry),
     ("nothing was sent, for the last time, others succeed", NOT_SENT, LAST, GiveUp(Outcome.FAILED, "attempts_used_up")),
-    ("nothing was sent, for the last time, nobody succeeds", NOT_SENT, LAST._replace(others_succeed=False), Stop),
+    ("nothing was sent, for the last time, nobody succeeds", NOT_SENT, LAST._replace(others_succeed=False), Outage),
     ("nothing was sent, on trial", NOT_SENT, TRIAL._replace(attempts=4), Retry),
     ("nothing was sent, on trial, five times", NOT_SENT, TRIAL._replace(attempts=5), Stop),
     ("TLS", NoAnswer("tls", "expired"), QUIET, Stop),
@@ -74,7 +71,9 @@ TABLE: list[tuple[str, Answer | NoAnswer, Situation, type[object] | Action]] = [
     ("in doubt twice, nobody succeeds", LOST, QUIET._replace(doubts=1, others_succeed=False), Resend),
     ("in doubt twice, but alone", LOST, SINGLE._replace(doubts=1), Resend),
     ("in doubt to the end, alone", LOST, SINGLE._replace(attempts=6, doubts=5), GiveUp(Outcome.IN_DOUBT, "no_answer")),
-    ("in doubt to the end, nobody succeeds", LOST, LAST._replace(doubts=5, others_succeed=False), Stop),
+    ("in doubt to the end, nobody succeeds", LOST, LAST._replace(doubts=5, others_succeed=False), Outage),
+    ("the server is well before it and gone after it, twice", LOST, QUIET._replace(kills=True, others_succeed=False), Split(shrink=False)),
+    ("the same, alone", LOST, SINGLE._replace(kills=True, others_succeed=False), GiveUp(Outcome.IN_DOUBT, "no_answer")),
     ("refused at last, but in doubt before", NOT_SENT, SINGLE._replace(attempts=6, doubts=1), GiveUp(Outcome.IN_DOUBT, "no_answer")),
     ("ConflictException", answered(409), SINGLE._replace(conflict_is_transient=True), Retry),
     ("ConflictException is never split", answered(409), LAST._replace(conflict_is_transient=True), GiveUp(Outcome.FAILED, "attempts_used_up")),
@@ -91,7 +90,9 @@ TABLE: list[tuple[str, Answer | NoAnswer, Situation, type[object] | Action]] = [
     ("401 twice, nobody succeeds", answered(401), QUIET._replace(attempts=2, auth_refusals=1, others_succeed=False), Stop),
     ("401 twice on trial", answered(401), TRIAL._replace(attempts=2, auth_refusals=1), Stop),
     *[(f"{status}", answered(status), QUIET, Retry) for status in (425, 429, 503)],
-    ("429 to the end, nobody succeeds", answered(429), LAST._replace(others_succeed=False), Stop),
+    ("429 to the end, nobody succeeds", answered(429), LAST._replace(others_succeed=False), Outage),
+    ("404 to the end, nobody succeeds", answered(404), LAST._replace(others_succeed=False), Outage),
+    ("ConflictException to the end, nobody succeeds", answered(409), LAST._replace(conflict_is_transient=True, others_succeed=False), Stop),
     ("503 to the end while others succeed", answered(503), LAST, GiveUp(Outcome.FAILED, "attempts_used_up")),
 ]  # fmt: skip
 
@@ -107,9 +108,9 @@ class TestTheFailureTable:
         else:
             assert action == then
 
-    @pytest.mark.parametrize("status", [404, 408, 429, 500, 503])
-    def test_a_stop_names_what_happened_and_what_to_do(self, status: int) -> None:
-        action = decide(answered(status), TRIAL._replace(attempts=6), POLICY, Random(1))
+    @pytest.mark.parametrize("reply", [answered(404), answered(307), answered(402), NOT_SENT])
+    def test_a_stop_names_what_happened_and_what_to_do(self, reply: Answer | NoAnswer) -> None:
+        action = decide(reply, TRIAL._replace(attempts=6), POLICY, Random(1))
         assert isinstance(action, Stop)
         assert action.message
         assert action.hint
@@ -201,7 +202,7 @@ class TestBackOff:
         """Its clock may be wrong: it is asked again, as by those who are held."""
         action = decide(answered(503), QUIET._replace(retry_after_s=1e9), POLICY, Random(1))
         assert isinstance(action, Retry)
-        assert action.wait_s <= LONGEST_HOLD_S
+        assert action.wait_s <= LONGEST_WAIT_S
 
 
 class TestWhatLeavesADoubt:
@@ -265,45 +266,3 @@ class TestTheTrial:
         trial.wait(1, "1.1")
         assert trial.end_of_input() == []
         assert len(trial) == 1
-
-
-class TestAHold:
-    async def test_lets_everybody_pass_at_first(self) -> None:
-        await asyncio.wait_for(Hold(StopControl()).wait(), 5)
-
-    async def test_lasts_until_its_time(self) -> None:
-        hold, since = Hold(StopControl()), time.monotonic()
-        hold.extend(0.05)
-        await hold.wait()
-        assert time.monotonic() - since >= 0.05
-
-    async def test_is_never_shortened(self) -> None:
-        hold, since = Hold(StopControl()), time.monotonic()
-        hold.extend(0.05)
-        hold.extend(0.0)
-        await hold.wait()
-        assert time.monotonic() - since >= 0.05
-
-    async def test_that_is_extended_holds_those_who_wait_already(self) -> None:
-        hold, since = Hold(StopControl()), time.monotonic()
-        hold.extend(0.03)
-        waiting = asyncio.create_task(hold.wait())
-        await asyncio.sleep(0)
-        hold.extend(0.08)
-        await waiting
-        assert time.monotonic() - since >= 0.08
-
-    @pytest.mark.parametrize("seconds", [1e9, float("inf")])
-    async def test_is_an_hour_at_most(self, seconds: float) -> None:
-        hold = Hold(StopControl())
-        hold.extend(seconds)
-        assert hold._until <= time.monotonic() + LONGEST_HOLD_S
-
-    async def test_ends_with_the_run(self) -> None:
-        stop = StopControl()
-        hold = Hold(stop)
-        hold.extend(600)
-        waiting = asyncio.create_task(hold.wait())
-        await asyncio.sleep(0)
-        stop.request(signal.SIGTERM)
-        await asyncio.wait_for(waiting, 5)
