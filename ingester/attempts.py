@@ -204,6 +204,8 @@ class Attempts:
             return action
         if still_away and not isinstance(action, Stop):
             return self._still_away(parcel, in_doubt=leaves_in_doubt(reply), situation=situation)
+        if parcel.deaths and leaves_in_doubt(reply) and not situation.others_succeed:
+            action = Outage("it takes nothing since a request was lost")  # soon told by a probe
         if isinstance(action, Outage):
             lost = isinstance(reply, NoAnswer) and reply.kind == "lost"
             if not situation.proven and not lost:

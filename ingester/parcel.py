@@ -73,6 +73,7 @@ class Parcel:
             tuple(instances),
             body,
             self.batch_id,
+            deaths=min(self.deaths, 1),  # one of its parts may be to blame: sooner seen
             earlier_attempts=self.earlier_attempts + self.attempts,
             ever_in_doubt=self.ever_in_doubt,
             unconfirmed=self.unconfirmed,
