@@ -6,6 +6,9 @@ nothing to the ledger and keeps no queue: that is the stage's.
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
@@ -20,9 +23,11 @@ from ingester.dicomweb.profiles import ServerProfile
 from ingester.dicomweb.qido import instance_query
 from ingester.dicomweb.retry_after import retry_after_s
 from ingester.dicomweb.store_response import StoreResponse, parse_store_response
-from ingester.parcel import Parcel, words_of
+from ingester.items import Instance
+from ingester.parcel import Parcel, make_body, words_of
 from ingester.reconciliation import READABLE_STATUS, Reconciled, reconcile_parcel
 from ingester.transport.admission import Admission, End, Turn
+from ingester.transport.breaker import Breaker
 from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
 from ingester.transport.retry import (
     SAME_COMMAND,
@@ -69,6 +74,10 @@ class UploadOptions:
     max_outage_s: float = 43_200.0
 
 
+FindKnownGood = Callable[[], Awaitable[Instance | None]]
+"""A file that the store has by the journal, and that is still as it was sent."""
+
+
 class Interrupted(NamedTuple):
     """The run is to end before this parcel was sent (again)."""
 
@@ -93,8 +102,16 @@ class Attempts:
         trial: Trial[Parcel],
         stop: StopControl,
         random: Random,
+        find_known_good: FindKnownGood,
+        release: Callable[[Sequence[Parcel]], None],
     ) -> None:
         self._options = options
+        self._find_known_good = find_known_good
+        self._release = release
+        self._known_good: Instance | None = None
+        self._setting_is_known = asyncio.Event()
+        self._setting_is_known.set()
+        self._checking = asyncio.Lock()
         self._sender = sender
         self._admission = admission
         self._trial = trial
@@ -129,6 +146,7 @@ class Attempts:
         return step
 
     async def _attempt(self, parcel: Parcel) -> Step:
+        await self._setting_is_known.wait()
         async with self._gate.enter(i.header.series_instance_uid for i in parcel.instances):
             turn = await self._admission.enter()
             if turn is None:
@@ -136,7 +154,7 @@ class Attempts:
             end: End = "other"
             hold_s = 0.0
             try:
-                if turn.probe and not await self._is_well(parcel):
+                if turn.probe and not await self._may_probe(parcel):
                     return self._still_away(parcel)
                 reply = await self._send(parcel)
                 step = self._read(parcel, reply, turn)
@@ -146,8 +164,70 @@ class Attempts:
             finally:
                 self._admission.leave(turn, end, hold_s)
 
+    async def check_setting(self) -> bool:
+        """Whether the server takes a file that it has taken before: send one again.
+
+        For when it refuses one batch after the other. Nobody else sends meanwhile. Waits for as
+        long as an outage may last; False: it does not take it, or there is none to be sent.
+        """
+        successes = self._trial.successes
+        async with self._checking:
+            if self._trial.successes > successes:
+                return True  # somebody else has seen it meanwhile
+            self._setting_is_known.clear()
+            try:
+                return await self._until_known_good_is_taken()
+            finally:
+                self._setting_is_known.set()
+
+    async def _until_known_good_is_taken(self) -> bool:
+        pause = Breaker()
+        pause.trip(time.monotonic(), "refuses")
+        while (taken := await self.takes_known_good()) is False:
+            now = time.monotonic()
+            if pause.away_s(now) >= self._options.max_outage_s:
+                return False
+            pause.failed(now)
+            await self._stop.sleep(pause.probe_in_s(now))
+            if self._stop.requested:
+                return False
+        return taken is True
+
+    async def takes_known_good(self) -> bool | None:
+        """Whether a stored file is taken when it is sent again; None where there is none."""
+        if self._known_good is None:
+            self._known_good = await self._find_known_good()
+        if self._known_good is None:
+            return None
+        profile = self._options.profile
+        body = make_body([self._known_good], profile, self._sender.reader, checksums=False)
+        parcel = Parcel(self._known_good.key.study_instance_uid, (self._known_good,), body, 0)
+        reply = await self._sender.post(self._path(parcel), body)
+        if isinstance(reply, SourceFailed):
+            self._known_good = None
+            return None
+        response = parse_store_response(reply.body) if isinstance(reply, Answer) else None
+        if response is None:
+            return False
+        taken = reconcile_parcel(parcel, response, profile).confirmed > 0
+        if taken:
+            self._admission.is_back()
+            self._release(self._trial.succeeded())
+        return taken
+
+    async def _may_probe(self, parcel: Parcel) -> bool:
+        """Whether a server that was away is well enough to get this parcel.
+
+        One that was lost before is not the first to be tried again: it may be why.
+        """
+        if parcel.failed_probes:
+            taken = await self.takes_known_good()
+            if taken is not None:
+                return taken
+        return await self._is_well(parcel)
+
     async def _is_well(self, parcel: Parcel) -> bool:
-        """Whether a server that was away answers a small question, before it gets a body."""
+        """Whether it answers a small question, before it gets a body."""
         first = parcel.instances[0].header
         query = instance_query(first.study_instance_uid, first.sop_instance_uid)
         answer = await self._sender.get(query)
@@ -189,7 +269,8 @@ class Attempts:
                 if response is not None:
                     return self._reconcile(parcel, reply, response)
         if away and turn.probe and leaves_in_doubt(reply):
-            parcel.deaths += 1
+            parcel.failed_probes += 1
+            parcel.deaths += isinstance(reply, NoAnswer)
         step = self._decided(parcel, reply, away and self._admission.breaker.open)
         if isinstance(step, Resend) and self._options.profile.ask_on_doubt:
             return AskFirst(step.wait_s)
@@ -241,6 +322,7 @@ class Attempts:
                     "the server answers with SOP Instance UIDs that were never sent",
                     "does it change UIDs? Then what is stored cannot be told from what is not",
                 )
+        self._keep_known_good(parcel, reconciled)
         names_none_of_ours = len(reconciled.unnamed) == len(parcel.instances)
         if names_none_of_ours and (parcel.asked_again or not parcel.single):
             outcome = Outcome.IN_DOUBT if answer.status < 300 else Outcome.REJECTED
@@ -248,6 +330,14 @@ class Attempts:
             parcel.unconfirmed = parcel.unconfirmed or answer.status < 300
             return Refused(outcome, "not_confirmed")
         return reconciled
+
+    def _keep_known_good(self, parcel: Parcel, reconciled: Reconciled) -> None:
+        """Remember the smallest file that was stored, to be sent again when there are doubts."""
+        stored = {r.file.file_id for r in reconciled.results if r.outcome is Outcome.STORED}
+        for instance in parcel.instances:
+            known = self._known_good
+            if instance.file.file_id in stored and (known is None or instance.size < known.size):
+                self._known_good = instance._replace(buffer=None)
 
     def _situation(self, parcel: Parcel, reply: Answer | NoAnswer) -> Situation:
         retry_after = reply.retry_after if isinstance(reply, Answer) else None

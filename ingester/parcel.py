@@ -31,7 +31,8 @@ class Parcel:
     batch_id: int  # of the batch that it is or was split from
     attempts: int = 0
     doubts: int = 0  # attempts after which it may have been stored
-    deaths: int = 0  # times the server was well before it came, and away after
+    failed_probes: int = 0  # times it was the probe of a server that was away, and was lost
+    deaths: int = 0  # of these, times the server was well before it came, and gone after
     auth_refusals: int = 0
     earlier_attempts: int = 0  # of the parcels it was split from
     ever_in_doubt: bool = False  # it, or one it was split from, may have been stored

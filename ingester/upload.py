@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from random import Random
 
-from ingester.attempts import AskFirst, Attempts, Interrupted, Step, UploadOptions
+from ingester.attempts import AskFirst, Attempts, FindKnownGood, Interrupted, Step, UploadOptions
 from ingester.batches import BatchLimits
 from ingester.channel import Channel, ChannelClosed
 from ingester.control import StopControl
@@ -47,6 +47,7 @@ class Upload:
         stop: StopControl,
         readers: Executor,
         random: Random,
+        find_known_good: FindKnownGood,
         *,
         proven: bool,
     ) -> None:
@@ -59,10 +60,13 @@ class Upload:
         self._readers = readers
         self._trial: Trial[Parcel] = Trial(proven=proven)
         self.admission = admission
-        self._attempts = Attempts(options, sender, admission, self._trial, stop, random)
+        self._attempts = Attempts(
+            options, sender, admission, self._trial, stop, random, find_known_good, self._release
+        )
         self._undecided: set[Parcel] = set()
         self._busy = 0
         self._input_ended = False
+        self._checked = False  # the setting, because nothing but refusals came
 
     @property
     def retries(self) -> int:
@@ -98,6 +102,9 @@ class Upload:
                 if not len(self._trial):
                     if self._inbox.closed:
                         return None
+                elif self._trial.proven and not self._trial.successes and not self._checked:
+                    await self._check_at_the_end()
+                    continue
                 elif released := self._trial.end_of_input():
                     self._release(released)
                 else:
@@ -111,6 +118,15 @@ class Upload:
                 return item
             self._input_ended = True
         return None
+
+    async def _check_at_the_end(self) -> None:
+        """Only refusals in the whole run: see whether a file that was taken before still is."""
+        self._checked = True
+        self._busy += 1
+        try:
+            await self._attempts.takes_known_good()
+        finally:
+            self._busy -= 1
 
     def _parcel(self, batch: StudyBatch) -> Parcel:
         options = self._options
@@ -159,7 +175,7 @@ class Upload:
         if isinstance(step, AskFirst):
             return await self._ask_first(parcel, step.wait_s)
         if isinstance(step, Refused):
-            return self._refused(parcel, step)
+            return await self._refused(parcel, step)
         assert isinstance(step, Split | GiveUp)  # noqa: S101 - retries ended in the loop
         return self._apply(parcel, step)
 
@@ -258,7 +274,7 @@ class Upload:
             return parcel.result(0, outcome)._replace(evidence=Evidence.QIDO)
         return parcel.result(0, Outcome.REJECTED, "refused")
 
-    def _refused(self, parcel: Parcel, refused: Refused) -> list[Parcel]:
+    async def _refused(self, parcel: Parcel, refused: Refused) -> list[Parcel]:
         """Take a refusal at its word, or keep it until another request succeeds."""
         verdict: Split | GiveUp = Split(refused=True)
         if parcel.single:
@@ -267,9 +283,13 @@ class Upload:
             return self._apply(parcel, verdict)
         parcel.verdict = verdict
         parcel.give_back_buffers()
-        if not self._trial.wait(parcel, parcel.batch_id):
+        if not self._trial.wait(parcel, parcel.batch_id) and not await self._setting_is_right():
             self._setting_is_wrong(f"{MAX_WAITING + 1} unrelated requests in a row were refused")
         return []
+
+    async def _setting_is_right(self) -> bool:
+        """Whether the server still takes what it took before; then the refusals are the files'."""
+        return self._trial.proven and await self._attempts.check_setting()
 
     def _setting_is_wrong(self, message: str) -> None:
         self._stop.request(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any
 
-from ingester.attempts import UploadOptions
+from ingester.attempts import FindKnownGood, UploadOptions
 from ingester.auth.chain import Resolve
 from ingester.auth.credentials import CredentialSource
 from ingester.auth.sigv4 import PayloadMode, Signer
@@ -21,7 +22,7 @@ from ingester.config import Config
 from ingester.control import StopControl
 from ingester.errors import UsageError
 from ingester.group import Group, GroupOptions, ToGroup
-from ingester.items import FileRef, Root, ToUpload
+from ingester.items import FileRef, Instance, Root, ToUpload
 from ingester.journal import Journal, KnownFiles
 from ingester.ledger import Ledger
 from ingester.parcel import Parcel
@@ -105,7 +106,7 @@ def build_stages(
             max_outage_s=config.max_outage_s,
         ),
         batches, sender, admission, ledger, limits, stop, readers, SystemRandom(),
-        proven=stored_before > 0,
+        known_good_finder(journal, scanner, readers), proven=stored_before > 0,
     )  # fmt: skip
     return Stages(
         files,
@@ -121,6 +122,25 @@ def build_stages(
         workers=tuple(upload.worker() for _ in range(config.max_concurrency)),
         threads=(walk_thread, lookups, readers),
     )
+
+
+def known_good_finder(journal: Journal, scanner: Scanner, thread: DaemonExecutor) -> FindKnownGood:
+    """Finds a small file that the store has, as it was sent, to try the store with."""
+
+    def find() -> Instance | None:
+        for file, sha256 in journal.stored_samples():
+            (found,) = scanner.scan([file])
+            if isinstance(found, Instance):
+                if found.buffer is not None:
+                    found.buffer.give_back()
+                if sha256 is not None and found.sha256 == sha256:
+                    return found._replace(buffer=None)
+        return None
+
+    async def find_in_thread() -> Instance | None:
+        return await asyncio.get_running_loop().run_in_executor(thread, find)
+
+    return find_in_thread
 
 
 def sender_options(config: Config) -> SenderOptions:

@@ -22,7 +22,7 @@ from ingester.errors import JournalError, WrongTargetError
 from ingester.items import Directory, FileRef, Holder, Instance, InstanceKey, Result, Root
 from ingester.journal.announcements import recover
 from ingester.journal.lock import RunLock, refuse_network_file_system
-from ingester.journal.lookup import Holders, Ids, KnownFiles
+from ingester.journal.lookup import Holders, Ids, KnownFiles, stored_samples
 from ingester.journal.opening import connect_writer, create_private, journal_error
 from ingester.journal.runs import RunFigures, RunInfo, end_run, insert_run, utc_now
 from ingester.journal.totals import Totals
@@ -162,6 +162,10 @@ class Journal:
         if self._holders is None:
             self._holders = Holders(self.path)
         return self._holders.find(keys)
+
+    def stored_samples(self) -> list[tuple[FileRef, bytes | None]]:
+        """Small files that the store has, of the latest, with their digests. Reads the disk."""
+        return stored_samples(self.path)
 
     def record(self, result: Result) -> None:
         """What became of one file. Never waits; callable from any thread."""

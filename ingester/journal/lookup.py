@@ -13,10 +13,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from ingester.dicomweb.outcome import SETTLED, Outcome
-from ingester.items import Directory, Holder, InstanceKey, Previous, Root
+from ingester.dicomweb.outcome import SETTLED, Evidence, Outcome
+from ingester.items import Directory, FileRef, Holder, InstanceKey, Previous, Root
 from ingester.journal.opening import connect_reader
-from ingester.journal.schema import OUTCOMES, pack_uid
+from ingester.journal.schema import EVIDENCE_CODES, OUTCOME_CODES, OUTCOMES, pack_uid
 
 MAX_FRESH_DIRECTORIES: Final = 8_192  # more than can be uncommitted
 
@@ -33,6 +33,13 @@ LEFT JOIN series s ON s.series_id = f.series_id
 LEFT JOIN directories d ON d.dir_id = f.dir_id
 LEFT JOIN roots r ON r.root_id = d.root_id
 WHERE i.study_id = ? AND i.sop_instance_uid = ?"""
+_SAMPLES = f"""
+SELECT f.file_id, f.dir_id, f.name, f.size, f.mtime_ns, f.sha256, d.rel_path, r.root_id, r.path
+FROM (SELECT * FROM files ORDER BY file_id DESC LIMIT 10000) f
+JOIN directories d ON d.dir_id = f.dir_id JOIN roots r ON r.root_id = d.root_id
+WHERE f.outcome = {OUTCOME_CODES[Outcome.STORED]}
+    AND f.evidence = {EVIDENCE_CODES[Evidence.MANIFEST]}
+ORDER BY f.size LIMIT 20"""  # noqa: S608 - constants
 
 
 class Known(NamedTuple):
@@ -138,6 +145,20 @@ class KnownFiles:
         """Idempotent."""
         with self._lock:
             self._connection.close()
+
+
+def stored_samples(path: str) -> list[tuple[FileRef, bytes | None]]:
+    """The smallest of the latest files that the store has by its own word, at most 20."""
+    connection = connect_reader(path)
+    try:
+        rows: list[tuple[Any, ...]] = connection.execute(_SAMPLES).fetchall()
+    finally:
+        connection.close()
+    found = []
+    for file_id, dir_id, name, size, mtime_ns, sha256, rel_path, root_id, root in rows:
+        directory = Directory(dir_id, Root(root_id, b"", root), rel_path)
+        found.append((FileRef(file_id, directory, name, size, mtime_ns, None), sha256))
+    return found
 
 
 class Holders:
