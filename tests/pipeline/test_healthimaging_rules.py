@@ -26,9 +26,15 @@ from tests.support.scripted import (
 CONFLICT = Answer(409, {"x-amzn-errortype": "ConflictException"}, b'{"message": "in use"}')
 
 
-def conflict_then(read: threading.Event) -> Step:
-    """The same, and says when the client has read it."""
-    return AnswerAndSee(read, CONFLICT.status, CONFLICT.headers, CONFLICT.body)
+def conflict_of_four(server: ScriptedServer) -> list[Step]:
+    """Four requests meet; the others are answered when the first has read of the conflict."""
+    read = threading.Event()
+
+    def meet(_request: Request) -> Step:
+        server.wait_until(lambda: len(server.posts) == 4)
+        return AnswerAndSee(read, CONFLICT.status, CONFLICT.headers, CONFLICT.body)
+
+    return [Choose(meet), *[Wait(read)] * 3]
 
 
 class TestAnAnswerLostAfterTheServerStored:
@@ -89,9 +95,8 @@ class TestAConflictException:
         self, job: Job, server: ScriptedServer
     ) -> None:
         job.write_many(40)
-        read, alone = threading.Event(), OneAtATime()
-        server.push(conflict_then(read), *[Wait(read)] * 3)
-        server.default = alone
+        server.push(*conflict_of_four(server))
+        server.default = alone = OneAtATime()
         ran = job.run(server="healthimaging", max_concurrency=4, max_batch_instances=4)
         assert ran.outcomes == {"stored": 40}
         assert alone.seen == 10 + 1 - 4
@@ -99,8 +104,7 @@ class TestAConflictException:
 
     def test_other_series_are_not_held_up(self, job: Job, server: ScriptedServer) -> None:
         job.write_studies(12, 4)
-        read = threading.Event()
-        server.push(conflict_then(read), *[Wait(read)] * 3)
+        server.push(*conflict_of_four(server))
         four = threading.Barrier(4, timeout=60)
 
         def together(_request: Request) -> Step:

@@ -87,6 +87,7 @@ class TestA503Or429WithRetryAfter:
 
         def refuse(_request: Request) -> Step:
             nonlocal refused_at
+            server.wait_until(lambda: len(server.posts) == 4)
             refused_at = time.monotonic()
             return AnswerAndSee(read, status, {"Retry-After": "2"})
 
