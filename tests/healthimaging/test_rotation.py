@@ -55,7 +55,7 @@ with open(os.path.join(here, "calls"), "a") as calls:
     calls.write("x")
 while os.path.getsize(os.path.join(here, "calls")) > 2 and not os.path.exists(os.path.join(here, "end")):
     time.sleep(0.02)
-end = datetime.fromtimestamp(time.time() + 2, timezone.utc).isoformat()
+end = datetime.fromtimestamp(time.time() + 4, timezone.utc).isoformat()
 print(json.dumps({
     "Version": 1, "AccessKeyId": sys.argv[1], "SecretAccessKey": sys.argv[2],
     "SessionToken": sys.argv[3], "Expiration": end,
@@ -166,7 +166,7 @@ class TestASourceThatHangs:
     async def test_stops_no_upload_that_has_keys(
         self, tmp_path: Path, aws: pytest.MonkeyPatch
     ) -> None:
-        """It hangs from its third call on, after 1 s; its keys are good by the server's clock.
+        """It hangs from its third call on, after 2 s; its keys are good by the server's clock.
 
         The server waits for that call. If the loop waited for its end, nothing would end.
         """

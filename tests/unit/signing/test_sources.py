@@ -84,7 +84,7 @@ class _Container(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.calls += 1  # type: ignore[attr-defined]  # set where it is started
-        end = datetime.now(UTC) + timedelta(seconds=2)
+        end = datetime.now(UTC) + timedelta(seconds=4)
         keys = {
             "AccessKeyId": f"KEY{self.server.calls}",  # type: ignore[attr-defined]  # the same
             "SecretAccessKey": "secret",
