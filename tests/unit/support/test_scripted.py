@@ -283,7 +283,7 @@ class TestTime:
             server.wait_until(lambda: server.body_bytes == len(make_body("2.25.3")))
             assert (server.answers, server.stored) == (0, {})
             gate.set()
-            assert answer.result(20)[0] == 200
+            assert answer.result(60)[0] == 200
 
 
 class TestCountsAndHooks:
