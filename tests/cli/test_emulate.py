@@ -17,7 +17,7 @@ from tests.support.process import Process, run_ingester, start_ingester
 
 def ready_line(process: Process) -> dict[str, str]:
     """The line it prints, as soon as it has."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (said := process.stdout_so_far()).endswith("\n"):
         assert process.running, process.stderr_so_far()
         assert time.monotonic() < deadline
@@ -31,7 +31,7 @@ def ready_line(process: Process) -> dict[str, str]:
 def answers(url: str) -> bool:
     """Whether an HTTP server answers, be it to ask for a signature."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310 - loopback
+        with urllib.request.urlopen(url, timeout=60) as response:  # noqa: S310 - loopback
             return bool(response.status == 200)
     except urllib.error.HTTPError as error:
         with error:

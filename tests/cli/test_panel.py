@@ -176,14 +176,14 @@ class Pty:
         return screen.text
 
     def wait_for(self, condition: Callable[[str], bool]) -> str:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not condition(text := self.screen()):
             assert time.monotonic() < deadline, text
             time.sleep(0.01)
         return text
 
     def wait(self) -> int:
-        code = self.process.wait(30)
+        code = self.process.wait(60)
         if not self._hung_up.is_set():
             self._reader.join()
         return code

@@ -8,9 +8,12 @@ import json
 import random
 import shutil
 import signal
+import socket
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -53,13 +56,20 @@ class Moment:
     delay_s: float = 0.0
 
     def arm(self, server: ScriptedServer, act: Callable[[], None]) -> None:
-        """Has `act` called in the thread of the connection, which goes on when it returns."""
-        answered = server.answers
+        """Has `act` called in the thread of the connection, which goes on when it returns.
+
+        Later answers wait for it, so that a run does not end while one thread has no processor.
+        """
+        due = server.answers + self.number
+        done = threading.Event()
 
         def at_answer(number: int) -> None:
-            if number == answered + self.number:
+            if number == due:
                 time.sleep(self.delay_s)
                 act()
+                done.set()
+            elif number > due and self.number:
+                done.wait(60)
 
         def nothing(_number: int) -> None:
             return None
@@ -68,6 +78,9 @@ class Moment:
         server.after_answer(at_answer if self.kind == "after_answer" else nothing)
         if self.kind == "body":
             server.at_body_bytes(server.body_bytes + self.number, act)
+
+
+NEVER = Moment("before_answer", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,32 +171,30 @@ class Job:
             *(f"{name}={value}" for name, value in self.options.items()),
         )
 
+    def run(self, moment: Moment, act: Callable[[Process], None]) -> Completed:
+        """Runs to the end; at the moment something is done to the process."""
+        started: Future[Process] = Future()  # the moment may come before `start` returns
+        moment.arm(self.server, lambda: act(started.result(60)))
+        with self.start() as process:
+            started.set_result(process)
+            ended = process.wait()
+        self.settle()
+        return ended
+
     def kill_at(self, moment: Moment) -> bool:
         """Runs until SIGKILL at the moment; False when the run had ended by then."""
-        with self.start() as process:
-            moment.arm(self.server, process.kill)
-            ended = process.wait(30)
-        self.settle()
+        ended = self.run(moment, Process.kill)
         self.check()
-        if ended.returncode != -signal.SIGKILL:
-            assert ended.returncode == 3, ended
-            assert moment.kind == "after_answer", moment
+        assert ended.returncode in {-signal.SIGKILL, 3}, ended
         return ended.returncode == -signal.SIGKILL
 
     def signal_at(self, moment: Moment, number: signal.Signals) -> Completed:
         """Runs until a signal at the moment has ended it."""
-        with self.start() as process:
-            moment.arm(self.server, lambda: process.signal(number))
-            ended = process.wait(30)
-        self.settle()
-        return ended
+        return self.run(moment, lambda process: process.signal(number))
 
     def finish(self) -> Summary:
         """Runs to the end, and checks that nothing is missing anywhere."""
-        Moment("before_answer", 0).arm(self.server, lambda: None)
-        with self.start() as process:
-            ended = process.wait(30)
-        self.settle()
+        ended = self.run(NEVER, lambda _: None)
         self.check()
         assert ended.returncode == 3, ended.stderr  # the archive has what cannot be stored
         summary: Summary = json.loads(ended.stdout)
@@ -193,11 +204,10 @@ class Job:
 
     def settle(self) -> None:
         """Waits until the server has done all that it will do for a run that has ended."""
-        seen = -1
-        while seen != self.server.connections:
-            seen = self.server.connections
-            time.sleep(0.01)  # what is still in the backlog of the listener
-            self.server.wait_until(lambda: self.server.ledger.open_connections == 0)
+        with socket.create_connection(("127.0.0.1", self.server.port), 60) as last:
+            last.shutdown(socket.SHUT_WR)
+            assert last.recv(1) == b""  # so all that were in the backlog before it are accepted
+        self.server.wait_until(lambda: self.server.ledger.open_connections == 0)
 
     def rows(self) -> list[FileRow]:
         """What the journal has committed, from a copy: the next run finds it as it was left."""

@@ -13,7 +13,9 @@ import pytest
 from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
 from tests.crash.job import Job, Moment, Serve, Summary, how_refused, key_of
 from tests.support.exchange import Exchange
-from tests.support.process import Completed
+from tests.support.process import PROGRESS, Completed, Process, wait_for_turns
+
+SHOWS_TURNS = dict([PROGRESS.split("=")])
 
 
 def stopped_at(job: Job, moment: Moment, number: signal.Signals) -> None:
@@ -68,21 +70,16 @@ class TestTheFirstSignalDrainsAndNothingIsSentTwice:
     def test_it_takes_up_no_new_request(self, some_seed: int, job: Job) -> None:
         """Each request under way is answered, and no other comes."""
         del some_seed
-        begun: list[int] = []
-        job.server.default = Serve(job.archive, 0.02)
+        job.options |= SHOWS_TURNS
 
-        def stop() -> None:
-            begun.append(len(job.server.posts))
+        def stop(process: Process) -> None:
             process.signal(signal.SIGTERM)
-            time.sleep(0.1)
-            begun.append(len(job.server.posts))
+            wait_for_turns(process)
 
-        with job.start() as process:
-            Moment("before_answer", 2).arm(job.server, stop)
-            assert process.wait(30).returncode == 143
-        at_once, later = begun
-        assert len(job.server.posts) == later
-        assert later <= at_once + job.concurrency  # before the signal was seen
+        assert job.run(Moment("before_answer", 2), stop).returncode == 143
+        # The first was answered; the others wait for their answers until the signal is seen.
+        assert len(job.server.posts) <= 1 + job.concurrency
+        assert all(post.status for post in job.server.posts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +109,15 @@ class TestADrainThatDoesNotEnd:
         del some_seed
         until, entered = threading.Event(), threading.Event()
         job.server.default = Silent(Serve(job.archive, 0), 1, until, entered.set)
-        job.options["--drain-timeout-s"] = "0.2" if how == "the drain time-out" else "60"
+        job.options["--drain-timeout-s"] = "0.2" if how == "the drain time-out" else "3600"
+        job.options |= SHOWS_TURNS
         with job.start() as process:
-            assert entered.wait(10)
-            time.sleep(0.1)
+            assert entered.wait(60)
             process.signal(signal.SIGTERM)
             if how == "a second signal":
-                time.sleep(0.1)
+                wait_for_turns(process)
                 process.signal(signal.SIGTERM)
-            ended = process.wait(10)
+            ended = process.wait()
         until.set()
         job.settle()
         assert ended.returncode == 143, ended.stderr
@@ -147,14 +144,11 @@ class TestADrainThatDoesNotEnd:
         moment = job.moment(certain=True)
         pause_s = job.chance.uniform(0.0, 0.05)
 
-        def stop_and_kill() -> None:
+        def stop_and_kill(process: Process) -> None:
             process.signal(signal.SIGTERM)
             time.sleep(pause_s)
             process.kill()
 
-        with job.start() as process:
-            moment.arm(job.server, stop_and_kill)
-            assert process.wait(30).returncode == -signal.SIGKILL
-        job.settle()
+        assert job.run(moment, stop_and_kill).returncode == -signal.SIGKILL
         job.check()
         job.finish()

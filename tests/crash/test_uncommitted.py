@@ -26,7 +26,7 @@ class Locked:
 
     def __init__(self, journal: Path) -> None:
         self._connection = apsw.Connection(str(journal), flags=apsw.SQLITE_OPEN_READWRITE)
-        self._connection.set_busy_timeout(5000)
+        self._connection.set_busy_timeout(60_000)
 
     def begin(self) -> None:
         """From now on."""
@@ -38,8 +38,8 @@ class Locked:
 
 
 @contextmanager
-def stalled(server: ScriptedServer, process: Process, journal: Path) -> Iterator[None]:
-    """A run whose journal cannot commit, from its tenth answer on until it sends nothing more."""
+def stalled(server: ScriptedServer, arguments: list[str], journal: Path) -> Iterator[Process]:
+    """A run whose journal cannot commit, from its tenth answer on; it sends nothing more."""
     locks: list[Locked] = []
     held = threading.Event()
 
@@ -49,19 +49,23 @@ def stalled(server: ScriptedServer, process: Process, journal: Path) -> Iterator
             locks[0].begin()
             held.set()
         elif number > LOCKED_AT:
-            held.wait(10)  # the journal's writer is quick: or all is done before it is locked out
+            held.wait(60)  # the journal's writer is quick: or all is done before it is locked out
 
     server.before_answer(lock)
-    server.wait_until(lambda: server.answers >= LOCKED_AT, 20)
-    seen = -1
-    while seen != server.answers:
-        seen = server.answers
-        time.sleep(0.3)
-    assert process.running
-    try:
-        yield
-    finally:
-        locks[0].end()
+    with start_ingester(*arguments) as process:
+        # It may not stop before so many are not committed.
+        server.wait_until(lambda: server.answers >= MAX_UNCOMMITTED_CALLS)
+        seen = -1
+        while seen != server.answers:
+            seen = server.answers
+            time.sleep(0.3)
+        assert process.running
+        try:
+            yield process
+        finally:
+            for each in locks:
+                each.end()
+            process.wait()
 
 
 @pytest.fixture
@@ -88,15 +92,11 @@ class TestWhileTheJournalCannotCommit:
         self, tmp_path: Path, server: ScriptedServer, corpus: Corpus
     ) -> None:
         journal, results = tmp_path / "journal.db", tmp_path / "results.jsonl"
-        with (
-            start_ingester(*arguments(corpus, server, tmp_path)) as process,
-            stalled(server, process, journal),
-        ):
+        with stalled(server, arguments(corpus, server, tmp_path), journal) as process:
             rows = [row for row in iter_files(str(journal)) if row.outcome in IN_THE_STORE]
             committed = {row.sop_instance_uid for row in rows}
             told = results.read_text().splitlines()
             process.kill()
-            process.wait()
         assert {json.loads(line)["sop_instance_uid"] for line in told} == committed
         in_flight = server.stored.keys() - committed
         assert server.stored.keys() >= committed
@@ -113,10 +113,10 @@ class TestWhileTheJournalCannotCommit:
     def test_it_goes_on_when_the_journal_can_and_nothing_is_sent_twice(
         self, tmp_path: Path, server: ScriptedServer, corpus: Corpus
     ) -> None:
-        with start_ingester(*arguments(corpus, server, tmp_path)) as process:
-            with stalled(server, process, tmp_path / "journal.db"):
-                assert len(server.stored) < len(corpus)
-            assert process.wait(30).returncode == 0
+        journal = tmp_path / "journal.db"
+        with stalled(server, arguments(corpus, server, tmp_path), journal) as process:
+            assert len(server.stored) < len(corpus)
+        assert process.wait().returncode == 0
         assert {sop: [sha] for sop, sha in corpus.sha256_by_sop.items()} == server.stored
         rows = list(iter_files(str(tmp_path / "journal.db")))
         assert {row.sop_instance_uid for row in rows} == corpus.sop_instance_uids
@@ -128,18 +128,30 @@ class TestAResultsLine:
     def test_is_never_there_before_its_commit(
         self, tmp_path: Path, server: ScriptedServer, corpus: Corpus
     ) -> None:
-        """Looked at as often as can be: the file first, then what is committed."""
+        """Looked at as often as can be, and between any two answers.
+
+        The file first, then what is committed.
+        """
         journal, results = tmp_path / "journal.db", tmp_path / "results.jsonl"
-        looks = set()
+        looks: set[int] = set()
+        looked = threading.Event()
+
+        def wait_for_a_look(_number: int) -> None:
+            looked.clear()
+            looked.wait(60)
+
+        server.before_answer(wait_for_a_look)
         with start_ingester(*arguments(corpus, server, tmp_path)) as process:
-            server.wait_until(lambda: server.answers > 0, 20)
+            server.wait_until(lambda: server.answers > 0)
             connection = apsw.Connection(str(journal), flags=apsw.SQLITE_OPEN_READONLY)
+            connection.set_busy_timeout(60_000)
             lines = 0
             while lines < len(corpus):
                 lines = results.read_bytes().count(b"\n")
                 committed = connection.execute("SELECT count(*) FROM files").get
                 assert lines <= committed
                 looks.add(lines)
+                looked.set()
             connection.close()
-            assert process.wait(30).returncode == 0
-        assert len(looks) > 5
+            assert process.wait().returncode == 0
+        assert len(looks) >= len(corpus) // (MAX_UNCOMMITTED_CALLS + CONCURRENCY)

@@ -80,7 +80,7 @@ class Verdict(NamedTuple):
 
 def replay(verifier: Verifier, wire: bytes) -> Verdict:
     """Sends a whole request as it is."""
-    with socket.create_connection(verifier.address, 20) as connection:
+    with socket.create_connection(verifier.address, 60) as connection:
         connection.sendall(wire)
         with suppress(OSError):
             connection.shutdown(socket.SHUT_WR)
@@ -107,7 +107,7 @@ class Relay:
 
     def __exit__(self, *_: object) -> None:
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
         self._listener.close()
 
     def _start(self, target: object, *arguments: object) -> None:
@@ -117,16 +117,19 @@ class Relay:
         thread.start()
 
     def _carry(self) -> None:
-        self._listener.settimeout(20)
+        self._listener.settimeout(60)
         with self._listener.accept()[0] as client, socket.create_connection(self._to) as server:
             answers = threading.Thread(target=_pump, args=(server, client), daemon=True)
             answers.start()
+            # One that has been refused is read to its end: a reset could overtake the answer.
             with suppress(OSError):
                 while piece := client.recv(65536):
                     self.sent += piece
-                    server.sendall(piece)
+                    with suppress(OSError):
+                        server.sendall(piece)
+            with suppress(OSError):
                 server.shutdown(socket.SHUT_WR)
-            answers.join(10)
+            answers.join(60)
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

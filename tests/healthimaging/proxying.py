@@ -53,7 +53,7 @@ class Proxy:
         self._over.set()
         self._listener.close()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
         for each in self._sockets:
             each.close()
 

@@ -16,17 +16,20 @@ from tests.healthimaging.emulated import (
     KEYS,
     REGION,
     TEMPORARY,
+    ActingClock,
     Command,
     Run,
     assert_same_bytes,
     command,
     emulator,
     environment_of,
-    read_run,
 )
 from tests.support.dicom_files import Corpus, write_corpus
 from tests.support.exchange import Exchange
 from tests.support.scripted import ScriptedServer
+
+IN_MID_RUN = 30
+"""Questions for the time: after 10 of 40 requests or more, and before the last."""
 
 
 def assert_all_pending(run: Run, archive: Corpus) -> None:
@@ -116,16 +119,18 @@ class TestATokenThatExpires:
         later = replace(TEMPORARY, session_token="token-canary-2")
         process = Source(tmp_path / "aws")
         process.gives(TEMPORARY)
-        with emulator(tmp_path / "store", credentials=TEMPORARY, latency_s=0.05) as running:
+
+        def expire() -> None:
+            process.gives(later)
+            running.emulator.replace_credentials(later)
+
+        clock = ActingClock(IN_MID_RUN, expire)
+        with emulator(tmp_path / "store", credentials=TEMPORARY, clock=clock) as running:
             loaded = command(
                 many.root, running, tmp_path / "kept", "--max-batch-instances=1",
                 "--max-concurrency=2", keys=None,
             )  # fmt: skip
-            with loaded.start(env=process.environment) as started:
-                running.until_requests(8)
-                process.gives(later)
-                running.emulator.replace_credentials(later)
-                run = read_run(started.wait(60))
+            run = loaded.run(env=process.environment)
             assert (run.exit_code, run.outcomes) == (0, {"stored": len(many)})
             assert 1 <= run.summary["retries"] <= 2
             assert_same_bytes(running, loaded)
@@ -138,15 +143,13 @@ class TestATokenThatExpires:
         process = Source(tmp_path / "aws")
         process.gives(TEMPORARY)
         env = process.environment if of_a_process else environment_of(TEMPORARY)
-        with emulator(tmp_path / "store", credentials=TEMPORARY, latency_s=0.05) as running:
+        clock = ActingClock(IN_MID_RUN, lambda: running.emulator.replace_credentials(later))
+        with emulator(tmp_path / "store", credentials=TEMPORARY, clock=clock) as running:
             loaded = command(
                 many.root, running, tmp_path / "kept", "--max-batch-instances=1",
                 "--max-concurrency=4", keys=None,
             )  # fmt: skip
-            with loaded.start(env=env) as started:
-                running.until_requests(8)
-                running.emulator.replace_credentials(later)
-                run = read_run(started.wait(60))
+            run = loaded.run(env=env)
             assert run.exit_code == 1
             assert run.outcomes.keys() == {"stored", "pending"}
             assert "credentials" in run.ended.stderr

@@ -30,7 +30,7 @@ def count_of(orthanc: Orthanc) -> int:
 
 def wait_for(orthanc: Orthanc, instances: int, process: Process) -> None:
     """Returns when it has so many."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while count_of(orthanc) < instances:
         assert process.running, process.stderr_so_far()
         assert time.monotonic() < deadline

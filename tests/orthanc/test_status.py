@@ -3,13 +3,15 @@
 import json
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from ingester.journal import iter_files
 from tests.support.dicom_files import Corpus, write_corpus
 from tests.support.process import Process, run_ingester, start_ingester
-from tests.support.scripted import ScriptedServer, Wait
+from tests.support.scripted import NeverAnswer, ScriptedServer, StoreAll, Wait
 
 
 @pytest.fixture
@@ -25,15 +27,24 @@ def start(corpus: Corpus, server: ScriptedServer, journal: Path) -> Process:
     )
 
 
+def wait_for_commit(journal: Path) -> None:
+    """Returns when a file has an end in it."""
+    deadline = time.monotonic() + 60
+    while not list(iter_files(str(journal))):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 class TestStatusWhileARunIsGoingOn:
     def test_says_so_and_what_is_committed(
         self, corpus: Corpus, server: ScriptedServer, tmp_path: Path
     ) -> None:
         journal, goes_on = tmp_path / "journal.db", threading.Event()
-        server.push(Wait(0.0))
+        server.push(StoreAll())
         server.default = Wait(goes_on)
         with start(corpus, server, journal) as process:
             server.wait_until(lambda: len(server.posts) == 2)
+            wait_for_commit(journal)
             status = json.loads(run_ingester("status", "--journal", journal, "--json").stdout)
             assert status["live"] is True
             assert status["pid"] == process.pid
@@ -47,7 +58,7 @@ class TestStatusWhileARunIsGoingOn:
             one = run_ingester("status", "--journal", journal, "--study", study)
             assert one.returncode == 0, one.stderr
             goes_on.set()
-            assert process.wait(30).returncode == 0
+            assert process.wait().returncode == 0
         after = json.loads(run_ingester("status", "--journal", journal, "--json").stdout)
         assert (after["live"], after["pid"]) == (False, None)
         assert after["run"]["exit_code"] == 0
@@ -61,11 +72,11 @@ class TestStatusWhileARunIsGoingOn:
         with start(corpus, server, journal) as process:
             server.wait_until(lambda: len(server.posts) == 1)
             with start(corpus, server, journal) as second:
-                refused = second.wait(30)
+                refused = second.wait()
             assert refused.returncode == 1
             assert str(process.pid) in refused.stderr
             goes_on.set()
-            assert process.wait(30).returncode == 0
+            assert process.wait().returncode == 0
         assert {sop: [sha] for sop, sha in corpus.sha256_by_sop.items()} == server.stored
 
 
@@ -74,9 +85,12 @@ class TestStatusOfARunThatWasKilled:
         self, corpus: Corpus, server: ScriptedServer, tmp_path: Path
     ) -> None:
         journal = tmp_path / "journal.db"
+        server.push(StoreAll())
+        server.default = NeverAnswer()
         with start(corpus, server, journal) as process:
-            server.before_answer(lambda number: process.kill() if number == 2 else None)
-            assert process.wait(30).returncode == -signal.SIGKILL
+            server.wait_until(lambda: len(server.posts) == 2)
+            process.kill()
+            assert process.wait().returncode == -signal.SIGKILL
         status = json.loads(run_ingester("status", "--journal", journal, "--json").stdout)
         assert (status["live"], status["pid"]) == (False, None)
         assert status["run"]["exit_code"] is None

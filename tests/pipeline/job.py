@@ -32,13 +32,12 @@ from tests.support.scripted import ScriptedServer
 QUICK: dict[str, object] = {
     "backoff_base_s": 0.01,
     "backoff_cap_s": 0.05,
-    "stall_timeout_s": 5.0,
-    "answer_timeout_s": 5.0,
     "max_outage_s": 2.0,
+    "batch_age_s": 60.0,
     "max_concurrency": 1,
     "readers": 1,
 }
-"""One request at a time, and no long waits."""
+"""One request at a time, none before all files are scanned, and no long waits for a retry."""
 
 
 @dataclass(frozen=True, slots=True)

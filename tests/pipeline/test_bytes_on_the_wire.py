@@ -194,19 +194,19 @@ class TestTheEndOfAnAttempt:
     def test_a_connection_given_up_is_not_left_open(self, tmp_path: Path) -> None:
         """Else its socket and its bytes stay as long as the other side does not read."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.settimeout(10)
+            listener.settimeout(60)
             with ScriptedServer() as server:
                 job = Job(tmp_path, server)
                 job.write("a.dcm", payload_bytes=9_000_000)
                 ran = job.run(
                     url=f"http://127.0.0.1:{listener.getsockname()[1]}",
-                    stall_timeout_s=0.3, max_attempts=2,
+                    stall_timeout_s=1, max_attempts=2,
                 )  # fmt: skip
                 assert ran.exit_code == 1
                 assert ran.outcomes == {"in_doubt": 1}
                 peers = [listener.accept()[0], listener.accept()[0]]
                 for peer in peers:
-                    peer.settimeout(5)
+                    peer.settimeout(60)
                     taken = 0
                     with suppress(ConnectionResetError):
                         while piece := peer.recv(1 << 20):

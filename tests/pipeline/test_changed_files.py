@@ -79,7 +79,7 @@ class TestAFileThatChangesBetweenScanAndSend:
                 change(job.archive / victim)
 
         server.before_answer(before)
-        ran = job.run(inline_limit="1", batch_age_s=0.01, check=False)
+        ran = job.run(inline_limit="1", check=False)
         assert ran.outcome(victim) == "unreadable"
         assert ran.outcomes == {"stored": 10, "unreadable": 1}
         assert ran.exit_code == 3
@@ -149,7 +149,7 @@ class TestCachedFiles:
 
         server.before_answer(before)
         sent = {name: job.sha256(name) for name in names}
-        ran = job.run(check=False, answer_timeout_s=0.5)
+        ran = job.run(check=False, answer_timeout_s=3)
         # The first attempt had all its bytes: nobody knows what became of them.
         assert ran.outcome(names[1]) == "in_doubt"
         assert all(ran.outcome(name) == "stored" for name in names if name != names[1])

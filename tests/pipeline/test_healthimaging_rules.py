@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import threading
+from dataclasses import dataclass, field
 
 import pytest
 
 from ingester.dicomweb.outcome import Evidence
 from tests.pipeline.job import Job, uid_of
+from tests.support.exchange import Exchange
 from tests.support.scripted import (
     Answer,
+    AnswerAndSee,
+    Choose,
     FindStored,
     Request,
     ScriptedServer,
@@ -20,6 +24,17 @@ from tests.support.scripted import (
 )
 
 CONFLICT = Answer(409, {"x-amzn-errortype": "ConflictException"}, b'{"message": "in use"}')
+
+
+def conflict_of_four(server: ScriptedServer) -> list[Step]:
+    """Four requests meet; the others are answered when the first has read of the conflict."""
+    read = threading.Event()
+
+    def meet(_request: Request) -> Step:
+        server.wait_until(lambda: len(server.posts) == 4)
+        return AnswerAndSee(read, CONFLICT.status, CONFLICT.headers, CONFLICT.body)
+
+    return [Choose(meet), *[Wait(read)] * 3]
 
 
 class TestAnAnswerLostAfterTheServerStored:
@@ -80,21 +95,26 @@ class TestAConflictException:
         self, job: Job, server: ScriptedServer
     ) -> None:
         job.write_many(40)
-        server.push(CONFLICT)
-        server.default = Wait(0.02, StoreAll())
+        server.push(*conflict_of_four(server))
+        server.default = alone = OneAtATime()
         ran = job.run(server="healthimaging", max_concurrency=4, max_batch_instances=4)
         assert ran.outcomes == {"stored": 40}
-        after = [post for post in server.posts if post.status == 200][4:]
-        assert overlaps(after) == 0
+        assert alone.seen == 10 + 1 - 4
+        assert alone.most == 1
 
     def test_other_series_are_not_held_up(self, job: Job, server: ScriptedServer) -> None:
         job.write_studies(12, 4)
-        server.push(CONFLICT)
-        slow: Step = Wait(0.05, StoreAll())
-        server.default = slow
+        server.push(*conflict_of_four(server))
+        four = threading.Barrier(4, timeout=60)
+
+        def together(_request: Request) -> Step:
+            four.wait()
+            return StoreAll()
+
+        server.push(*[Choose(together)] * 4)
         ran = job.run(server="healthimaging", max_concurrency=4)
         assert ran.outcomes == {"stored": 48}
-        assert server.peak_requests >= 3
+        assert not four.broken
 
     def test_of_a_manifest_is_none(self, job: Job, server: ScriptedServer) -> None:
         """409 is both: the body says which. Here one instance failed for good."""
@@ -116,7 +136,23 @@ class TestAWarning:
         assert ran.exit_code == 3
 
 
-def overlaps(posts: list[Request]) -> int:
-    """Pairs of neighbours of which the second came before the first can have been answered."""
-    starts = sorted(post.received_at for post in posts)
-    return sum(later - earlier < 0.015 for earlier, later in pairwise(starts))
+@dataclass
+class OneAtATime:
+    """Stores everything, takes its time, and counts how many requests it has at a time."""
+
+    seen: int = 0
+    most: int = 0
+    _now: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def play(self, exchange: Exchange) -> None:
+        """Reads, waits whether another comes, stores."""
+        with self._lock:
+            self.seen += 1
+            self._now += 1
+            self.most = max(self.most, self._now)
+        exchange.read_body(keep_all=True)
+        exchange.pause(0.02)
+        with self._lock:
+            self._now -= 1
+        StoreAll().play(exchange)

@@ -14,6 +14,7 @@ from tests.pipeline.job import Job, uid_of
 from tests.support.exchange import Exchange
 from tests.support.scripted import (
     Answer,
+    AnswerAndSee,
     Choose,
     CloseAfter,
     DropIdle,
@@ -86,13 +87,13 @@ class TestA503Or429WithRetryAfter:
 
         def refuse(_request: Request) -> Step:
             nonlocal refused_at
+            server.wait_until(lambda: len(server.posts) == 4)
             refused_at = time.monotonic()
-            threading.Timer(1.0, read_by_then.set).start()
-            return Answer(status, {"Retry-After": "2"})
+            return AnswerAndSee(read, status, {"Retry-After": "2"})
 
-        # The others are answered when the refusal has long been read: none is on its way then.
-        read_by_then = threading.Event()
-        server.push(Choose(refuse), *[Wait(read_by_then)] * 3)
+        # The others are answered when the refusal has been read: none is on its way then.
+        read = threading.Event()
+        server.push(Choose(refuse), *[Wait(read)] * 3)
         ran = job.run(max_concurrency=4)
         assert ran.exit_code == 0
         later = [post.received_at for post in server.posts[4:]]
@@ -156,18 +157,21 @@ class TestAConnectionLostInMidBody:
         names = job.write_many(2, study="bad")
         job.write_studies(60)
         together = [uid_of(name).encode() for name in names]
-        lost: list[int] = []
+        lost: list[Request] = []
 
         def pick(request: Request) -> Step:
-            if all(uid in request.body for uid in together):
-                lost.append(request.number)
-                return Reset(None)
-            return Wait(0.01)
+            if not all(uid in request.body for uid in together):
+                return StoreAll()
+            lost.append(request)
+            # Of two others that came after the first loss, the client has the answer to one.
+            after = lost[0].number + len(lost)
+            server.wait_until(lambda: len(server.posts) >= after + 2)
+            return Reset(None)
 
         server.default = Choose(pick)
-        ran = job.run(max_concurrency=2, backoff_base_s=0.05, backoff_cap_s=0.05)
+        ran = job.run(max_concurrency=2)
         assert ran.outcomes == {"stored": 62}
-        assert 2 <= len(lost) <= 5  # it is not tried to the end
+        assert len(lost) == 2  # it is not tried to the end
 
 
 class TestAFileThatKillsTheServer:
@@ -213,7 +217,7 @@ class TestAnAnswerLostAfterTheServerStored:
     def test_the_same_body_goes_again(self, job: Job, server: ScriptedServer, step: Step) -> None:
         names = job.write_many(3)
         server.push(step)
-        ran = job.run(answer_timeout_s=0.5)
+        ran = job.run(answer_timeout_s=3)
         assert ran.outcomes == {"stored": 3}
         assert_one_body(server, 2)
         assert all(job.stored(name) == [job.sha256(name)] * 2 for name in names)
@@ -330,30 +334,30 @@ class TestAServerThatMakesNoProgress:
             job.write(f"{number}.dcm", payload_bytes=3_500_000)
         server.push(NeverRead())
         began = time.monotonic()
-        ran = job.run(stall_timeout_s=0.5, answer_timeout_s=30)
+        ran = job.run(stall_timeout_s=2)  # an answer may take 10 minutes
         assert ran.outcomes == {"stored": 4}
-        assert 0.5 <= time.monotonic() - began < 10
+        assert time.monotonic() - began >= 2
         assert_one_body(server, 2)
 
     def test_no_answer_is_given_up_and_goes_again(self, job: Job, server: ScriptedServer) -> None:
         job.write_many(3)
         server.push(NeverAnswer())
         began = time.monotonic()
-        ran = job.run(stall_timeout_s=30, answer_timeout_s=0.5)
+        ran = job.run(stall_timeout_s=600, answer_timeout_s=2)
         assert ran.outcomes == {"stored": 3}
-        assert 0.5 <= time.monotonic() - began < 10
+        assert time.monotonic() - began >= 2
         assert_one_body(server, 2)
 
     def test_a_slow_answer_is_waited_for(self, job: Job, server: ScriptedServer) -> None:
         job.write_many(3)
         server.push(_AnswerByDrops())
-        ran = job.run(stall_timeout_s=0.4, answer_timeout_s=0.4)
+        ran = job.run(stall_timeout_s=2, answer_timeout_s=2)
         assert ran.outcomes == {"stored": 3}
         assert_one_body(server, 1)
 
 
 class _AnswerByDrops:
-    """Answers in many pieces, for longer than an answer may take to begin."""
+    """Answers in many pieces, for longer than an answer may take to begin: 2.5 s."""
 
     def play(self, exchange: Exchange) -> None:
         """Stores and answers slowly."""
@@ -366,7 +370,7 @@ class _AnswerByDrops:
         step = len(data) // 10
         for start in range(0, len(data), step):
             exchange.wire.send(data[start : start + step])
-            exchange.pause(0.1)
+            exchange.pause(0.25)
 
 
 class TestStrangeAnswers:
@@ -461,13 +465,8 @@ class TestAConnectionThatIsRefused:
     def test_in_mid_run_is_waited_for(self, job: Job, server: ScriptedServer) -> None:
         job.write_studies(10)
         back = threading.Timer(0.3, server.come_back)
-
-        def down(number: int) -> None:
-            if number == 3:
-                threading.Thread(target=_down_then(server, back)).start()
-
-        server.after_answer(down)
-        ran = job.run(max_attempts=200)
+        server.push(*[StoreAll()] * 3, _go_down(server, back.start))
+        ran = job.run(max_attempts=10_000)
         back.join()
         assert ran.outcomes == {"stored": 10}
         assert ran.exit_code == 0
@@ -476,29 +475,28 @@ class TestAConnectionThatIsRefused:
         self, job: Job, server: ScriptedServer
     ) -> None:
         job.write_studies(10)
-        downs: list[threading.Thread] = []
-
-        def down(number: int) -> None:
-            if number == 3:
-                downs.append(threading.Thread(target=server.go_down))
-                downs[0].start()
-
-        server.after_answer(down)
+        down = threading.Event()
+        server.push(*[StoreAll()] * 3, _go_down(server, down.set))
         ran = job.run()
-        downs[0].join()
         assert ran.exit_code == 1
-        assert set(ran.outcomes) <= {"stored", "pending", "in_doubt"}
-        assert ran.outcomes.get("in_doubt", 0) <= 1
+        assert ran.outcomes == {"stored": 3, "in_doubt": 1, "pending": 6}
+        assert down.wait(60)
         server.come_back()
         assert job.run().outcomes == {"stored": 10}
 
 
-def _down_then(server: ScriptedServer, timer: threading.Timer) -> Callable[[], None]:
+def _go_down(server: ScriptedServer, then: Callable[[], None]) -> Step:
+    """A request during which the server goes down: it is not answered."""
+
     def act() -> None:
         server.go_down()
-        timer.start()
+        then()
 
-    return act
+    def pick(_request: Request) -> Step:
+        threading.Thread(target=act).start()
+        return NeverAnswer()
+
+    return Choose(pick)
 
 
 class TestAnOutage:

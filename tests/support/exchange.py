@@ -106,7 +106,7 @@ class Wire:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
-    def finish(self, linger_s: float = 5.0) -> None:
+    def finish(self, linger_s: float = 60.0) -> None:
         """Sends FIN, then throws away what still arrives until the client closes.
 
         A plain close with unread bytes would be a RST. TLS gets no close_notify.

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self, TypedDict
@@ -18,7 +19,7 @@ _PLUGINS = (
     Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so"),
     Path("/usr/local/share/orthanc/plugins/libOrthancDicomWeb.so"),
 )
-_START_TIMEOUT_S = 20.0
+_START_TIMEOUT_S = 60.0
 _ATTEMPTS = 5
 
 
@@ -70,6 +71,7 @@ class Orthanc:
         self.directory = directory
         self.users = dict(users or {})
         self.port = 0
+        self._held_port: socket.socket | None = None
         self._name = secrets.token_hex(8)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -116,13 +118,19 @@ class Orthanc:
         traceback: TracebackType | None,
     ) -> None:
         self.kill()
+        self._let_go_of_port()
 
     def kill(self) -> None:
-        """Kills it with SIGKILL and waits for its end."""
+        """Kills it with SIGKILL and waits for its end. Nobody else can get its port meanwhile."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
+            self._let_go_of_port()
+            self._held_port = held = socket.socket()
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):  # it was somebody else's: then it did not start
+                held.bind(("127.0.0.1", self.port))
 
     def restart(self) -> None:
         """Kills it if it runs, and starts it again on the same port with what it has stored."""
@@ -223,6 +231,7 @@ class Orthanc:
             raise RuntimeError("Orthanc with its DICOMweb plugin is not installed")
         config = self.directory / "orthanc.json"
         config.write_text(json.dumps(self._configuration(), indent=2))
+        self._let_go_of_port()
         with (self.directory / "orthanc.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [program, config],
@@ -237,6 +246,11 @@ class Orthanc:
             if not self.running or time.monotonic() > deadline:
                 raise OSError(f"Orthanc does not start: {self.log()[-2000:]}")
             time.sleep(0.01)
+
+    def _let_go_of_port(self) -> None:
+        if self._held_port is not None:
+            self._held_port.close()
+            self._held_port = None
 
     def _answers(self) -> bool:
         """Connects, and makes sure that it is this Orthanc that answers on the port."""

@@ -18,6 +18,8 @@ from typing import Self
 
 _DROPPED = re.compile(r"(INGESTER_|AWS_|SSL_CERT_|PYTEST_).*|.*_proxy", re.IGNORECASE)
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PROGRESS = "--progress-interval-s=0.02"
+"""For `wait_for_turns`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +95,16 @@ class Process:
         return not self._reap()
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends a signal, unless it has ended; a thread of a server may call it, too."""
+        """Sends a signal, unless it has ended, and waits until it was delivered.
+
+        Two of a kind would become one while the first waits for a process that has no processor.
+        A thread of a server may call it, too.
+        """
         with self._lock:  # until it is reaped its pid is its own
             if self.running:
                 os.kill(self.pid, number)
+        while self.running and _is_pending(self.pid, number):
+            time.sleep(0.001)
 
     def kill(self) -> None:
         """Sends SIGKILL, unless it has ended."""
@@ -137,7 +145,7 @@ class Process:
         if self.running:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-            self.wait(10)
+            self.wait()
 
     def _reap(self) -> bool:
         """Collects it if it has ended, with its peak of memory.
@@ -202,6 +210,23 @@ def run_ingester(
         return process.wait(timeout)
 
 
+def wait_for_turns(process: Process, timeout: float = 60) -> None:
+    """Waits until the loop of a command has gone round, so that it has seen every signal so far.
+
+    It tells by its progress lines, which the loop writes: give it a short `PROGRESS` interval. The
+    first line may be of a turn that began before, the second of the one that takes the signal up.
+
+    Raises:
+        TimeoutError: it writes none.
+    """
+    deadline = time.monotonic() + timeout
+    before = process.stderr_so_far().count("\n")
+    while process.running and process.stderr_so_far().count("\n") < before + 3:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {timeout} s:\n{process.stderr_so_far()[-4000:]}")
+        time.sleep(0.005)
+
+
 @contextmanager
 def _inherited_signals(ignored: tuple[signal.Signals, ...]) -> Iterator[None]:
     """Has a child start with the default action of the ending signals, but for those to ignore.
@@ -227,13 +252,23 @@ def _inherited_signals(ignored: tuple[signal.Signals, ...]) -> Iterator[None]:
 
 
 def _high_water_kib(pid: int) -> int:
-    """Reads VmHWM; 0 where there is no /proc or no longer such a process."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    found = re.search(r"^VmHWM:\s*(\d+) kB", text, re.MULTILINE)
+    """Reads VmHWM; 0 where there is none."""
+    found = re.search(r"^VmHWM:\s*(\d+) kB", _status_of(pid), re.MULTILINE)
     return int(found[1]) if found else 0
+
+
+def _is_pending(pid: int, number: signal.Signals) -> bool:
+    """Says whether a signal was sent and not delivered yet."""
+    masks = re.findall(r"^(?:SigPnd|ShdPnd):\s*([0-9a-f]+)", _status_of(pid), re.MULTILINE)
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
+
+
+def _status_of(pid: int) -> str:
+    """What Linux says of a process; nothing where there is no /proc or no longer such a process."""
+    try:
+        return Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
 
 
 def _read(descriptor: int) -> str:

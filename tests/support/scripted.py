@@ -26,6 +26,7 @@ from tests.support.exchange import ConnectionOver, Exchange, Wire
 from tests.support.ledger import Ledger, Request
 from tests.support.steps import (
     Answer,
+    AnswerAndSee,
     Choose,
     CloseAfter,
     DropIdle,
@@ -43,6 +44,7 @@ from tests.support.steps import (
 
 __all__ = [
     "Answer",
+    "AnswerAndSee",
     "Choose",
     "CloseAfter",
     "DropIdle",
@@ -59,6 +61,8 @@ __all__ = [
     "StoreThenDrop",
     "Wait",
 ]
+
+BACKLOG = 128
 
 
 class ScriptedServer:
@@ -90,7 +94,8 @@ class ScriptedServer:
         self._get_script: deque[Step] = deque()
         self._wires: dict[Wire, threading.Thread] = {}
         self._down = threading.Event()
-        self._listener = self._listen(0)
+        self._listener = self._bind(0)
+        self._listener.listen(BACKLOG)
         self.port: int = self._listener.getsockname()[1]
         self._acceptor = threading.Thread(target=self._accept, name="scripted", daemon=True)
 
@@ -176,7 +181,7 @@ class ScriptedServer:
         """
         self.ledger.at_body_bytes(count, call)
 
-    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         """Waits for something about this server, such as `len(server.requests) == 3`.
 
         Raises:
@@ -187,9 +192,13 @@ class ScriptedServer:
                 raise TimeoutError(f"not true within {timeout_s} s")
 
     def go_down(self) -> None:
-        """Refuses connections, and breaks those that are open, until `come_back`."""
+        """Refuses connections, and breaks those that are open, until `come_back`.
+
+        The port stays bound: nobody else can get it meanwhile.
+        """
         self._down.set()
         self._stop_accepting()
+        self._listener = self._bind(self.port)
         with self.ledger.changed:
             wires = list(self._wires)
         for wire in wires:
@@ -198,7 +207,7 @@ class ScriptedServer:
 
     def come_back(self) -> None:
         """Listens again on the same port."""
-        self._listener = self._listen(self.port)
+        self._listener.listen(BACKLOG)
         self._down.clear()
         self._acceptor = threading.Thread(target=self._accept, name="scripted", daemon=True)
         self._acceptor.start()
@@ -215,6 +224,7 @@ class ScriptedServer:
     ) -> None:
         self.ledger.stopping.set()
         self.go_down()
+        self._listener.close()
         errors = [problem for problem in self.ledger.errors if isinstance(problem, Exception)]
         if errors and error is None:
             raise ExceptionGroup("in the scripted server", errors)
@@ -222,14 +232,13 @@ class ScriptedServer:
             if error is not None:
                 error.add_note(f"in the scripted server: {problem!r}")
 
-    def _listen(self, port: int) -> socket.socket:
+    def _bind(self, port: int) -> socket.socket:
         listener = socket.socket()
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if self._receive_buffer is not None:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
             listener.bind(("127.0.0.1", port))
-            listener.listen(128)
             listener.settimeout(0.2)
         except OSError:
             listener.close()
@@ -240,11 +249,11 @@ class ScriptedServer:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         if self._acceptor.is_alive():
-            self._acceptor.join(5)
+            self._acceptor.join(60)
         self._listener.close()
 
     def _join(self, wires: list[Wire]) -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         for wire in wires:
             thread = self._wires.get(wire)
             if thread is not None:

@@ -120,6 +120,26 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerAndSee:
+    """Like Answer, says that it closes the connection, and sets `read` when the client closes it.
+
+    By then the client has taken the answer in: what happens after `read` happens after that.
+    """
+
+    read: threading.Event
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def play(self, exchange: Exchange) -> None:
+        """Reads, answers, waits for the client's end."""
+        exchange.read_body()
+        exchange.answer(self.status, {**self.headers, "Connection": "close"}, self.body)
+        exchange.finish()
+        self.read.set()
+
+
+@dataclass(frozen=True, slots=True)
 class EarlyAnswer:
     """Answers after so many bytes of the body, while the rest is still on its way.
 

@@ -56,7 +56,7 @@ class Grouping:
     ) -> dict[int, Result]:
         await self.come(*instances)
         self.inbox.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(self.group.run(), self.send(ends or {}))
         assert len(self.ledger) == 0
         return {result.file.file_id: result for result in self.record.results}

@@ -290,12 +290,12 @@ class TestProcess:
         big = files[0] + bytes(range(256)) * 12_000
         body = multipart([big, *files[1:]])
         with process("--verify", str(digests)) as (address, sink):
-            with socket.create_connection(address, timeout=10) as connection:
+            with socket.create_connection(address, timeout=60) as connection:
                 for _ in range(3):
                     status, _, answer = exchange(connection, request(body))
                     assert (status, stored(answer)) == (200, expected(4))
             sink.send_signal(signal.SIGTERM)
-            last, _ = sink.communicate(timeout=10)
+            last, _ = sink.communicate(timeout=60)
             assert sink.returncode == 0
         totals = json.loads(last)
         assert totals.pop("cpu_s") >= 0
@@ -314,7 +314,7 @@ class TestProcess:
     def test_waits_the_latency_before_each_answer(self, files: list[bytes]) -> None:
         with (
             process("--latency-ms", "80") as (address, _),
-            socket.create_connection(address, timeout=10) as connection,
+            socket.create_connection(address, timeout=60) as connection,
         ):
             for count in (1, 2):
                 started = time.perf_counter()

@@ -80,13 +80,13 @@ class TestWarningsOfOthers:
         def hold() -> None:
             with quiet():
                 is_quiet.set()
-                may_end.wait(10)
+                may_end.wait(60)
 
         with warnings.catch_warnings(record=True) as recorded:
             warnings.simplefilter("always")
             thread = threading.Thread(target=hold)
             thread.start()
-            is_quiet.wait(10)
+            is_quiet.wait(60)
             warnings.warn("meanwhile", UserWarning, stacklevel=1)
             may_end.set()
             thread.join()

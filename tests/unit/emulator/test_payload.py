@@ -307,7 +307,7 @@ async def exchange(client: Client, head: str, body: bytes = b"") -> bytes:
     path = client.emulator.base_url.removeprefix(client.emulator.url)
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(f"POST {path}/studies HTTP/1.1\r\nHost: {host}\r\n{head}\r\n".encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         first = await reader.readuntil(b"\r\n\r\n")
         if body and first.startswith(b"HTTP/1.1 100 "):
             writer.write(body)

@@ -187,7 +187,7 @@ class TestTheEnd:
                 task = asyncio.create_task(Client(emulator, session).post(endless()))
                 await until((tmp_path / "1.2.1").exists)
                 began = time.monotonic()
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 60
             with pytest.raises(aiohttp.ClientError):
                 await task
         assert len(files_under(tmp_path)) == 1

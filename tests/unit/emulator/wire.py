@@ -158,6 +158,6 @@ def files_under(directory: str | os.PathLike[str]) -> list[str]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something the other side of a socket does."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for is in the file system, or in another task
             await asyncio.sleep(0.01)

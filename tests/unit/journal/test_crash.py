@@ -83,5 +83,5 @@ class TestAProcessThatEndsWithoutClosing:
             f"session = Session({path!r})\n"
             "session.journal.record(stored(session.ref(b'a')))\n"
         )
-        subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True, timeout=20)
+        subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True, timeout=60)
         recount(path)

@@ -108,7 +108,7 @@ class TestAnExistingJournal:
     def test_from_a_newer_version_is_refused_and_not_touched(self, path: str) -> None:
         Session(path).end()
         connection = apsw.Connection(path)
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
         connection.close()
         assert "made by a newer version" in str(refusal(path))
         with pytest.raises(JournalError, match="newer"):

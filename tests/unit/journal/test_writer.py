@@ -24,7 +24,7 @@ class Gate:
 
     def __call__(self, _: Sequence[Result]) -> None:
         self.entered.set()
-        assert self.open.wait(20)
+        assert self.open.wait(60)
 
 
 class Gated(Session):
@@ -35,7 +35,7 @@ class Gated(Session):
         self.gate = Gate()
         self.journal._writer._on_commit = self.gate
         self.journal.record(Result(self.ref(b"first"), Outcome.NOT_DICOM))
-        assert self.gate.entered.wait(20)
+        assert self.gate.entered.wait(60)
 
 
 class TestACommit:
@@ -112,8 +112,8 @@ class TestRoom:
         assert not any(task.done() for task in waiting)
         assert thread.is_alive()
         session.gate.open.set()
-        await asyncio.wait_for(asyncio.gather(*waiting), 20)
-        thread.join(20)
+        await asyncio.wait_for(asyncio.gather(*waiting), 60)
+        thread.join(60)
         assert not thread.is_alive()
         session.end()
 
@@ -125,7 +125,7 @@ class TestRoom:
         await asyncio.sleep(0)
         waiting[0].cancel()
         session.gate.open.set()
-        await asyncio.wait_for(waiting[1], 20)
+        await asyncio.wait_for(waiting[1], 60)
         assert waiting[0].cancelled()
         session.end()
 
@@ -146,7 +146,7 @@ class TestAFailedCommit:
         session = broken(path, failures)
         a, b = session.refs([b"a", b"b"])
         session.journal.record(stored(a))
-        session.journal._writer._thread.join(20)
+        session.journal._writer._thread.join(60)
         with pytest.raises(JournalError, match="cannot be written"):
             await session.journal.wait_for_room()
         session.journal.record(stored(b))

@@ -29,9 +29,12 @@ def note():
     with open(os.path.join(HERE, "notes"), "a") as notes:
         notes.write(f"{time.time()}\\n")
 
-def hang():
-    while not os.path.exists(os.path.join(HERE, "let-go")):
+def wait_for(name):
+    while not os.path.exists(os.path.join(HERE, name)):
         time.sleep(0.02)
+
+def hang():
+    wait_for("let-go")
     sys.exit(1)
 
 """
@@ -63,9 +66,13 @@ class Process:
         """When it made a note, by the clock of time.time()."""
         return [float(line) for line in (self.folder / "notes").read_text().split()]
 
+    def tell(self, name: str) -> None:
+        """End those that wait for it."""
+        (self.folder / name).touch()
+
     def let_go(self) -> None:
         """End all that hang."""
-        (self.folder / "let-go").touch()
+        self.tell("let-go")
 
 
 @pytest.fixture(autouse=True)

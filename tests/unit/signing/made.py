@@ -25,7 +25,7 @@ def keys(
     )
 
 
-async def until(condition: Callable[[], bool], within_s: float = 20) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 60) -> None:
     """Wait for something another thread does."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - it knows of no event

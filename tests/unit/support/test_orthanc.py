@@ -16,7 +16,7 @@ def store(orthanc: Orthanc, file: Written) -> int:
     body = b"--xyz\r\nContent-Type: application/dicom\r\n\r\n" + file.path.read_bytes()
     content_type = 'multipart/related; type="application/dicom"; boundary=xyz'
     url = urlsplit(f"{orthanc.dicomweb_url}/studies")
-    connection = http.client.HTTPConnection(url.netloc, timeout=20)
+    connection = http.client.HTTPConnection(url.netloc, timeout=60)
     try:
         connection.request("POST", url.path, body + b"\r\n--xyz--", {"Content-Type": content_type})
         return connection.getresponse().status

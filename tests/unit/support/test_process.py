@@ -10,11 +10,11 @@ import pytest
 from tests.support.process import Process, clean_environment, start_python
 
 HELLO = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
-READY = "import time; print('ready', flush=True); time.sleep(60)"
+READY = "import time; print('ready', flush=True); time.sleep(600)"
 
 
 def wait_ready(process: Process) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while "ready" not in process.stdout_so_far():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -53,8 +53,10 @@ def test_leaving_the_block_leaves_no_process() -> None:
 def test_the_peak_of_memory_is_the_childs_own() -> None:
     """Not that of whoever started it, which ru_maxrss begins with."""
     ballast = bytearray(b"x" * (200 << 20))
-    with start_python("-c", "x = bytearray(b'x' * (64 << 20)); import time; time.sleep(.1)") as it:
-        peak = it.wait().peak_rss_mib
+    with start_python("-c", f"x = bytearray(b'x' * (64 << 20)); {READY}") as process:
+        wait_ready(process)
+        process.kill()  # which looks once more, as long as it is there
+        peak = process.wait().peak_rss_mib
     assert len(ballast) == 200 << 20
     if sys.platform == "linux":
         assert 64 < peak < 180
