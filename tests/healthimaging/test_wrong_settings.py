@@ -17,13 +17,12 @@ from tests.healthimaging.emulated import (
     REGION,
     TEMPORARY,
     Command,
-    Run,
     assert_same_bytes,
     command,
     emulator,
     environment_of,
-    read_run,
 )
+from tests.support.command import Run, read_run
 from tests.support.dicom_files import Corpus, write_corpus
 from tests.support.exchange import Exchange
 from tests.support.scripted import ScriptedServer
