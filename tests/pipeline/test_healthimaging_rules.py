@@ -111,11 +111,13 @@ class TestAnAnswerLostForAFileThatChanged:
         assert (ran.outcome("a.dcm"), ran.outcome("b.dcm")) == ("rejected", "stored")
         assert job.stored("b.dcm", sop="x")[-1] == job.sha256("b.dcm")
 
+    @pytest.mark.parametrize("first", [StoreAll(), StoreThenDrop()], ids=["heard", "lost"])
     def test_nor_does_it_when_a_run_left_the_new_one_in_doubt(
-        self, job: Job, server: ScriptedServer
+        self, job: Job, server: ScriptedServer, first: Step
     ) -> None:
         (name,) = job.write_many(1)
-        job.run(server="healthimaging")
+        server.push(first)
+        job.run(server="healthimaging", max_attempts=1)
         age(job.write(name, seed=1), seconds=60)
         lost = StoreThenDrop(store=StoreAll(only=lambda _uid: False))
         server.push(lost, lost)
@@ -123,6 +125,19 @@ class TestAnAnswerLostForAFileThatChanged:
         assert ran.outcomes == {"in_doubt": 1}
         assert job.run(server="healthimaging").outcomes == {"stored": 1}
         assert job.stored(name)[1:] == [job.sha256(name)]
+
+    def test_nor_for_a_file_in_the_place_of_one_that_is_gone_and_in_doubt(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        gone = job.write("a.dcm", sop="x")
+        server.push(StoreThenDrop())
+        assert job.run(server="healthimaging", max_attempts=1).outcomes == {"in_doubt": 1}
+        gone.unlink()
+        job.write("b.dcm", sop="x", seed=2)
+        server.push(StoreThenDrop(store=StoreAll(only=lambda _uid: False)))
+        ran = job.run(server="healthimaging", check=False)
+        assert ran.outcome("b.dcm") == "stored"
+        assert job.stored("b.dcm", sop="x")[-1] == job.sha256("b.dcm")
 
     def test_bytes_that_are_stored_already_are_found(
         self, job: Job, server: ScriptedServer
