@@ -28,6 +28,7 @@ class Claim:
     holder: Holder | None = None  # set when it is decided in the holder's favour
     absent: bool = False  # an earlier run left the holder in doubt; it was not met yet in this one
     committed: bool = False
+    earlier: Holder | None = None  # what the store may have of an earlier run
     waiting: deque[Instance] = field(default_factory=deque)
 
 
@@ -60,6 +61,11 @@ class Claims:
         claim.waiting.append(instance._replace(buffer=None))
         self.waiting += 1
 
+    def sent_before(self, instance: Instance, holder: Holder) -> Instance:
+        """An earlier run sent ``holder`` under the UIDs that ``instance`` goes with now."""
+        self._claims[instance.key].earlier = holder
+        return instance._replace(earlier=holder)
+
     def held_in_journal(self, instance: Instance, holder: Holder) -> Claim:
         """The journal says an earlier file has what ``instance`` has just claimed."""
         claim = self._claims[instance.key]
@@ -75,6 +81,7 @@ class Claims:
         """
         claim = self._claims[instance.key]
         claim.holder_file_id = holder.file_id
+        claim.earlier = holder
         claim.absent = True
         self.wait(claim, instance)
         for waiting in claim.waiting:
@@ -82,7 +89,7 @@ class Claims:
                 claim.waiting.remove(waiting)
                 self.waiting -= 1
                 claim.absent = False
-                return waiting
+                return waiting._replace(earlier=holder)
         return None
 
     def absent_holders(self) -> list[Claim]:
@@ -107,7 +114,7 @@ class Claims:
         claim.absent = False
         claim.holder = None
         claim.committed = False
-        return instance
+        return instance._replace(earlier=claim.earlier)
 
     def forget(self, claim: Claim) -> None:
         """Drop a claim that the journal can answer for from now on."""

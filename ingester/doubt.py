@@ -1,7 +1,8 @@
 """Asking a store by QIDO-RS what it has of a parcel whose answer was lost.
 
-A hit proves the UID: with our own doubt about it, the instance is ours and stored. Silence proves
-nothing, a store may show what it has later: what is not found is sent again.
+A hit proves the UID: with our own doubt about it, the instance is ours and stored. Where an earlier
+run sent other bytes under the UID, the store is not asked: it shows those. Silence proves nothing,
+a store may show what it has later: what is not found is sent again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ MAX_PAGES = 10
 
 async def found_in_store(sender: Sender, parcel: Parcel) -> set[str] | None:
     """SOP Instance UIDs of the parcel that the store shows; None where it does not answer that."""
-    uids = {instance.header.sop_instance_uid for instance in parcel.instances}
+    uids = {
+        instance.header.sop_instance_uid
+        for position, instance in enumerate(parcel.instances)
+        if parcel.is_shown_by_a_hit(position)
+    }
+    if not uids:
+        return None
     study = parcel.study_instance_uid
     found: set[str] = set()
     if len(uids) <= ONE_BY_ONE_AT_MOST:

@@ -52,6 +52,7 @@ class GroupOptions:
     """``max_open``: instances in open batches or waiting, each about half a KiB."""
 
     max_open: int = 50_000
+    conflict_words: str = "another data set has these UIDs"
 
 
 class Group:
@@ -144,6 +145,8 @@ class Group:
 
     async def _against_the_journal(self, instance: Instance, holder: Holder | None) -> None:
         if holder is None or holder.file_id == instance.file.file_id:
+            if holder is not None:
+                instance = self.claims.sent_before(instance, holder)
             await self._send(self._batches.add(instance, time.monotonic()))
         elif holder.outcome not in IN_THE_STORE and not holder.decided_now:
             first = self.claims.expect_absent_holder(instance, holder)
@@ -188,7 +191,7 @@ class Group:
                 )
             )
             results = [
-                _compared(instance, holder, sameness)
+                _compared(instance, holder, sameness, self._options.conflict_words)
                 for instance, sameness in zip(some, found, strict=True)
             ]
             self._ledger.decide(results)
@@ -215,7 +218,10 @@ class Group:
 
 
 def _compared(
-    instance: Instance, holder: Holder, sameness: Sameness | OSError | SourceChanged
+    instance: Instance,
+    holder: Holder,
+    sameness: Sameness | OSError | SourceChanged,
+    conflict_words: str,
 ) -> Result:
     if isinstance(sameness, OSError):
         reason = os.strerror(sameness.errno or 0)
@@ -228,8 +234,7 @@ def _compared(
     elif sameness is Sameness.MOVED:
         result = ended(instance, holder.outcome, "moved")._replace(moved_from=holder.file_id)
     elif sameness is Sameness.DIFFERENT:
-        reason = "another data set has these UIDs"
-        result = ended(instance, Outcome.CONFLICT, "other_data_set", reason)
+        result = ended(instance, Outcome.CONFLICT, "other_data_set", conflict_words)
     else:
         reason = "the file that was stored is gone, and no digest of it was kept"
         result = ended(instance, Outcome.CONFLICT, "cannot_compare", reason)

@@ -101,6 +101,7 @@ class Instance(NamedTuple):
     sha256: bytes | None  # of the whole file, where it was read whole
     mtime_trusted: bool  # False: changed within 2 s of the read, compare next time
     findings: tuple[str, ...] = ()
+    earlier: Holder | None = None  # what the journal says was sent under its UIDs before
 
     @property
     def size(self) -> int:

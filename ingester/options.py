@@ -79,7 +79,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("results", "journal", "path", None, "Append a JSON line for each file decided to this file."),
     Option("name", "journal", "text", "", "A name for this run."),
     Option("operator", "journal", "text", "", "Who runs it."),
-    Option("progress_interval_s", "output", "seconds", 10.0, "Time between two progress lines; on a terminal one line is rewritten each second."),
+    Option("progress_interval_s", "output", "seconds", 10.0, "Time between two progress lines; on a terminal the panel is drawn each second."),
     Option("event_loop", "output", "text", "auto", "auto takes uvloop where it is installed.", ("auto", "uvloop", "asyncio")),
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from ingester.dicomweb.multipart import multipart_framing, new_boundary, single_framing
-from ingester.dicomweb.outcome import Outcome
+from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
 from ingester.dicomweb.profiles import ServerProfile
 from ingester.items import Instance, Result, ended
 from ingester.transport.body import Body
@@ -94,6 +94,24 @@ class Parcel:
             reason="" if answer is None or not reason_code else words_of(answer),
             elapsed_s=round(time.monotonic() - self.started, 3),
         )
+
+    def replaces_another(self, position: int) -> bool:
+        """Whether an earlier run sent other bytes under an instance's UIDs."""
+        instance = self.instances[position]
+        earlier, sha256 = instance.earlier, self.body.sha256[position]
+        if earlier is None:
+            return False
+        if sha256 is None or earlier.sha256 is None:
+            identity = instance.identity
+            return (earlier.size, earlier.mtime_ns) != (identity.size, identity.mtime_ns)
+        return sha256 != earlier.sha256
+
+    def is_shown_by_a_hit(self, position: int) -> bool:
+        """Whether nothing but an instance's own bytes can be under its UIDs."""
+        earlier = self.instances[position].earlier
+        if earlier is None:
+            return True
+        return earlier.outcome in IN_THE_STORE and not self.replaces_another(position)
 
     def give_back_buffers(self) -> None:
         """Nothing of it will be sent any more."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from ingester.dicomweb.outcome import Evidence, Outcome
-from ingester.dicomweb.profiles import ServerProfile, disposition_of
+from ingester.dicomweb.profiles import SecondCopy, ServerProfile, disposition_of
 from ingester.dicomweb.reasons import warning_words
 from ingester.dicomweb.store_response import Refused, Stored, StoreResponse, Verdict, reconcile
 from ingester.items import Instance, Result
@@ -56,6 +56,13 @@ def _end(
     parcel: Parcel, position: int, verdict: Verdict, profile: ServerProfile
 ) -> Result | OpenEnd:
     if isinstance(verdict, Stored):
+        if profile.second_copy is SecondCopy.KEEPS_FIRST and parcel.replaces_another(position):
+            result = parcel.result(position, Outcome.ALREADY_STORED)
+            return result._replace(
+                evidence=Evidence.MANIFEST,
+                reason_code="earlier_version_kept",
+                reason=f"{profile.name} has an earlier version of this file, and keeps it",
+            )
         warned = verdict.warning_code is not None
         outcome = Outcome.STORED_WITH_WARNING if warned else Outcome.STORED
         result = parcel.result(position, outcome)._replace(evidence=Evidence.MANIFEST)

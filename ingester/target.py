@@ -15,6 +15,7 @@ from ingester.errors import UsageError
 
 _DATASTORE = re.compile(r"[0-9a-z]{32}")
 _URL_CHARACTERS = re.compile(r"[!#-;=?-\[\]_a-z~]*")  # RFC 3986 2
+_OTHER_PARTITION = re.compile(r"(cn|us-gov|us-iso[a-z]*|eu-isoe|eusc)-")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]+")
 
 
@@ -53,6 +54,11 @@ def _from_datastore(values: MutableMapping[str, Any], origins: MutableMapping[st
         raise UsageError(f"{where}: a data store id is 32 of [0-9a-z]: {values['datastore']}")
     if values["region"] is None:
         raise UsageError("a data store needs its region", "give --region, or set AWS_REGION")
+    if _OTHER_PARTITION.match(values["region"]):
+        raise UsageError(
+            f"the host name of a data store in {values['region']} is not documented",
+            "give it by --url https://HOST/datastore/ID --server healthimaging --auth sigv4",
+        )
     host = f"dicom-medical-imaging.{values['region']}.amazonaws.com"
     values["url"] = f"https://{host}/datastore/{values['datastore']}"
     origins["url"] = f"{where} and {origins['region']}"

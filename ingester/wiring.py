@@ -20,6 +20,7 @@ from ingester.budget import Budget
 from ingester.channel import Channel
 from ingester.config import Config
 from ingester.control import StopControl
+from ingester.dicomweb.profiles import conflict_words
 from ingester.errors import UsageError
 from ingester.group import Group, GroupOptions, ToGroup
 from ingester.items import FileRef, Instance, Root, ToUpload
@@ -93,7 +94,7 @@ def build_stages(
     walk_thread = DaemonExecutor(1, "walk")
     lookups = DaemonExecutor(1, "lookup")
     group = Group(
-        GroupOptions(config.max_open_instances),
+        GroupOptions(config.max_open_instances, conflict_words(config.server_profile)),
         limits, scanned, batches, ledger, journal.find_holders, lookups, readers,
     )  # fmt: skip
     admission = Admission(config.max_concurrency, stop)

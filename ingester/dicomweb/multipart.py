@@ -49,9 +49,3 @@ def multipart_framing(sizes: Sequence[int], boundary: str, *, quoted: bool) -> F
 def single_framing(size: int) -> Framing:
     """Framing of a file sent alone as ``application/dicom`` (HealthImaging, StoreDICOM)."""
     return Framing((b"",), b"", "application/dicom", size)
-
-
-def framing_overhead(files: int) -> int:
-    """Bytes a multipart body of ``files`` files adds to them."""
-    framing = multipart_framing([0] * files, "0" * 32, quoted=False)
-    return framing.content_length

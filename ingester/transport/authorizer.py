@@ -30,6 +30,9 @@ class Authorized(NamedTuple):
     credentials: Credentials | None = None
     offset: timedelta = timedelta()  # of the clock
 
+    def __repr__(self) -> str:
+        return "Authorized(…)"
+
 
 class Authorizer(Protocol):
     """Authorizes attempts and learns from their refusals."""

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor
-
-from aiohttp.abc import AbstractStreamWriter
+from typing import Protocol
 
 from ingester.auth.chunks import CRLF, ChunkSeed, ChunkSigner
+
+
+class Wire(Protocol):
+    """Where the chunks go: what aiohttp gives to a payload."""
+
+    async def write(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Take bytes, and perhaps keep a reference to them."""
 
 
 class ChunkWriter:
@@ -23,7 +29,7 @@ class ChunkWriter:
         self._executor = executor
         self._chunk = bytearray()
 
-    async def write(self, writer: AbstractStreamWriter, data: bytes | memoryview) -> None:
+    async def write(self, writer: Wire, data: bytes | memoryview) -> None:
         """Take bytes of the body; full chunks go out."""
         view = memoryview(data)
         while view:
@@ -33,13 +39,13 @@ class ChunkWriter:
             if len(self._chunk) == self._size:
                 await self._send(writer)
 
-    async def end(self, writer: AbstractStreamWriter) -> None:
+    async def end(self, writer: Wire) -> None:
         """Send what is left, and the empty chunk that ends the body."""
         if self._chunk:
             await self._send(writer)
         await writer.write(self._signer.end())
 
-    async def _send(self, writer: AbstractStreamWriter) -> None:
+    async def _send(self, writer: Wire) -> None:
         chunk, self._chunk = self._chunk, bytearray()
         loop = asyncio.get_running_loop()
         frame = await loop.run_in_executor(self._executor, self._signer.frame, chunk)

@@ -14,6 +14,7 @@ import pytest
 import ingester.cli
 from ingester.cli import VERBS
 from ingester.dicomweb.outcome import Outcome
+from ingester.dicomweb.profiles import PROFILES, ServerProfile
 from ingester.options import OPTIONS, Option
 from ingester.parsing import parse
 from tests.support.process import run_ingester
@@ -83,6 +84,15 @@ class TestTheExample:
 
 
 class TestTheReadme:
+    @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+    def test_says_which_of_two_files_each_kind_of_server_keeps(
+        self, profile: ServerProfile
+    ) -> None:
+        rows = README.read_text(encoding="utf-8").splitlines()
+        (row,) = (row for row in rows if row.startswith(f"| `{profile.name}` |"))
+        assert f"| {profile.second_copy} |" in row
+        assert f"| {', '.join(profile.identity)} |" in row
+
     @pytest.mark.parametrize("outcome", Outcome)
     def test_has_every_outcome(self, outcome: Outcome) -> None:
         assert f"| `{outcome.value}` |" in README.read_text(encoding="utf-8")

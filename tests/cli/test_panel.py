@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import dataclasses
 import fcntl
 import io
 import os
@@ -16,7 +15,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 
 import pytest
@@ -33,6 +32,7 @@ from ingester.walk import UnreadableDirectory
 from tests.support.dicom_files import write_corpus
 from tests.support.process import clean_environment, run_ingester, start_python
 from tests.support.scripted import ScriptedServer, StoreAll, Wait
+from tests.support.snapshots import snapshot
 
 HIDDEN_CURSOR, OTHER_SCREEN = "\x1b[?25l", "\x1b[?1049h"
 WITH_TERMINAL = (  # has stderr control the process, as a shell does
@@ -41,24 +41,6 @@ WITH_TERMINAL = (  # has stderr control the process, as a shell does
     "fcntl.ioctl(2, termios.TIOCSCTTY, 0);"
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
-
-
-def snapshot(**changed: object) -> Snapshot:
-    start = Snapshot(
-        elapsed_s=10.0,
-        files_met=1000,
-        all_met=True,
-        bytes_met=5_000_000,
-        committed=500,
-        outcomes={"stored": 400, "invalid": 100, "failed": 0},
-        bytes_stored=4_000_000_000,
-        instances_stored=400,
-        requests=12,
-        retries=3,
-        in_flight=8,
-        bottleneck="server or network",
-    )
-    return dataclasses.replace(start, **changed)  # type: ignore[arg-type]
 
 
 class Screen:
@@ -114,6 +96,10 @@ class Terminal(io.StringIO):
         return screen.text
 
 
+def resize(terminal: int, columns: int, lines: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+
 class Pty:
     """A real terminal with ``ingester run archive`` on its stderr; stdout is a file."""
 
@@ -162,7 +148,7 @@ class Pty:
         os.write(self.master, keys)
 
     def resize(self, columns: int, lines: int) -> None:
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        resize(self.master, columns, lines)
 
     def hang_up(self) -> None:
         self._hung_up.set()
@@ -400,17 +386,17 @@ class TestLive:
             "warning: a directory cannot be listed (Permission denied): /a\n"
         )
 
-    def test_keeps_what_others_write(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_keeps_what_others_write(self) -> None:
         terminal = Terminal()
-        monkeypatch.setattr(sys, "stderr", terminal)
-        live = Live(terminal)
-        live.show(snapshot())
-        sys.stderr.writelines(["ingester: KeyError\n", "  at somewhere\n"])
-        live.show(snapshot(committed=501))
-        sys.stderr.write("  and more\n")
-        live.show(snapshot(committed=502))
-        live.end()
-        assert sys.stderr is terminal
+        with redirect_stderr(terminal):
+            live = Live(terminal)
+            live.show(snapshot())
+            sys.stderr.writelines(["ingester: KeyError\n", "  at somewhere\n"])
+            live.show(snapshot(committed=501))
+            sys.stderr.write("  and more\n")
+            live.show(snapshot(committed=502))
+            live.end()
+            assert sys.stderr is terminal
         text = terminal.screen()
         assert "ingester: KeyError\n  at somewhere\n╭─" in text
         assert "╯\n  and more\n╭─" in text
@@ -424,14 +410,25 @@ class TestLive:
         live.end()
         assert "progress elapsed_s=10" in terminal.screen().splitlines()[-1]
 
-    def test_gives_the_line_where_there_is_no_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        terminal = Terminal()
-        live = Live(terminal)
-        for columns, lines in ((80, 24), (1, 24), (80, 1), (47, 13), (80, 24)):
-            size = os.terminal_size((columns, lines))
-            monkeypatch.setattr(live, "_size", lambda size=size: size)
-            live.show(snapshot())
-        live.end()
+    def test_gives_the_line_where_there_is_no_room(self) -> None:
+        master, slave = pty.openpty()
+
+        class Sized(Terminal):
+            """Of the size of a real one."""
+
+            def fileno(self) -> int:
+                return slave
+
+        terminal = Sized()
+        try:
+            live = Live(terminal)
+            for columns, lines in ((80, 24), (1, 24), (80, 1), (47, 13), (80, 24)):
+                resize(master, columns, lines)
+                live.show(snapshot())
+            live.end()
+        finally:
+            os.close(master)
+            os.close(slave)
         lines_of_screen = terminal.screen().rstrip().splitlines()
         assert sum(line.startswith("progress elapsed_s=10") for line in lines_of_screen) == 1
         assert lines_of_screen[-1].startswith("╰")

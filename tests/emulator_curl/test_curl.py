@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.dicom_files import write_corpus
+from tests.support.orthanc import free_port
+from tests.support.process import clean_environment
 from tests.unit.emulator.wire import instance
 
 STUDY = "1.3.6.1.4.1.5962.1.2.4.20040826285059.5457"
@@ -198,3 +201,27 @@ class TestTheReadyLine:
             ask = 'curl "$URL/datastore/$DATASTORE/studies" $MORE'
             assert it.run(ask) == (200, [])
             assert it.run(ask) == (429, {"message": "Rate exceeded"})
+
+
+class TestTheReadmesExample:
+    def test_loads_an_archive_and_shows_it(self, tmp_path: Path) -> None:
+        """As it stands there, but for the archive and the port."""
+        text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+        script = text.split("<!-- emulator -->\n```sh\n")[1].split("```")[0]
+        port = str(free_port())
+        script = script.replace("emulate ", f"emulate --port {port} ").replace(":8080", f":{port}")
+        corpus = write_corpus(tmp_path / "archive", 2, 3, 100)
+        script = script.replace("/archive", str(corpus.root))
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            env=clean_environment({"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "6 files: stored 6" in done.stdout
+        studies = json.loads(done.stdout.splitlines()[-1])
+        assert {one["0020000D"]["Value"][0] for one in studies} == {file.study for file in corpus}

@@ -10,20 +10,17 @@ import json
 import ssl
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pytest
 
-from ingester.dicomweb.outcome import IN_THE_STORE
 from ingester.emulator import Credentials, Emulator, PayloadMode
 from ingester.emulator.payload import ALL_MODES
-from ingester.journal import FileRow, iter_files
-from tests.support.process import Completed, Process, start_ingester
+from tests.support import command as command_module
 from tests.unit.emulator.signing import signed_headers
 
 KEYS = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalr-secret-canary-EXAMPLEKEY")
@@ -125,34 +122,6 @@ def emulator(
     assert not problems
 
 
-class Summary(TypedDict):
-    """What `run --json` prints, as far as it is looked at here."""
-
-    files: int
-    outcomes: dict[str, int]
-    requests: int
-    retries: int
-    exit_code: int
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run that has ended."""
-
-    ended: Completed
-    summary: Summary
-
-    @property
-    def exit_code(self) -> int:
-        """Of the process."""
-        return self.ended.returncode
-
-    @property
-    def outcomes(self) -> dict[str, int]:
-        """The counts that are not 0."""
-        return {name: count for name, count in self.summary["outcomes"].items() if count}
-
-
 def environment_of(credentials: Credentials | None) -> dict[str, str]:
     """The variables that AWS's own tools read keys from."""
     if credentials is None:
@@ -167,54 +136,12 @@ def environment_of(credentials: Credentials | None) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
-    """`ingester run` on a directory into HealthImaging, with a journal and a results file."""
+class Command(command_module.Command):
+    """`ingester run` into HealthImaging."""
 
-    source: Path
-    url: str
-    directory: Path  # of journal and results
-    options: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    ALWAYS: ClassVar[tuple[str, ...]] = QUICK
+
     server: tuple[str, ...] = ("--server=healthimaging", "--auth=sigv4", f"--region={REGION}")
-
-    @property
-    def journal(self) -> Path:
-        """The same in every run."""
-        return self.directory / "journal.db"
-
-    @property
-    def results(self) -> Path:
-        """The same in every run."""
-        return self.directory / "results.jsonl"
-
-    def start(self, *options: str, env: Mapping[str, str] = {}) -> Process:
-        """Starts it."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        return start_ingester(
-            "run",
-            self.source,
-            f"--url={self.url}",
-            f"--journal={self.journal}",
-            f"--results={self.results}",
-            "--json",
-            *self.server,
-            *QUICK,
-            *self.options,
-            *options,
-            env={**self.environment, **env},
-        )
-
-    def run(self, *options: str, env: Mapping[str, str] = {}) -> Run:
-        """Runs it to its end."""
-        with self.start(*options, env=env) as process:
-            return read_run(process.wait(60))
-
-    def rows(self) -> dict[Path, FileRow]:
-        """The journal's rows by path; no path has two."""
-        rows = list(iter_files(str(self.journal)))
-        by_path = {Path(row.path.decode()): row for row in rows}
-        assert len(by_path) == len(rows)
-        return by_path
 
     def outcomes_by_path(self) -> dict[Path, str]:
         """What became of each file, whether it is there now or an earlier run brought it."""
@@ -225,15 +152,6 @@ class Command:
         return b"".join(
             path.read_bytes() for path in sorted(self.directory.rglob("*")) if path.is_file()
         )
-
-
-def read_run(ended: Completed) -> Run:
-    """The summary of a process that got as far as that."""
-    assert ended.stdout, ended.stderr
-    summary: Summary = json.loads(ended.stdout)
-    assert summary["exit_code"] == ended.returncode, ended.stderr
-    assert sum(summary["outcomes"].values()) == summary["files"]
-    return Run(ended, summary)
 
 
 def command(
@@ -249,9 +167,7 @@ def assert_same_bytes(running: Running, loaded: Command) -> int:
 
     Asked over WADO-RS, signed by botocore itself.
     """
-    stored = [row for row in loaded.rows().values() if row.outcome in IN_THE_STORE]
-    keys = Counter((row.study_instance_uid, row.sop_instance_uid) for row in stored)
-    assert set(keys.values()) <= {1}
+    stored = loaded.stored()
     parts = urlsplit(running.url)
     where = parts.netloc
     with contextlib.ExitStack() as stack:
@@ -263,7 +179,7 @@ def assert_same_bytes(running: Running, loaded: Command) -> int:
             )
         )
         stack.callback(connection.close)
-        for row in stored:
+        for row in stored.values():
             path = f"/studies/{row.study_instance_uid}/series/{row.series_instance_uid}"
             path += f"/instances/{row.sop_instance_uid}"
             body = _get(connection, running, path)
@@ -274,7 +190,7 @@ def assert_same_bytes(running: Running, loaded: Command) -> int:
         for offset in range(0, len(stored) + 1, 1000):
             found = json.loads(_get(connection, running, f"/instances?limit=1000&offset={offset}"))
             there |= {(_uid(item, "0020000D"), _uid(item, "00080018")) for item in found}
-        assert there == set(keys)
+        assert there == set(stored)
     return len(stored)
 
 

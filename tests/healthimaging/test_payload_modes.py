@@ -18,6 +18,7 @@ from tests.healthimaging.emulated import (
     assert_same_bytes,
     command,
     emulator,
+    environment_of,
 )
 from tests.support.dicom_files import Corpus, pydicom_test_files
 from tests.support.scripted import ScriptedServer
@@ -98,13 +99,20 @@ class TestAMadeArchive:
         self, archive: Corpus, running: Running, directory: Path
     ) -> None:
         loaded = command(archive.root, running, directory)
-        run = replace(loaded, environment={}).run(
-            env={"AWS_ACCESS_KEY_ID": KEYS.access_key, "AWS_SECRET_ACCESS_KEY": KEYS.secret_key}
-        )
+        run = replace(loaded, environment={}).run(env=environment_of(KEYS))
         assert (run.exit_code, run.outcomes) == (1, {"pending": len(archive)})
         assert "--ca-bundle" in run.ended.stderr
         assert running.emulator.requests == 0
         assert loaded.run(f"--ca-bundle={running.ca}").outcomes == {"stored": len(archive)}
+
+    @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
+    def test_the_ca_may_come_from_the_environment(
+        self, variable: str, archive: Corpus, running: Running, directory: Path
+    ) -> None:
+        keys = environment_of(KEYS)
+        loaded = replace(command(archive.root, running, directory), environment=keys)
+        run = loaded.run(env={variable: running.ca})
+        assert (run.exit_code, run.outcomes) == (0, {"stored": len(archive)})
 
 
 class TestStoreDICOMStudy:

@@ -78,6 +78,8 @@ class TestWhatCannotBe:
             ({"datastore": DATASTORE}, "needs its region"),
             ({**THERE, "region": "eu-west-2.evil.example/"}, "not an AWS region"),
             ({**THERE, "region": "EU-WEST-2"}, "not an AWS region"),
+            ({**THERE, "region": "us-gov-west-1"}, "host name .* us-gov-west-1 is not documented"),
+            ({**THERE, "region": "cn-north-1"}, "host name .* cn-north-1 is not documented"),
             ({**THERE, "payload_signing": "none"}, "payload_signing|payload-signing"),
             ({"url": "https://pacs.example", "auth": "sigv4"}, "needs a region"),
         ],

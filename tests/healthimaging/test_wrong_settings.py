@@ -18,12 +18,12 @@ from tests.healthimaging.emulated import (
     TEMPORARY,
     ActingClock,
     Command,
-    Run,
     assert_same_bytes,
     command,
     emulator,
     environment_of,
 )
+from tests.support.command import Run
 from tests.support.dicom_files import Corpus, write_corpus
 from tests.support.exchange import Exchange
 from tests.support.scripted import ScriptedServer

@@ -107,6 +107,23 @@ class TestAllOfPydicomsFiles:
         assert_same_bytes(orthanc, other)
 
 
+class TestAFileThatChangesAfterItIsStored:
+    def test_orthanc_keeps_what_it_has_and_no_more_is_claimed(
+        self, orthanc: Orthanc, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "archive" / "CT_small.dcm"
+        file.parent.mkdir()
+        before = (TEST_FILES / GOOD).read_bytes()
+        file.write_bytes(before)
+        command = Command(file.parent, orthanc.dicomweb_url, tmp_path)
+        assert command.run().outcomes == {"stored": 1}
+        file.write_bytes(before[:-2] + b"\1\1")
+        assert command.run().outcomes == {"already_stored": 1}
+        assert command.lines()[-1]["reason_code"] == "earlier_version_kept"
+        (there,) = orthanc.instances()
+        assert orthanc.request("GET", f"/instances/{there.id}/file").body == before
+
+
 class TestAFileThatOrthancRefuses:
     @pytest.mark.parametrize("together", [True, False], ids=["with the good one", "by itself"])
     @pytest.mark.parametrize("name", REFUSED_ALONE)

@@ -29,26 +29,26 @@ class TestWithAPassword:
         self, orthanc_with_users: Orthanc, tmp_path: Path
     ) -> None:
         command = basic(orthanc_with_users, tmp_path)
-        run = command.run(credentials(orthanc_with_users))
+        run = command.run(env=credentials(orthanc_with_users))
         assert run.ended.returncode == 3
         assert run.summary["files"] == sum(run.outcomes.values()) == len(pydicom_test_files())
         assert run.outcomes["stored"] > 100
         assert run.outcomes.get("pending", 0) == 0
         assert_same_bytes(orthanc_with_users, command)
-        again = command.run(credentials(orthanc_with_users))
+        again = command.run(env=credentials(orthanc_with_users))
         assert (again.summary["requests"], again.outcomes) == (0, run.outcomes)
 
     def test_the_wrong_one_leaves_everything_pending_and_the_right_one_completes(
         self, orthanc_with_users: Orthanc, tmp_path: Path
     ) -> None:
         command = basic(orthanc_with_users, tmp_path)
-        wrong = command.run(credentials(orthanc_with_users, "another:word"))
+        wrong = command.run(env=credentials(orthanc_with_users, "another:word"))
         assert wrong.ended.returncode == 1
         assert wrong.outcomes["pending"] > 100
         assert wrong.outcomes.keys() <= NOT_SENT
         assert orthanc_with_users.instances() == []
         assert "hint:" in wrong.ended.stderr
-        right = command.run(credentials(orthanc_with_users))
+        right = command.run(env=credentials(orthanc_with_users))
         assert right.ended.returncode == 3
         assert right.outcomes["stored"] > 100
         assert right.summary["files"] == sum(right.outcomes.values()) == len(pydicom_test_files())
@@ -57,7 +57,7 @@ class TestWithAPassword:
     def test_it_is_written_nowhere(self, orthanc_with_users: Orthanc, tmp_path: Path) -> None:
         command = basic(orthanc_with_users, tmp_path)
         password = "an-unusual-word"
-        run = command.run(credentials(orthanc_with_users, password))
+        run = command.run(env=credentials(orthanc_with_users, password))
         for written in (run.ended.stdout, run.ended.stderr):
             assert password not in written
         for path in tmp_path.glob("*"):
@@ -70,8 +70,8 @@ class TestWithAPassword:
         """The journal has stored instances by then: that makes no refusal a verdict on files."""
         command = basic(orthanc_with_users, tmp_path)
         one = Command(TEST_FILES / "CT_small.dcm", command.url, tmp_path, command.options)
-        assert one.run(credentials(orthanc_with_users)).outcomes == {"stored": 1}
-        wrong = command.run(credentials(orthanc_with_users, "expired"))
+        assert one.run(env=credentials(orthanc_with_users)).outcomes == {"stored": 1}
+        wrong = command.run(env=credentials(orthanc_with_users, "expired"))
         assert wrong.ended.returncode == 1
         assert wrong.outcomes.keys() <= NOT_SENT | {"stored"}
         assert wrong.outcomes["pending"] > 100

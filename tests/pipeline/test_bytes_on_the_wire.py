@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from ingester import wiring
 from tests.pipeline.certificate import Certificate, make_certificate
 from tests.pipeline.job import Job, uid_of, uid_of_study
 from tests.support.multipart import boundary_of, split
@@ -60,19 +59,18 @@ class TestASlowReader:
         tmp_path: Path,
         certificate: Certificate,
         event_loop: str,
-        monkeypatch: pytest.MonkeyPatch,
         *,
         tls: bool,
     ) -> None:
         """Buffers are used again while the bodies that they were written to still go out.
 
         For that a body must be larger than what the kernel takes of it (4 MiB), and files must be
-        scanned while it goes out: so little is scanned ahead, and every other request is fast.
+        scanned while it goes out: there are more of them than the channels hold, and every other
+        request is fast.
         """
-        monkeypatch.setattr(wiring, "INSTANCES_HELD", 16)
         self.run(
-            tmp_path, certificate, tls=tls, sizes=[40_000] * 1000, event_loop=event_loop,
-            memory_budget="96MiB", max_batch_instances=160, max_concurrency=3, readers=2,
+            tmp_path, certificate, tls=tls, sizes=[32_000] * 1900, event_loop=event_loop,
+            memory_budget="96MiB", max_batch_instances=200, max_concurrency=3, readers=2,
             steps=[ReadSlowly(15_000_000 * (1 + 4 * (n % 2)), chunk=131_072) for n in range(7)],
         )  # fmt: skip
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.job import Job, age
+from ingester.dicomweb.profiles import PROFILES, ServerProfile
+from tests.pipeline.job import Job, Ran, age
 from tests.support.scripted import ReadSlowly, ScriptedServer, StoreAll
 
 Change = Callable[[Path], None]
@@ -154,3 +155,44 @@ class TestCachedFiles:
         assert ran.outcome(names[1]) == "in_doubt"
         assert all(ran.outcome(name) == "stored" for name in names if name != names[1])
         assert all(set(copies) <= {sent[name]} for name in names for copies in [job.stored(name)])
+
+
+class TestAStoredFileThatChanges:
+    """Sent again under the same UIDs: what the store then has depends on the kind of server."""
+
+    def change_and_run_again(self, job: Job, kind: str) -> Ran:
+        job.write("a.dcm")
+        assert job.run(server=kind).outcomes == {"stored": 1}
+        age(job.write("a.dcm", seed=1), seconds=60)
+        return job.run(server=kind)
+
+    @pytest.mark.parametrize("kind", ["generic", "healthimaging"])
+    def test_is_stored_where_the_last_one_counts(self, job: Job, kind: str) -> None:
+        assert self.change_and_run_again(job, kind).outcomes == {"stored": 1}
+        assert job.stored("a.dcm")[-1] == job.sha256("a.dcm")
+
+    def test_is_not_claimed_where_the_first_one_is_kept(self, job: Job) -> None:
+        ran = self.change_and_run_again(job, "orthanc")
+        assert (ran.exit_code, ran.outcomes) == (0, {"already_stored": 1})
+        (line,) = ran.lines
+        assert line["reason_code"] == "earlier_version_kept"
+        assert line["reason"] == "orthanc has an earlier version of this file, and keeps it"
+
+    def test_sent_again_unchanged_it_is_what_the_store_has(self, job: Job) -> None:
+        job.write("a.dcm")
+        job.run(server="orthanc")
+        assert job.run(server="orthanc", retry="stored").outcomes == {"stored": 1}
+        ran = job.run(server="orthanc", retry="stored", checksums="none")
+        assert ran.outcomes == {"stored": 1}
+
+
+class TestAConflict:
+    @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+    def test_is_told_which_of_two_the_store_keeps(self, job: Job, profile: ServerProfile) -> None:
+        job.write("a.dcm", sop="x", seed=1)
+        job.write("b.dcm", sop="x", seed=2)
+        ran = job.run(server=profile.name)
+        assert ran.outcomes == {"stored": 1, "conflict": 1}
+        (line,) = (line for line in ran.lines if line["outcome"] == "conflict")
+        assert str(line["reason"]).startswith("another data set has these UIDs: ")
+        assert str(line["reason"]).endswith(f"SOPInstanceUID {profile.name} {profile.second_copy}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from ingester.dicomweb.outcome import Evidence
-from tests.pipeline.job import Job, uid_of
+from tests.pipeline.job import Job, age, uid_of
 from tests.support.exchange import Exchange
 from tests.support.scripted import (
     Answer,
@@ -81,6 +81,89 @@ class TestAnAnswerLostAfterTheServerStored:
         ran = job.run(server="healthimaging", max_attempts=3)
         assert "stored" not in ran.outcomes
         assert len(server.posts) <= 3 * 3
+
+
+class TestAnAnswerLostForAFileThatChanged:
+    """The store has its earlier version, and shows that: it says nothing of the new one."""
+
+    @pytest.mark.parametrize("count", [1, 30])
+    def test_the_version_that_was_there_proves_nothing(
+        self, job: Job, server: ScriptedServer, count: int
+    ) -> None:
+        names = job.write_many(count)
+        assert job.run(server="healthimaging").outcomes == {"stored": count}
+        for name in names:
+            age(job.write(name, seed=1), seconds=60)
+        server.push(StoreThenDrop(store=StoreAll(only=lambda _uid: False)))
+        ran = job.run(server="healthimaging")
+        assert ran.outcomes == {"stored": count}
+        assert [job.stored(name)[-1] for name in names] == [job.sha256(name) for name in names]
+        assert {row.evidence for row in ran.rows.values()} == {Evidence.MANIFEST}
+
+    def test_of_its_neighbours_the_store_is_asked(self, job: Job, server: ScriptedServer) -> None:
+        job.write("a.dcm")
+        job.run(server="healthimaging")
+        age(job.write("a.dcm", seed=1), seconds=60)
+        job.write("b.dcm")
+        server.push(StoreThenDrop())
+        ran = job.run(server="healthimaging")
+        assert ran.outcomes == {"stored": 2}
+        assert ran.rows["a.dcm"].evidence is Evidence.MANIFEST
+        assert ran.rows["b.dcm"].evidence is Evidence.QIDO
+        assert len(job.stored("b.dcm")) == 1
+
+    def test_another_file_that_takes_its_place_is_not_taken_for_it(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """The changed file is refused; a second one with its UIDs follows, whose answer is lost."""
+        job.write("a.dcm", sop="x")
+        job.run(server="healthimaging")
+        age(job.write("a.dcm", sop="x", seed=1), seconds=60)
+        job.write("b.dcm", sop="x", seed=2)
+        refused = StoreAll(status=409, failures={uid_of("x"): 0xC000})
+        server.push(refused, StoreThenDrop(store=StoreAll(only=lambda _uid: False)))
+        ran = job.run(server="healthimaging")
+        assert (ran.outcome("a.dcm"), ran.outcome("b.dcm")) == ("rejected", "stored")
+        assert job.stored("b.dcm", sop="x")[-1] == job.sha256("b.dcm")
+
+    @pytest.mark.parametrize("first", [StoreAll(), StoreThenDrop()], ids=["heard", "lost"])
+    def test_nor_does_it_when_a_run_left_the_new_one_in_doubt(
+        self, job: Job, server: ScriptedServer, first: Step
+    ) -> None:
+        (name,) = job.write_many(1)
+        server.push(first)
+        job.run(server="healthimaging", max_attempts=1)
+        age(job.write(name, seed=1), seconds=60)
+        lost = StoreThenDrop(store=StoreAll(only=lambda _uid: False))
+        server.push(lost, lost)
+        ran = job.run(server="healthimaging", max_attempts=1)
+        assert ran.outcomes == {"in_doubt": 1}
+        assert job.run(server="healthimaging").outcomes == {"stored": 1}
+        assert job.stored(name)[1:] == [job.sha256(name)]
+
+    def test_nor_for_a_file_in_the_place_of_one_that_is_gone_and_in_doubt(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        gone = job.write("a.dcm", sop="x")
+        server.push(StoreThenDrop())
+        assert job.run(server="healthimaging", max_attempts=1).outcomes == {"in_doubt": 1}
+        gone.unlink()
+        job.write("b.dcm", sop="x", seed=2)
+        server.push(StoreThenDrop(store=StoreAll(only=lambda _uid: False)))
+        ran = job.run(server="healthimaging", check=False)
+        assert ran.outcome("b.dcm") == "stored"
+        assert job.stored("b.dcm", sop="x")[-1] == job.sha256("b.dcm")
+
+    def test_bytes_that_are_stored_already_are_found(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        (name,) = job.write_many(1)
+        job.run(server="healthimaging")
+        server.push(StoreThenDrop(store=StoreAll(only=lambda _uid: False)))
+        ran = job.run(server="healthimaging", retry="stored")
+        assert ran.outcomes == {"stored": 1}
+        assert ran.rows[name].evidence is Evidence.QIDO
+        assert job.stored(name) == [job.sha256(name)]
 
 
 class TestAConflictException:

@@ -100,7 +100,7 @@ class Orthanc:
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
         for attempt in range(_ATTEMPTS):
-            self.port = _free_port()
+            self.port = free_port()
             try:
                 self._start()
             except OSError:
@@ -279,7 +279,8 @@ class Orthanc:
         }
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody had a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

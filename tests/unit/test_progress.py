@@ -8,27 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingester.dicomweb.outcome import Outcome
-from ingester.progress import Clock, Snapshot, Waits, bottleneck_of, peak_rss_mib, progress_line
+from ingester.progress import Clock, Waits, bottleneck_of, peak_rss_mib, progress_line
+from tests.support.snapshots import snapshot
 
 LINE = re.compile(r"progress( [a-z_]+=[A-Za-z0-9._]+)+")
-
-
-def snapshot(**changed: object) -> Snapshot:
-    start = Snapshot(
-        elapsed_s=10.0,
-        files_met=1000,
-        all_met=True,
-        bytes_met=5_000_000,
-        committed=500,
-        outcomes={"stored": 400, "invalid": 100, "failed": 0},
-        bytes_stored=4_000_000,
-        instances_stored=400,
-        requests=12,
-        retries=3,
-        in_flight=8,
-        bottleneck="server or network",
-    )
-    return dataclasses.replace(start, **changed)  # type: ignore[arg-type]
 
 
 def fields(line: str) -> dict[str, str]:
@@ -39,8 +22,8 @@ def fields(line: str) -> dict[str, str]:
 class TestTheLine:
     def test_says_it_all(self) -> None:
         assert progress_line(snapshot()) == (
-            "progress elapsed_s=10 files=500 met=1000 known=1000 percent=50 bytes_met=5000000"
-            " bytes_stored=4000000 mb_per_s=0.4 instances_per_s=40.0 in_flight=8 requests=12"
+            "progress elapsed_s=10 files=500 met=1000 known=1000 percent=50 bytes_met=5000000000"
+            " bytes_stored=4000000000 mb_per_s=400.0 instances_per_s=40.0 in_flight=8 requests=12"
             " retries=3 stored=400 invalid=100 bottleneck=server_or_network"
         )
 
@@ -69,9 +52,9 @@ class TestTheLine:
         assert (percent == 100) is (committed == met)
 
     def test_has_the_rates_since_the_one_before(self) -> None:
-        later = snapshot(elapsed_s=12.0, bytes_stored=10_000_000, instances_stored=500)
+        later = snapshot(elapsed_s=12.0, bytes_stored=10_000_000_000, instances_stored=500)
         found = fields(progress_line(later, snapshot()))
-        assert (found["mb_per_s"], found["instances_per_s"]) == ("3.0", "50.0")
+        assert (found["mb_per_s"], found["instances_per_s"]) == ("3000.0", "50.0")
 
     def test_may_be_said_twice_in_a_moment(self) -> None:
         found = fields(progress_line(snapshot(), snapshot()))

@@ -21,7 +21,9 @@ from ingester.dicomweb.profiles import (
     HEALTHIMAGING,
     ORTHANC,
     PROFILES,
+    SecondCopy,
     ServerProfile,
+    conflict_words,
     disposition_of,
 )
 from ingester.dicomweb.qido import instance_query, sop_instance_uids, study_query
@@ -66,6 +68,18 @@ class TestOutcomes:
         assert {0xB100, 0xB110, 0xB111, 0xB112, 0xB120} == PIXEL_WARNINGS
 
 
+AZURE = ServerProfile(
+    "azure", 1, 1, 1, 1.0,
+    max_body_bytes=4_000_000_000,
+    already_stored=frozenset({45070}),
+    retry_later=frozenset({45071}),
+    identity=("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"),
+    second_copy=SecondCopy.REFUSES,
+    ask_on_doubt=True,
+)  # fmt: skip
+"""One that is not there yet: the shape must hold it."""
+
+
 class TestProfiles:
     @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
     def test_are_found_by_their_name(self, profile: ServerProfile) -> None:
@@ -101,13 +115,28 @@ class TestProfiles:
     def test_a_failure_reason_asks_for(self, code: int | None, disposition: str) -> None:
         assert disposition_of(GENERIC, code) == disposition
 
-    def test_a_server_may_have_reasons_of_its_own(self) -> None:
-        azure = ServerProfile(
-            "azure", 1, 1, 1, 1.0,
-            already_stored=frozenset({45070}), retry_later=frozenset({45071}),
-        )  # fmt: skip
-        assert disposition_of(azure, 45070) == "already_stored"
-        assert disposition_of(azure, 45071) == "retry_later"
+    @pytest.mark.parametrize(
+        ("code", "disposition"),
+        [(45070, "already_stored"), (45071, "retry_later"), (0xA701, "retry_later")],
+    )
+    def test_a_server_may_have_reasons_of_its_own(self, code: int, disposition: str) -> None:
+        assert disposition_of(AZURE, code) == disposition
+
+    @pytest.mark.parametrize(
+        ("profile", "end"),
+        [
+            (GENERIC, "StudyInstanceUID, SOPInstanceUID generic keeps either"),
+            (ORTHANC, "orthanc keeps the first and says that it has stored the second"),
+            (HEALTHIMAGING, "healthimaging keeps the last, as a version more"),
+            (AZURE, "azure keeps the first and refuses the second"),
+        ],
+        ids=lambda value: getattr(value, "name", ""),
+    )
+    def test_say_which_of_two_files_the_store_has(self, profile: ServerProfile, end: str) -> None:
+        words = conflict_words(profile)
+        assert words.endswith(end)
+        start = f"another data set has these UIDs: of two files with the same {profile.identity[0]}"
+        assert words.startswith(start)
 
 
 class TestQido:

@@ -14,6 +14,7 @@ import pytest
 from ingester.errors import IngesterError, JournalError, WrongTargetError
 from ingester.journal import Journal, RunInfo, read_status
 from ingester.journal.lock import mount_type, refuse_network_file_system
+from ingester.journal.schema import SCHEMA_VERSION
 from tests.unit.journal.made import TARGET, Session, stored
 
 REPOSITORY = Path(__file__).parents[3]

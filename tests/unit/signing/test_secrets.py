@@ -15,6 +15,7 @@ from ingester.auth.chain import Fetched, Keys, fetch
 from ingester.auth.chunks import ChunkSeed, ChunkSigner
 from ingester.auth.credentials import CredentialSource, NoCredentials
 from ingester.auth.sigv4 import Credentials, PayloadMode, SignedHeaders, Signer
+from ingester.transport.authorizer import Authorized
 from tests.unit.signing.conftest import Process
 from tests.unit.signing.made import NOW, keys
 
@@ -45,7 +46,10 @@ def holders() -> list[object]:
         def get_frozen_credentials(self) -> object:
             raise NotImplementedError
 
-    return [both, signed(), seed(), ChunkSigner(seed()), made, (both, [made]), {"a": signed()}]
+    return [
+        both, signed(), seed(), ChunkSigner(seed()), made, (both, [made]), {"a": signed()},
+        Authorized(signed().headers, seed(), both),
+    ]  # fmt: skip
 
 
 def test_no_repr_shows_one() -> None:
