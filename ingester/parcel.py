@@ -111,7 +111,10 @@ class Parcel:
         earlier = self.instances[position].earlier
         if earlier is None:
             return True
-        return earlier.outcome in IN_THE_STORE and not self.replaces_another(position)
+        instance, known = self.instances[position], earlier.sha256 is not None
+        itself = earlier.file_id == instance.file.file_id
+        may_be_it = earlier.outcome in IN_THE_STORE or itself or known
+        return may_be_it and not self.replaces_another(position)
 
     def give_back_buffers(self) -> None:
         """Nothing of it will be sent any more."""
