@@ -3,6 +3,7 @@
 import errno
 import io
 import struct
+import time
 import tracemalloc
 import zlib
 from typing import BinaryIO
@@ -249,11 +250,20 @@ class TestAFileThatIsNotSent:
             "1\n2",
             "é.1",
             "1" * 257,
+            "1.2.3" + "\0" * 2_000 + "4",
+            "1." * 30_000,
         ],
     )
     @pytest.mark.parametrize("name", ["study", "series", "sop"])
     def test_has_a_uid_that_cannot_be_used(self, name: str, uid: str) -> None:
         assert problem(part10(identity_but({name: uid}) + pixels())) == ("invalid", "bad_uid")
+
+    @pytest.mark.parametrize("name", ["study", "series", "sop"])
+    @pytest.mark.parametrize("meta_uid", [SOP, ""])
+    def test_has_a_uid_of_a_megabyte(self, name: str, meta_uid: str) -> None:
+        meta = group_2(IMPLICIT, media_storage_sop_instance_uid=meta_uid)
+        long = identity_but({name: "1." * 500_000}, explicit=False)
+        assert problem(part10(long + pixels(explicit=False), meta)) == ("invalid", "bad_uid")
 
     def test_is_a_dicomdir(self) -> None:
         meta = group_2(media_storage_sop_class_uid="1.2.840.10008.1.3.10")
@@ -319,6 +329,20 @@ class TestAFileThatIsNotSent:
             assert secret not in repr(inspect(data))
 
 
+def within_bounds(data: bytes) -> Header | NeedMore | Problem:
+    """Inspect a file that is meant to cost much: in a few seconds of CPU and a few MiB."""
+    began = time.thread_time()
+    found = inspect(data)
+    assert time.thread_time() - began < 5
+    tracemalloc.start()
+    try:
+        assert inspect(data) == found
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+    return found
+
+
 class TestHostileFiles:
     def test_a_deflated_bomb_is_not_inflated(self) -> None:
         deflater = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
@@ -350,6 +374,28 @@ class TestHostileFiles:
         filler = element(0x00091001, "OB", b"", length=0xFFFFFFFE)
         data = part10(filler + identity() + pixels())
         assert problem(data) == ("invalid", "truncated_header")
+
+    @pytest.mark.parametrize("values", [b"\\" * 3_900_000, b"\\A" * 1_900_000])
+    def test_a_character_set_of_millions_of_values_is_not_taken_apart(self, values: bytes) -> None:
+        character_set = element(0x00080005, "UT", values)
+        data = part10(character_set + identity() + pixels(), group_2()[12:])
+        assert isinstance(within_bounds(data), Header)
+
+    def test_character_sets_of_many_items_are_not_all_looked_up(self) -> None:
+        item = ITEM + element(0x00080005, "CS", b"\\B" * 4_000) + ITEM_END
+        sequence = element(0x00091001, "UN", item * 400 + SEQUENCE_END, length=UNDEFINED)
+        found = within_bounds(part10(sequence + identity() + pixels()))
+        assert isinstance(found, Problem)
+        assert found.reason_code == "header_too_large"
+
+    def test_a_character_set_in_a_deflated_data_set_is_not_taken_apart_either(self) -> None:
+        character_set = element(0x00080005, "UT", b"\\A" * 110_000)
+        assert isinstance(within_bounds(deflated(character_set + identity() + pixels())), Header)
+
+    @pytest.mark.parametrize("vr", ["UI", "UC"])
+    def test_millions_of_values_in_group_2_are_not_taken_apart(self, vr: str) -> None:
+        millions = element(0x00020002, vr, b"1\\" * 1_900_000, explicit=vr == "UC")
+        assert isinstance(within_bounds(part10(identity() + pixels(), millions)), Problem)
 
     def test_many_empty_items_are_not_kept(self) -> None:
         item = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
