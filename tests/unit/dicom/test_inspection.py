@@ -2,10 +2,6 @@
 
 import errno
 import io
-import struct
-import time
-import tracemalloc
-import zlib
 from typing import BinaryIO
 
 import pytest
@@ -24,32 +20,18 @@ from tests.unit.dicom.part10 import (
     STUDY,
     UNDEFINED,
     content,
+    deflated,
     element,
     group_2,
     identity,
     identity_but,
+    inspect,
     no_file,
     opener,
     part10,
     pixels,
+    problem,
 )
-
-
-def inspect(data: bytes) -> Header | NeedMore | Problem:
-    """Inspect a file that is in the prefix as a whole."""
-    return inspect_part10(data, len(data), no_file)
-
-
-def problem(data: bytes) -> tuple[str, str]:
-    """The outcome and the reason code of a file that is not sent."""
-    found = inspect(data)
-    assert isinstance(found, Problem)
-    return found.outcome, found.reason_code
-
-
-def deflated(data_set: bytes) -> bytes:
-    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return part10(deflater.compress(data_set) + deflater.flush(), group_2(DEFLATED))
 
 
 class TestAFileThatIsSent:
@@ -327,88 +309,6 @@ class TestAFileThatIsNotSent:
             named + identity(),
         ):
             assert secret not in repr(inspect(data))
-
-
-def within_bounds(data: bytes) -> Header | NeedMore | Problem:
-    """Inspect a file that is meant to cost much: in a few seconds of CPU and a few MiB."""
-    began = time.thread_time()
-    found = inspect(data)
-    assert time.thread_time() - began < 5
-    tracemalloc.start()
-    try:
-        assert inspect(data) == found
-        assert tracemalloc.get_traced_memory()[1] < 32 << 20
-    finally:
-        tracemalloc.stop()
-    return found
-
-
-class TestHostileFiles:
-    def test_a_deflated_bomb_is_not_inflated(self) -> None:
-        deflater = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
-        filler = element(0x00091001, "OB", b"", length=1 << 30)
-        parts = [deflater.compress(identity(study="", series="") + filler)]
-        parts += [deflater.compress(bytes(1 << 20)) for _ in range(200)]
-        data = part10(b"".join(parts) + deflater.flush(), group_2(DEFLATED))
-        tracemalloc.start()
-        try:
-            assert problem(data) == ("invalid", "header_too_large")
-            assert tracemalloc.get_traced_memory()[1] < 16 << 20
-        finally:
-            tracemalloc.stop()
-
-    @pytest.mark.parametrize("depth", [17, 60, 5_000])
-    def test_deep_nesting_ends_as_an_outcome(self, depth: int) -> None:
-        opened = element(0x0040A170, "SQ", ITEM, length=UNDEFINED) * depth
-        closed = (ITEM_END + SEQUENCE_END) * depth
-        data = part10(identity().replace(element(0x00100020, "LO", "P1"), opened + closed))
-        assert isinstance(read_header(data, len(data)), HandOver)
-        found = inspect(data)
-        if depth == 5_000:
-            assert isinstance(found, Problem)
-            assert found.reason == "the header cannot be read: RecursionError"
-        else:
-            assert isinstance(found, Header)
-
-    def test_a_length_of_four_gigabytes_is_not_believed(self) -> None:
-        filler = element(0x00091001, "OB", b"", length=0xFFFFFFFE)
-        data = part10(filler + identity() + pixels())
-        assert problem(data) == ("invalid", "truncated_header")
-
-    @pytest.mark.parametrize("values", [b"\\" * 3_900_000, b"\\A" * 1_900_000])
-    def test_a_character_set_of_millions_of_values_is_not_taken_apart(self, values: bytes) -> None:
-        character_set = element(0x00080005, "UT", values)
-        data = part10(character_set + identity() + pixels(), group_2()[12:])
-        assert isinstance(within_bounds(data), Header)
-
-    def test_character_sets_of_many_items_are_not_all_looked_up(self) -> None:
-        item = ITEM + element(0x00080005, "CS", b"\\B" * 4_000) + ITEM_END
-        sequence = element(0x00091001, "UN", item * 400 + SEQUENCE_END, length=UNDEFINED)
-        found = within_bounds(part10(sequence + identity() + pixels()))
-        assert isinstance(found, Problem)
-        assert found.reason_code == "header_too_large"
-
-    def test_a_character_set_in_a_deflated_data_set_is_not_taken_apart_either(self) -> None:
-        character_set = element(0x00080005, "UT", b"\\A" * 110_000)
-        assert isinstance(within_bounds(deflated(character_set + identity() + pixels())), Header)
-
-    @pytest.mark.parametrize("vr", ["UI", "UC"])
-    def test_millions_of_values_in_group_2_are_not_taken_apart(self, vr: str) -> None:
-        millions = element(0x00020002, vr, b"1\\" * 1_900_000, explicit=vr == "UC")
-        assert isinstance(within_bounds(part10(identity() + pixels(), millions)), Problem)
-
-    def test_many_empty_items_are_not_kept(self) -> None:
-        item = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
-        sequence = element(0x00091001, "UN", item * 500_000 + SEQUENCE_END, length=UNDEFINED)
-        data = part10(sequence + identity() + pixels())
-        tracemalloc.start()
-        try:
-            found = inspect_part10(data[:65_536], len(data), opener(data))
-            assert isinstance(found, Problem)
-            assert found.reason_code == "header_too_large"
-            assert tracemalloc.get_traced_memory()[1] < 96 << 20
-        finally:
-            tracemalloc.stop()
 
 
 class FailingFile(io.BytesIO):
