@@ -122,10 +122,10 @@ def _wanted_values(meta: "Dataset", data_set: "Dataset") -> tuple[dict[int, str]
         element = group.get_item(tag, keep_deferred=True)
         value: object = element.value
         length = getattr(element, "length", 0)
-        if MAX_VALUE_BYTES < length < UNDEFINED_LENGTH:
+        if length > MAX_VALUE_BYTES and (value is None or length < UNDEFINED_LENGTH):
             values[tag] = UNREAD
         elif isinstance(value, bytes):
-            is_short = is_short or len(value) < length
+            is_short = is_short or len(value) < length < UNDEFINED_LENGTH
             values[tag] = text_of(value)
         elif isinstance(value, str):
             values[tag] = text_of(value.encode("latin-1", "replace"))

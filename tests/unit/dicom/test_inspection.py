@@ -133,6 +133,16 @@ class TestAFileThatIsSent:
         assert isinstance(found, Header)
         assert found.transfer_syntax_uid == "1.2.3.4.5"
 
+    def test_may_have_a_value_of_undefined_length(self) -> None:
+        modality = element(0x00080060, "CS", "CT", explicit=False)
+        undefined = element(
+            0x00080060, "CS", b"CT" + SEQUENCE_END, length=UNDEFINED, explicit=False
+        )
+        data = identity(explicit=False).replace(modality, undefined)
+        found = inspect(part10(data + pixels(explicit=False), group_2(IMPLICIT)))
+        assert isinstance(found, Header)
+        assert (found.modality, found.study_instance_uid) == ("CT", STUDY)
+
     def test_may_end_behind_its_identity(self) -> None:
         assert isinstance(inspect(part10(identity())), Header)
 
@@ -246,6 +256,14 @@ class TestAFileThatIsNotSent:
         meta = group_2(IMPLICIT, media_storage_sop_instance_uid=meta_uid)
         long = identity_but({name: "1." * 500_000}, explicit=False)
         assert problem(part10(long + pixels(explicit=False), meta)) == ("invalid", "bad_uid")
+
+    def test_has_a_long_uid_of_undefined_length(self) -> None:
+        uid = element(
+            0x00080018, "UI", b"1." * 9_000 + SEQUENCE_END, length=UNDEFINED, explicit=False
+        )
+        meta = group_2(IMPLICIT, media_storage_sop_instance_uid="")
+        data_set = uid + identity(explicit=False, sop="", sop_class="")
+        assert problem(part10(data_set + pixels(explicit=False), meta)) == ("invalid", "bad_uid")
 
     def test_is_a_dicomdir(self) -> None:
         meta = group_2(media_storage_sop_class_uid="1.2.840.10008.1.3.10")
