@@ -166,7 +166,8 @@ def sequence(random: Random, encode: Encoder, tag: int, depth: int) -> Element:
     """Items with UIDs that are not the instance's, nested, of defined and undefined length."""
     value = b""
     for _ in range(random.randrange(3)):
-        inner = [Element(SOP, "UI", b"1.9.9.1\0"), Element(STUDY, "UI", b"1.9.9.2\0")]
+        decoys = sorted(random.sample((SOP, STUDY, SERIES), random.randrange(4)))
+        inner = [Element(decoy, "UI", b"1.9.9.9\0") for decoy in decoys]
         if depth:
             inner.append(sequence(random, encode, 0x0040A170, depth - 1))
         item = b"".join(_encoded(encode, element) for element in inner)

@@ -15,6 +15,7 @@ from io import BytesIO
 from types import FrameType
 from typing import NamedTuple
 
+from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
 from ingester.dicom import Header, NeedMore, Problem, inspect_part10
@@ -211,7 +212,7 @@ def uids_by_pydicom(data: bytes) -> tuple[dict[str, str], bool] | None:
             warnings.simplefilter("ignore")
             meta, data_set, complained = read_by_pydicom(data, stop)
             uids = {
-                name: raw_value(meta if tag >> 16 == 2 else data_set, tag)
+                name: _uid_of(meta if tag >> 16 == 2 else data_set, tag)
                 for name, tag in (IDENTITY | REPORTED).items()
             }
             errors = [record for record in heard.records if record.levelno >= logging.WARNING]
@@ -222,3 +223,9 @@ def uids_by_pydicom(data: bytes) -> tuple[dict[str, str], bool] | None:
         log.removeHandler(heard)
         log.propagate = True
     return None
+
+
+def _uid_of(group: Dataset, tag: int) -> str:
+    """What stands there, unless it is of a representation that holds no text."""
+    value: object = group.get_item(tag).value if tag in group else b""
+    return raw_value(group, tag) if isinstance(value, bytes | str) else ""

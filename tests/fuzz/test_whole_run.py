@@ -58,6 +58,7 @@ def check(job: Job, flags: dict[str, object]) -> None:
     assert "internal_error" not in {line["reason_code"] for line in ran.lines}
     good = [row for name, row in ran.rows.items() if "good" in name]
     assert {row.outcome for row in good} == {Outcome.STORED}
+    assert {row.outcome for row in ran.rows.values()} >= {Outcome.INVALID, Outcome.NOT_DICOM}
     assert CANARY not in job.results.read_text(encoding="utf-8")
     assert CANARY.encode() not in job.journal.read_bytes()
 
