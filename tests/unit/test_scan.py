@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -316,6 +317,25 @@ class TestAHostileFile:
             if neighbour.buffer is not None:
                 neighbour.buffer.give_back()
         assert budget.in_use_bytes == 0
+
+
+class TestAFileThatPydicomMustRead:
+    def test_is_not_opened_again_by_its_name(self, write: Write) -> None:
+        """Whatever has the name by now: a FIFO would hold the reader, another file be read."""
+        data = part10(identity() + pixels(), group_2()[12:]) + bytes(100_000)
+        path = write(data)
+        opened: list[object] = []
+
+        def at_open(event: str, arguments: tuple[object, ...]) -> None:
+            if event == "open" and arguments[0] == path:
+                opened.append(path)
+                if len(opened) == 2:
+                    os.unlink(path)
+
+        sys.addaudithook(at_open)  # cannot be removed; it does nothing after this test
+        found = instance_of(scan(path, ScanOptions(inline_limit_bytes=0)))
+        assert opened == [path]
+        assert found.key.sop_instance_uid == "1.2.826.0.1.1.2.3"
 
 
 class TestAFileThatIsWrittenMeanwhile:
