@@ -105,7 +105,7 @@ class Scanner:
     ) -> Instance | Result:
         view = head[: identity.size] if buffer is None or buffer.view is None else buffer.view
         _fill(fd, view)
-        header = _header_of(file, fd, view, identity)
+        header = _header_of(fd, view, identity)
         whole = view if len(view) == identity.size else None
         trusted = time.time_ns() - identity.mtime_ns >= UNTRUSTED_MTIME_NS
         sha256 = None
@@ -155,11 +155,11 @@ def _fill(fd: int, view: memoryview) -> None:
         raise SourceChanged
 
 
-def _header_of(
-    file: FileRef, fd: int, view: memoryview, identity: FileIdentity
-) -> Header | Problem:
+def _header_of(fd: int, view: memoryview, identity: FileIdentity) -> Header | Problem:
     def open_file() -> BinaryIO:
-        return open(file.path, "rb")
+        # Not by its name, which may be another file's by now, or a FIFO's.
+        os.lseek(fd, 0, os.SEEK_SET)
+        return open(os.dup(fd), "rb")
 
     found = inspect_part10(view, identity.size, open_file)
     while isinstance(found, NeedMore):

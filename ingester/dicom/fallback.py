@@ -9,13 +9,14 @@ import zlib
 from collections.abc import Collection
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, cast
 
-from ingester.dicom.bounded import BoundedReader
+from ingester.dicom.bounded import MAX_VALUE_BYTES, BoundedReader
 from ingester.dicom.elements import WANTED
+from ingester.dicom.encoding import UNDEFINED_LENGTH
 from ingester.dicom.quiet import quiet
 from ingester.dicom.values import text_of
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset, FileDataset
+    from pydicom.dataset import Dataset
     from pydicom.tag import BaseTag
 
 HOSTILE_INPUT: Final = (
@@ -37,8 +38,8 @@ HOSTILE_INPUT: Final = (
 )
 """What pydicom raises on bytes that are not what it expects, beside its own two exceptions."""
 
-DEFERRED_BYTES: Final = 64 << 10
-"""Longer values are seeked over: an identifier is never so long."""
+UNREAD: Final = "?"
+"""Stands for a value that is too long to be read, and is no UID."""
 
 _PIXELS_FROM: Final = 0x7FE00000
 
@@ -65,23 +66,34 @@ def read_with_pydicom(
     """
     with quiet():
         from pydicom.errors import BytesLengthException, InvalidDicomError  # noqa: PLC0415
-        from pydicom.filereader import read_partial  # noqa: PLC0415
 
         reader = BoundedReader(stream, file_size)
         stop = _StopRule(needed, last_tag)
-        data_set: FileDataset | None = None
-        failure = ""
+        values: dict[int, str] = {}
+        is_short, failure = False, ""
         try:
-            data_set = read_partial(
-                cast("BinaryIO", reader), stop, defer_size=DEFERRED_BYTES, force=True
-            )
+            values, is_short = _wanted_values(*_groups_of(reader, stop))
         except (*HOSTILE_INPUT, BytesLengthException, InvalidDicomError) as exc:
             failure = type(exc).__name__
         if reader.error:
             raise reader.error
-        values, is_short = ({}, False) if data_set is None else _wanted_values(data_set)
     is_cut = is_short or (reader.cut and not stop.stopped) or bool(failure and reader.at_end)
     return Reading(values, is_cut, reader.exhausted and not stop.stopped, failure)
+
+
+def _groups_of(reader: BoundedReader, stop: "_StopRule") -> "tuple[Dataset, Dataset]":
+    """Group 2 and the data set, as pydicom reads them."""
+    from pydicom.filereader import read_dataset, read_partial  # noqa: PLC0415
+
+    stream = cast("BinaryIO", reader)
+    file = read_partial(stream, stop, defer_size=MAX_VALUE_BYTES, force=True)
+    data_set: Dataset = file
+    if reader.is_inflated:
+        data_set = read_dataset(
+            stream, is_implicit_VR=False, is_little_endian=True, stop_when=stop,
+            defer_size=MAX_VALUE_BYTES,
+        )  # fmt: skip
+    return file.file_meta, data_set
 
 
 class _StopRule:
@@ -98,19 +110,22 @@ class _StopRule:
         return self.stopped
 
 
-def _wanted_values(data_set: "FileDataset") -> tuple[dict[int, str], bool]:
+def _wanted_values(meta: "Dataset", data_set: "Dataset") -> tuple[dict[int, str], bool]:
     """Return the wanted values by tag, and whether one is shorter than it says."""
     values: dict[int, str] = {}
     is_short = False
     for tag in WANTED:
-        group: Dataset = data_set.file_meta if tag >> 16 == 2 else data_set
+        group = meta if tag >> 16 == 2 else data_set
         if tag not in group:
             continue
         # It may also be one that pydicom has converted, or a sequence.
         element = group.get_item(tag, keep_deferred=True)
         value: object = element.value
-        if isinstance(value, bytes):
-            is_short = is_short or len(value) < getattr(element, "length", 0)
+        length = getattr(element, "length", 0)
+        if length > MAX_VALUE_BYTES and (value is None or length < UNDEFINED_LENGTH):
+            values[tag] = UNREAD
+        elif isinstance(value, bytes):
+            is_short = is_short or len(value) < length < UNDEFINED_LENGTH
             values[tag] = text_of(value)
         elif isinstance(value, str):
             values[tag] = text_of(value.encode("latin-1", "replace"))

@@ -65,7 +65,7 @@ class Problem(NamedTuple):
 
 def text_of(raw: bytes) -> str:
     """The characters of a text value, without its padding (PS3.5 6.2), never failing."""
-    return raw[:MAX_TEXT_CHARACTERS].rstrip(b"\0 ").decode("latin-1")
+    return raw.rstrip(b"\0 ")[:MAX_TEXT_CHARACTERS].decode("latin-1")
 
 
 def uid_of(raw: bytes) -> str | None:

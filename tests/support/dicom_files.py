@@ -27,7 +27,7 @@ _NATIVE = {
 }
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 _IMPLEMENTATION = "2.25.138461904163716021954037209120283541961"
-_LONG = {"OB", "OW", "UN", "UT", "SQ"}
+_LONG = {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def instance_bytes(
     bytes, much longer ones from 8 MiB on); for a compressed transfer syntax it is one fragment,
     which no codec could read. 0 leaves the image out.
     """
-    encode = _Encoder(transfer_syntax)
+    encode = Encoder(transfer_syntax)
     columns = next(c for c in (64, 8192, 65535) if payload_bytes <= c * 2 * 65535)
     rows = -(-payload_bytes // (columns * 2))
     noise = random.Random(f"{seed}/{sop}").randbytes(rows * columns * 2)
@@ -262,7 +262,7 @@ def _write_study(
     ]
 
 
-class _Encoder:
+class Encoder:
     """Writes elements as a transfer syntax asks for."""
 
     def __init__(self, transfer_syntax: str) -> None:
@@ -300,7 +300,7 @@ class _Encoder:
         return self.element(0x7FE0, 0x0010, "OB", item, 0xFFFF_FFFF)
 
 
-_EXPLICIT = _Encoder(EXPLICIT_VR_LITTLE_ENDIAN)
+_EXPLICIT = Encoder(EXPLICIT_VR_LITTLE_ENDIAN)
 
 
 def _meta(sop_class: str, sop: str, transfer_syntax: str) -> bytes:

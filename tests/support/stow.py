@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from io import BytesIO
 from typing import NamedTuple
 
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
@@ -71,7 +70,9 @@ def _uids(file: bytes) -> tuple[str, str, str, str]:
             else ""
             for tag in (SOP, SOP_CLASS, STUDY, SERIES)
         )
-    except (InvalidDicomError, EOFError, ValueError, OSError, NotImplementedError):
+    except Warning:
+        raise
+    except Exception:  # noqa: BLE001 - a hostile file: pydicom raises nearly anything
         return "", "", "", ""
     return sop, sop_class, study, series
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,18 @@ from ingester.items import FileRef, Instance, Previous, Result
 from ingester.ledger import Ledger
 from ingester.scan import MAX_HEAD_BYTES, UNTRUSTED_MTIME_NS, Scanner, ScanOptions, ScanStage
 from tests.support.dicom_files import instance_bytes, pydicom_test_files
-from tests.unit.dicom.part10 import element, group_2, identity, part10, pixels
+from tests.unit.dicom.part10 import (
+    DEFLATED,
+    IMPLICIT,
+    ITEM,
+    STUDY,
+    UNDEFINED,
+    element,
+    group_2,
+    identity,
+    part10,
+    pixels,
+)
 from tests.unit.road import Direct, Recorded, ref_of
 
 DATA = instance_bytes(study="1.2", series="1.2.1", sop="1.2.3")
@@ -248,6 +260,85 @@ class TestAFileThatCannotBeSent:
         data = part10(identity() + pixels(), group_2(media_storage_sop_instance_uid="1.9.9"))
         assert instance_of(scan(write(data))).findings == ("meta_uid_differs",)
         assert instance_of(scan(write(part10(identity() + pixels())))).findings == ()
+
+
+HOSTILE = {
+    "no bytes": (b"", Outcome.NOT_DICOM, "empty"),
+    "a DICOMDIR": (
+        part10(bytes(5000), group_2(media_storage_sop_class_uid="1.2.840.10008.1.3.10")),
+        Outcome.SKIPPED, "dicomdir",
+    ),
+    "no preamble": (group_2() + identity(), Outcome.INVALID, "no_part10_header"),
+    "no group 2": (
+        part10(identity() + pixels(), b""), Outcome.INVALID, "missing_transfer_syntax_uid",
+    ),
+    "an empty UID": (
+        part10(identity().replace(element(0x0020000D, "UI", STUDY), element(0x0020000D, "UI", ""))),
+        Outcome.INVALID, "missing_study_instance_uid",
+    ),
+    "a UID of 1 MB": (
+        part10(identity(explicit=False, study="1." * 500_000), group_2(IMPLICIT)),
+        Outcome.INVALID, "bad_uid",
+    ),
+    "a UID that leads up": (part10(identity(study="../..")), Outcome.INVALID, "bad_uid"),
+    "a UID with a NUL": (part10(identity(sop="1.2\0.3")), Outcome.INVALID, "bad_uid"),
+    "a UID of two lines": (part10(identity(sop="1\r\nX: 2")), Outcome.INVALID, "bad_uid"),
+    "a length of 4 GiB": (
+        part10(element(0x00080018, "OB", b"1.2", length=0xFFFFFFFE)),
+        Outcome.INVALID, "truncated_header",
+    ),
+    "5,000 sequences in each other": (
+        part10(element(0x0040A170, "SQ", ITEM, length=UNDEFINED) * 5_000),
+        Outcome.INVALID, "unreadable_header",
+    ),
+    "millions of values": (
+        part10(identity() + pixels(), element(0x00020002, "UC", b"1\\" * 1_900_000)),
+        Outcome.INVALID, "missing_transfer_syntax_uid",
+    ),
+    "a stream that is no stream": (
+        part10(b"\xff" * 99, group_2(DEFLATED)), Outcome.INVALID, "unreadable_header",
+    ),
+}  # fmt: skip
+
+
+class TestAHostileFile:
+    @pytest.mark.parametrize("kind", HOSTILE)
+    @pytest.mark.parametrize("inline_limit_bytes", [0, 1 << 23])
+    def test_is_one_outcome_and_its_neighbours_are_instances(
+        self, write: Write, kind: str, inline_limit_bytes: int
+    ) -> None:
+        data, outcome, code = HOSTILE[kind]
+        budget = budget_of()
+        options = ScanOptions(inline_limit_bytes=inline_limit_bytes)
+        files = [ref_of(write(one, f"{n}"), n) for n, one in enumerate([DATA, data, DATA])]
+        before, found, after = Scanner(options, budget).scan(files)
+        hostile = result_of(found)
+        assert (hostile.outcome, hostile.reason_code) == (outcome, code)
+        assert hostile.header is None
+        for neighbour in (instance_of(before), instance_of(after)):
+            assert neighbour.key.sop_instance_uid == "1.2.3"
+            if neighbour.buffer is not None:
+                neighbour.buffer.give_back()
+        assert budget.in_use_bytes == 0
+
+
+class TestAFileThatPydicomMustRead:
+    def test_is_not_opened_again_by_its_name(self, write: Write) -> None:
+        """Whatever has the name by now: a FIFO would hold the reader, another file be read."""
+        data = part10(identity() + pixels(), group_2()[12:]) + bytes(100_000)
+        path = write(data)
+        opened: list[object] = []
+
+        def at_open(event: str, arguments: tuple[object, ...]) -> None:
+            if event == "open" and arguments[0] == path:
+                opened.append(path)
+                if len(opened) == 2:
+                    os.unlink(path)
+
+        sys.addaudithook(at_open)  # cannot be removed; it does nothing after this test
+        found = instance_of(scan(path, ScanOptions(inline_limit_bytes=0)))
+        assert opened == [path]
+        assert found.key.sop_instance_uid == "1.2.826.0.1.1.2.3"
 
 
 class TestAFileThatIsWrittenMeanwhile:

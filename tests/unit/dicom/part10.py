@@ -4,6 +4,7 @@ import contextlib
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import BinaryIO, NoReturn
@@ -12,6 +13,8 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
+
+from ingester.dicom import Header, NeedMore, Problem, inspect_part10
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
@@ -94,6 +97,24 @@ def pixels(*, explicit: bool = True) -> bytes:
 def part10(data_set: bytes, meta: bytes | None = None) -> bytes:
     """A file: preamble, 'DICM', group 2, data set."""
     return bytes(128) + b"DICM" + (group_2() if meta is None else meta) + data_set
+
+
+def inspect(data: bytes) -> Header | NeedMore | Problem:
+    """Inspect a file that is in the prefix as a whole."""
+    return inspect_part10(data, len(data), no_file)
+
+
+def problem(data: bytes) -> tuple[str, str]:
+    """The outcome and the reason code of a file that is not sent."""
+    found = inspect(data)
+    assert isinstance(found, Problem)
+    return found.outcome, found.reason_code
+
+
+def deflated(data_set: bytes) -> bytes:
+    """A file with a deflated data set (PS3.5 A.5)."""
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return part10(deflater.compress(data_set) + deflater.flush(), group_2(DEFLATED))
 
 
 def no_file() -> NoReturn:
