@@ -120,4 +120,4 @@ def _inside(inner: ResolvedSource, outer: ResolvedSource) -> bool:
 
 def as_root(source: ResolvedSource, root_id: int) -> Root:
     """The root of the road for a source."""
-    return Root(root_id, source.name, source.path, source.only)
+    return Root(root_id, source.name, source.path, source.only, source.device)

@@ -25,6 +25,7 @@ from ingester.items import FileRef, Root, ToUpload
 from ingester.journal import Journal, KnownFiles
 from ingester.ledger import Ledger
 from ingester.parcel import Parcel
+from ingester.readers import Readers
 from ingester.scan import Scanner, ScanOptions, ScanStage
 from ingester.threads import DaemonExecutor
 from ingester.transport.authorizer import Authorizer, FixedHeaders, SigV4
@@ -32,10 +33,12 @@ from ingester.transport.retry import RetryPolicy
 from ingester.transport.sender import Sender, SenderOptions
 from ingester.upload import Upload
 from ingester.version import VERSION
-from ingester.walk import Walker, WalkOptions, WalkReport, walk
+from ingester.walk import Walk, WalkOptions, WalkReport
 
 FILES_HELD = 4096
 """Between walk and scan: half a KiB each."""
+MAX_LANES = 8
+"""Roots that are walked at a time."""
 INSTANCES_HELD = 512
 """Between scan and group. Their bytes are counted by the budget."""
 CHUNK_BYTES = 256 << 10
@@ -50,35 +53,38 @@ Task = Coroutine[Any, Any, None]
 class Stages:
     """The stages of one run, wired and not yet started."""
 
-    files: Channel[list[FileRef]]
+    files: tuple[Channel[list[FileRef]], ...]  # of each lane of the walk
     scanned: Channel[ToGroup]
     batches: Channel[ToUpload | Parcel]
     group: Group
     upload: Upload
     producers: tuple[Task, ...]
     workers: tuple[Task, ...]
-    threads: tuple[DaemonExecutor, ...]
+    scan_workers: int
+    threads: tuple[DaemonExecutor | Readers, ...]
 
 
 def build_stages(
     config: Config,
-    roots: Sequence[tuple[Root, int]],
+    roots: Sequence[Root],
     *,
     journal: Journal,
     known: KnownFiles,
     ledger: Ledger,
     sender: Sender,
-    readers: DaemonExecutor,
+    readers: Readers,
     stop: StopControl,
     report: WalkReport,
     stored_before: int,
 ) -> Stages:
     """Make everything between the sources and the journal. ``stored_before``: files in store."""
     limits = BatchLimits(config.max_batch_bytes, config.max_batch_instances, config.batch_age_s)
-    files: Channel[list[FileRef]] = Channel(FILES_HELD)
+    lanes = [roots[n::MAX_LANES] for n in range(min(len(roots), MAX_LANES))]
+    files = tuple(Channel[list[FileRef]](FILES_HELD // len(lanes)) for _ in lanes)
     scanned: Channel[ToGroup] = Channel(INSTANCES_HELD)
     batches: Channel[ToUpload | Parcel] = Channel(config.max_concurrency)
-    walker = Walker(roots, WalkOptions(config.follow_symlinks, own_files(config)), known)
+    walk_options = WalkOptions(config.follow_symlinks, own_files(config))
+    walk = Walk(walk_options, known, readers, ledger, report, len(lanes))
     scan_options = ScanOptions(
         inline_limit_bytes=config.inline_limit,
         checksums=config.checksums == "sha256",
@@ -87,8 +93,12 @@ def build_stages(
         max_resends=max(RESENDS_ALWAYS_ALLOWED, int(stored_before * config.max_resend / 100)),
     )
     scanner = Scanner(scan_options, Budget(config.memory_budget))
-    scan = ScanStage(scanner, readers, ledger, files, scanned, scan_options)
-    walk_thread = DaemonExecutor(1, "walk")
+    scanning = [
+        channel
+        for lane, channel in zip(lanes, files, strict=True)
+        for _ in range(max(readers.of(root).threads for root in lane))
+    ]
+    scan = ScanStage(scanner, readers, ledger, scanned, scan_options, len(scanning))
     lookups = DaemonExecutor(1, "lookup")
     group = Group(
         GroupOptions(config.max_open_instances),
@@ -111,12 +121,13 @@ def build_stages(
         group,
         upload,
         producers=(
-            walk(walker, walk_thread, ledger, files, report),
-            *(scan.worker() for _ in range(config.readers)),
+            *(walk.lane(lane, channel) for lane, channel in zip(lanes, files, strict=True)),
+            *(scan.worker(channel) for channel in scanning),
             group.run(),
         ),
         workers=tuple(upload.worker() for _ in range(config.max_concurrency)),
-        threads=(walk_thread, lookups, readers),
+        scan_workers=len(scanning),
+        threads=(lookups, readers),
     )
 
 

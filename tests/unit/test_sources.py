@@ -35,7 +35,7 @@ class TestADirectory:
         (source,) = resolved(tree / "c" / ".." / "a")
         path = os.fsencode(tree / "a")
         assert source == ResolvedSource(path, path, os.stat(path).st_dev)
-        assert as_root(source, 3) == Root(3, path, path)
+        assert as_root(source, 3) == Root(3, path, path, None, os.stat(path).st_dev)
 
     def test_may_have_a_name(self, tree: Path) -> None:
         (source,) = resolved(Source(os.fsencode(tree / "a"), b"NAS"))

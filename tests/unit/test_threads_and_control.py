@@ -59,7 +59,7 @@ class TestADaemonExecutor:
         for n in range(50):
             executor.submit(ran.append, n)
         executor.shutdown()
-        for thread in executor._threads:
+        for thread in list(executor._threads):
             thread.join(10)
             assert not thread.is_alive()
         assert sorted(ran) == list(range(50))
