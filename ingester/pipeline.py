@@ -126,7 +126,7 @@ class Run:
         self._journal = journal
         self._ledger = Ledger(journal)
         known = journal.known_files(frozenset(Outcome(name) for name in config.retry))
-        resolved = resolve_sources(sources, known.has_files)
+        resolved = await resolve_sources(sources, known.has_files, config.read_timeout_s)
         before = read_status(config.journal).totals.outcomes
         stored_before = sum(count.files for name, count in before.items() if name in IN_THE_STORE)
         if config.results is not None:

@@ -4,8 +4,8 @@ Takes the instances of a batch and their framing; gives an aiohttp payload for e
 bytes are written as they are; everything else is read again from its file, which must still be the
 file that was scanned. A cached buffer goes back to the budget only when the transport has no byte
 of it left: a drained write is not a flushed one (uvloop keeps a reference to what it was given, and
-buffers refilled after a drain corrupted 2 of 40 parts). Nor is a piece used again that a thread was
-reading into when nobody waited for it any more: that may still be filling it.
+buffers refilled after a drain corrupted 2 of 40 parts). Nor is a piece used again after a body that
+was given up: a thread that is stuck in a read may still fill it.
 """
 
 from __future__ import annotations
@@ -213,7 +213,6 @@ class BodyPayload(Payload):
         self._read_ahead: deque[memoryview] = deque()
         self.handed_over = 0
         self.reading = False  # it waits for a disk, not for the server
-        self._lent = False  # a thread may be filling the piece
         self.complete = False
         self.failure: SourceFailed | None = None
 
@@ -263,7 +262,7 @@ class BodyPayload(Payload):
                 written.buffer.give_back()
             else:
                 written.buffer.drop()
-        return clean and not self._lent
+        return clean and self.complete  # else a thread may still be filling the piece
 
     async def _put(self, data: bytes | memoryview) -> None:
         assert self._writer is not None  # noqa: S101 - set by write()
@@ -322,14 +321,10 @@ class BodyPayload(Payload):
         self._read_ahead.extend(views)
 
     async def _reads(self, result: Awaitable[T]) -> T:
-        """Wait for a thread that may read into the piece."""
-        self.reading = self._lent = True
-        try:
-            value = await result
-        except (OSError, SourceChanged) as error:
-            self._lent = isinstance(error, ReadTimeoutError)
-            raise
-        self.reading = self._lent = False
+        """Wait for a reader thread; after an error of it ``reading`` stays set."""
+        self.reading = True
+        value = await result
+        self.reading = False
         return value
 
     async def _stream(self, writer: AbstractStreamWriter, index: int) -> None:

@@ -1,9 +1,9 @@
 /* A file system that fails or hangs, in the calls of one process: preloaded into it.
  *
- * INGESTER_FAULTS names a file of rules, a line each: "CALL ACTION PART". CALL is open, read, stat
- * or list; PART is a part of the path. ACTION is `hang`, until the rule is gone; a number, the
- * errno of the error; or `once:` and a number, an error for the first call of a path only. What a
- * rule did is appended to the file's name with ".log", as "CALL PATH" on a line.
+ * FAULTS_OF_TESTS names a file of rules, a line each: "CALL ACTION PART". CALL is open, read, preadv,
+ * stat or list; PART is a part of the path. ACTION is `hang`, until the rule is gone; a number, the
+ * errno of the error; or `once:` and one of these, for the first call of a path only. What a rule
+ * did is appended to the file's name with ".log", as "CALL PATH" on a line, before it is done.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -49,7 +49,7 @@ static void tell(const char *control, const char *call, const char *path) {
 }
 
 /* Returns what the first rule says: 0 nothing, -1 hang, else an errno. */
-static int rule_for(const char *control, const char *call, const char *path) {
+static int rule_for(const char *control, const char *call, const char *path, int begins) {
     char rules[8192], *line, *rest;
     int fd = syscall(SYS_openat, AT_FDCWD, control, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return 0;
@@ -61,18 +61,20 @@ static int rule_for(const char *control, const char *call, const char *path) {
         char *fields, *name = strtok_r(line, " ", &fields);
         char *action = strtok_r(NULL, " ", &fields);
         if (!name || !action || strcmp(name, call) || !strstr(path, fields)) continue;
-        if (!strcmp(action, "hang")) return -1;
-        if (strncmp(action, "once:", 5)) return atoi(action);
-        if (first_time(call, path)) return atoi(action + 5);
+        if (!strncmp(action, "once:", 5)) {
+            if (!begins || first_time(call, path)) action += 5;
+            else continue;
+        }
+        return strcmp(action, "hang") ? atoi(action) : -1;
     }
     return 0;
 }
 
 /* Returns 0, or sets errno and returns -1. */
 static int judge(const char *call, const char *path) {
-    const char *control = getenv("INGESTER_FAULTS");
+    const char *control = getenv("FAULTS_OF_TESTS");
     if (!control || !path) return 0;
-    int rule = rule_for(control, call, path);
+    int rule = rule_for(control, call, path, 1);
     if (!rule) return 0;
     tell(control, call, path);
     if (rule > 0) {
@@ -80,7 +82,7 @@ static int judge(const char *call, const char *path) {
         return -1;
     }
     struct timespec pause = {0, 5000000};
-    while (rule_for(control, call, path) < 0) nanosleep(&pause, NULL);
+    while (rule_for(control, call, path, 0) < 0) nanosleep(&pause, NULL);
     return 0;
 }
 
@@ -106,15 +108,23 @@ static int judge_fd(const char *call, int fd) {
 OPEN(open)
 OPEN(open64)
 
-#define STAT(name) \
-    int name(const char *path, struct stat *to) { \
-        REAL(int, name, const char *, struct stat *); \
+#define STAT(type, name) \
+    int name(const char *path, type *to) { \
+        REAL(int, name, const char *, type *); \
         return judge("stat", path) ? -1 : real(path, to); \
     }
-STAT(stat)
-STAT(stat64)
-STAT(lstat)
-STAT(lstat64)
+STAT(struct stat, stat)
+STAT(struct stat64, stat64)
+STAT(struct stat, lstat)
+STAT(struct stat64, lstat64)
+
+#define STATAT(type, name) \
+    int name(int at, const char *path, type *to, int flags) { \
+        REAL(int, name, int, const char *, type *, int); \
+        return judge("stat", path) ? -1 : real(at, path, to, flags); \
+    }
+STATAT(struct stat, fstatat)
+STATAT(struct stat64, fstatat64)
 
 ssize_t read(int fd, void *to, size_t size) {
     REAL(ssize_t, read, int, void *, size_t);
@@ -124,7 +134,7 @@ ssize_t read(int fd, void *to, size_t size) {
 #define PREADV(name) \
     ssize_t name(int fd, const struct iovec *to, int count, off_t offset) { \
         REAL(ssize_t, name, int, const struct iovec *, int, off_t); \
-        return judge_fd("read", fd) ? -1 : real(fd, to, count, offset); \
+        return judge_fd("preadv", fd) ? -1 : real(fd, to, count, offset); \
     }
 PREADV(preadv)
 PREADV(preadv64)
@@ -132,7 +142,7 @@ PREADV(preadv64)
 #define PREADV2(name) \
     ssize_t name(int fd, const struct iovec *to, int count, off_t offset, int flags) { \
         REAL(ssize_t, name, int, const struct iovec *, int, off_t, int); \
-        return judge_fd("read", fd) ? -1 : real(fd, to, count, offset, flags); \
+        return judge_fd("preadv", fd) ? -1 : real(fd, to, count, offset, flags); \
     }
 PREADV2(preadv2)
 PREADV2(preadv64v2)
