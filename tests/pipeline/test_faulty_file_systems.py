@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -26,12 +27,18 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
 SIGNED = ("--auth=sigv4", "--region=us-east-1", "--payload-signing=sha256")
 
 
-def start(job: Job, faults: Faults, *flags: str, roots: tuple[str, ...] = ("",)) -> Process:
+def start(
+    job: Job,
+    faults: Faults,
+    *flags: str,
+    roots: tuple[str, ...] = ("",),
+    timeout_s: int = TIMEOUT_S,
+) -> Process:
     """Starts the command on these directories of the archive."""
     return start_ingester(
         "run", *(job.archive / root for root in roots), "--json",
         "--url", job.server.url, "--journal", job.journal, "--results", job.results,
-        f"--read-timeout-s={TIMEOUT_S}", "--backoff-base-s=0.01", *flags,
+        f"--read-timeout-s={timeout_s}", "--backoff-base-s=0.01", *flags,
         env={**faults.environment, **KEYS},
     )  # fmt: skip
 
@@ -171,6 +178,29 @@ class TestAMountThatDoesNotAnswer:
         server.before_answer(lambda _number: None)
         assert_completes(job, faults, 60, ("good", "hung"))
 
+    @pytest.mark.parametrize("call", ["open", "preadv", "list"])
+    def test_holds_nobody_up_even_before_it_is_given_up(
+        self, job: Job, server: ScriptedServer, faults: Faults, call: str
+    ) -> None:
+        """Nothing is given up here: the other root is loaded while all readers of this one hang."""
+        for number in range(200):
+            job.write(f"hung/sub/{number:03d}.dcm", study="hung")
+        job.write_many(200, study="good", prefix="good/sub/")
+        hung = f"{call} hang {job.archive}/hung/sub"
+        faults.rule(hung, f"list hang {job.archive}/good/sub")  # until the other one hangs
+        flags = ("--readers=2", "--batch-age-s=0.01")
+        roots = ("hung", "good")
+        with start(job, faults, *flags, roots=roots, timeout_s=600) as process:
+            faults.wait_for(call, "/hung/sub", 1 if call == "list" else 2)
+            faults.rule(hung)
+            server.wait_until(lambda: len(server.stored) == 200, 30)
+            process.signal(signal.SIGTERM)
+            ended = process.wait()
+        assert ended.returncode == 143, ended.stderr
+        assert outcomes(job)["stored"] == 200
+        job.check_nothing_is_claimed_falsely()
+        assert_completes(job, faults, 400, ("hung", "good"))
+
     def test_from_the_start_ends_the_run_before_it_begins(
         self, job: Job, server: ScriptedServer, faults: Faults
     ) -> None:
@@ -306,30 +336,30 @@ class TestAThreadThatComesBackTooLate:
         with ScriptedServer(receive_buffer=65_536) as server:
             job = Job(tmp_path / "job", server)
             for number, payload_bytes in enumerate((100, 8_000_000, 8_000_000)):
-                name = f"{number}.dcm"
-                job.write(name, study=number, payload_bytes=payload_bytes, seed=number)
+                job.write(f"{number}.dcm", payload_bytes=payload_bytes, seed=number)
             faults.rule("read once:hang 1.dcm")
 
             def before(number: int) -> None:
-                if number == 2:
+                if number == 1:
                     faults.wait_for("read", "1.dcm")
 
             def release() -> None:
                 faults.rule()
                 time.sleep(0.2)  # not for the result, only for a fault to show
 
-            early = EarlyAnswer(503, afterwards="close")
             slowly = ReadSlowly(100_000_000, chunk=65_536)
             if given_up_by == "an early answer":
                 server.before_answer(before)
-                server.push(StoreAll(), early, slowly)
+                server.push(EarlyAnswer(503, afterwards="close"))
             else:
-                server.push(StoreAll(), slowly, slowly)
+                server.push(slowly)
+            server.push(slowly)
             server.at_body_bytes(4_000_000, release)
-            with start(job, faults, "--max-concurrency=1", "--batch-age-s=0.01") as process:
+            with start(job, faults, "--max-concurrency=1", "--readers=1") as process:
                 ended = process.wait()
             lost = given_up_by == "a timeout"
             assert ended.returncode == (3 if lost else 0), ended.stderr
             assert outcomes(job) == ({"stored": 2, "unreadable": 1} if lost else {"stored": 3})
             assert faults.count("read", "1.dcm") == 1
+            assert len(server.posts) == 2
             job.check_nothing_is_claimed_falsely()
