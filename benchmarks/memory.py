@@ -4,7 +4,8 @@ Takes: a directory to work in.
 Gives: for each case the client's peak RSS, MB/s and files/s; status 1 when a run was wrong or went
 above `--limit-mib`.
 Cases: `huge`, one encapsulated multi-frame file of 5 GB in two sparse fragments (PS3.5 A.4);
-`many`, 200,000 files of 1 KiB in one directory.
+`many`, 200,000 files of 1 KiB in one directory; `entries`, 1,000,000 names in one directory, of
+which 100 are instances and the others empty files.
 """
 
 import argparse
@@ -20,7 +21,11 @@ from benchmarks.measure import Run, run_client, running_sink
 HUGE_BYTES: Final = 5_000_000_000
 MANY_FILES: Final = 200_000
 MANY_BYTES: Final = 1024
+ENTRIES: Final = 1_000_000
+INSTANCES_AMONG: Final = 100
+LINKS: Final = 50_000  # of one inode; ext4 takes 65,000
 LIMIT_MIB: Final = 300.0
+CASES: Final = ("huge", "many", "entries")
 _CT: Final = b"1.2.840.10008.5.1.4.1.1.2"
 _ENHANCED_CT: Final = b"1.2.840.10008.5.1.4.1.1.2.1"
 _EXPLICIT: Final = b"1.2.840.10008.1.2.1"
@@ -85,6 +90,19 @@ def write_many(directory: str, files: int = MANY_FILES, size: int = MANY_BYTES) 
             file.write(data)
 
 
+def write_entries(directory: str, entries: int = ENTRIES) -> None:
+    """Fill a directory with `entries` names of empty files, and instances of one study."""
+    write_many(directory, INSTANCES_AMONG)
+    empty = ""
+    for number in range(entries - INSTANCES_AMONG):
+        name = os.path.join(directory, f"{number:07d}.txt")
+        if number % LINKS == 0:
+            empty = name
+            with open(name, "xb"):
+                continue
+        os.link(empty, name)
+
+
 def run_case(source: str, work: str, files: int, client_args: Sequence[str] = ()) -> Run:
     """Load `source` into a sink and check that it says and got what is there."""
     with running_sink() as sink, tempfile.TemporaryDirectory(dir=work) as directory:
@@ -105,19 +123,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the cases and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", metavar="DIR", help="default: a temporary")
-    parser.add_argument("--case", choices=("huge", "many"), action="append", help="default: all")
+    parser.add_argument("--case", choices=CASES, action="append", help="default: all")
     parser.add_argument("--limit-mib", type=float, default=LIMIT_MIB)
     options = parser.parse_args(arguments)
     failed = False
     with tempfile.TemporaryDirectory(dir=options.work) as work:
-        for case in options.case or ("huge", "many"):
+        for case in options.case or CASES:
             source = os.path.join(work, case)
             os.makedirs(source)
-            files = 1 if case == "huge" else MANY_FILES
+            files = {"huge": 1, "many": MANY_FILES, "entries": INSTANCES_AMONG}[case]
             if case == "huge":
                 write_huge(os.path.join(source, "huge.dcm"))
-            else:
+            elif case == "many":
                 write_many(source)
+            else:
+                write_entries(source)
             run = run_case(source, work, files)
             if run.peak_rss_mib > options.limit_mib:
                 run.problems.append(f"peak RSS above {options.limit_mib} MiB")

@@ -25,6 +25,7 @@ from ingester.dicomweb.retry_after import retry_after_s
 from ingester.dicomweb.store_response import StoreResponse, parse_store_response
 from ingester.items import Instance
 from ingester.parcel import Parcel, make_body, words_of
+from ingester.readers import Readers
 from ingester.reconciliation import READABLE_STATUS, Reconciled, reconcile_parcel
 from ingester.transport.admission import Admission, End, Turn
 from ingester.transport.breaker import Breaker
@@ -102,10 +103,12 @@ class Attempts:
         trial: Trial[Parcel],
         stop: StopControl,
         random: Random,
+        readers: Readers,
         find_known_good: FindKnownGood,
         release: Callable[[Sequence[Parcel]], None],
     ) -> None:
         self._options = options
+        self._readers = readers
         self._find_known_good = find_known_good
         self._release = release
         self._known_good: Instance | None = None
@@ -200,7 +203,7 @@ class Attempts:
         if self._known_good is None:
             return None
         profile = self._options.profile
-        body = make_body([self._known_good], profile, self._sender.reader, checksums=False)
+        body = make_body([self._known_good], profile, self._readers, checksums=False)
         parcel = Parcel(self._known_good.key.study_instance_uid, (self._known_good,), body, 0)
         reply = await self._sender.post(self._path(parcel), body)
         if isinstance(reply, SourceFailed):

@@ -1,4 +1,6 @@
-"""Whether two files with the same UIDs hold the same data set. Blocking: runs in a reader thread.
+"""Whether two files with the same UIDs hold the same data set.
+
+Blocking, in steps that touch one of the two files each: each runs in a thread of that file's root.
 
 'The same' is equal bytes after group 2 (PS3.10 7.1), so that a file meta group rewritten by another
 program does not make one instance look like two. If the other copy cannot be read any more as it
@@ -9,10 +11,12 @@ from __future__ import annotations
 
 import os
 from enum import Enum
+from typing import NamedTuple
 
 from ingester.dicom import data_set_offset
-from ingester.files import SourceChanged, opened, read_into, sha256_of
+from ingester.files import SourceChanged, opened, read_into, reopening, sha256_of
 from ingester.items import FileIdentity, Holder, Instance
+from ingester.readers import SourcePausedError
 
 _HEAD_BYTES = 64 << 10
 
@@ -26,11 +30,30 @@ class Sameness(Enum):
     UNKNOWN = "unknown"  # the other copy is gone and no digest of it was kept
 
 
+class There(NamedTuple):
+    """What the holder's file shows."""
+
+    sameness: Sameness | None  # None: its file is not the one that was sent
+    exists: bool
+
+
 def compare(instance: Instance, holder: Holder) -> Sameness:
-    """Compare an instance with the file that holds its claim.
+    """Compare an instance with the file that holds its claim: all steps.
 
     Raises:
         OSError, SourceChanged: the instance's own file could not be read as it was scanned.
+    """
+    here = look_here(instance, holder)
+    if isinstance(here, Sameness):
+        return here
+    there = look_there(holder, here)
+    return there.sameness or without_the_other(instance, holder, there)
+
+
+def look_here(instance: Instance, holder: Holder) -> Sameness | bytes | None:
+    """The first step, of the instance's own file: its data set's digest, or what settles it.
+
+    None: the whole files are the same, and it is to be seen whether the other is still there.
     """
     path = instance.file.path
     if holder.path == path:  # known below another root
@@ -40,46 +63,58 @@ def compare(instance: Instance, holder: Holder) -> Sameness:
         )
         return Sameness.MOVED if same else Sameness.DIFFERENT
     if instance.sha256 is not None and _whole_file_same(instance, holder):
-        if FileIdentity.of(path) != instance.identity:
+        if reopening(lambda: FileIdentity.of(path)) != instance.identity:
             raise SourceChanged
-        return Sameness.SAME if os.path.lexists(holder.path) else Sameness.MOVED
-    here, identity = sha256_of(path, instance.header.data_set_offset)
+        return None
+    offset = instance.header.data_set_offset
+    here, identity = reopening(lambda: sha256_of(path, offset))
     if identity != instance.identity:
         raise SourceChanged
+    return here
+
+
+def look_there(holder: Holder, here: bytes | None) -> There:
+    """The second step, of the holder's file."""
+    exists = os.path.lexists(holder.path)
+    if here is None:
+        return There(Sameness.SAME if exists else Sameness.MOVED, exists)
     there = _data_set_sha256(holder) if holder.current else None
-    if there is not None:
-        return Sameness.SAME if here == there else Sameness.DIFFERENT
+    if there is None:
+        return There(None, exists)
+    return There(Sameness.SAME if here == there else Sameness.DIFFERENT, exists)
+
+
+def without_the_other(instance: Instance, holder: Holder, there: There) -> Sameness:
+    """The last step, where the holder's file says nothing: the instance's own file once more."""
     if holder.sha256 is None:
         return Sameness.UNKNOWN
     if not _whole_file_same(instance, holder):
         return Sameness.DIFFERENT
-    return Sameness.SAME if os.path.lexists(holder.path) else Sameness.MOVED
-
-
-def compare_safely(instance: Instance, holder: Holder) -> Sameness | OSError | SourceChanged:
-    """The same, with what went wrong as a value."""
-    try:
-        return compare(instance, holder)
-    except (OSError, SourceChanged) as error:
-        return error
+    return Sameness.SAME if there.exists else Sameness.MOVED
 
 
 def _data_set_sha256(holder: Holder) -> bytes | None:
     """Digest of the holder's data set, or None when its file is not the one that was sent."""
     try:
-        with opened(holder.path) as fd:
-            head = memoryview(bytearray(min(_HEAD_BYTES, holder.size)))
-            read = read_into(fd, head)
-        offset = data_set_offset(head[:read])
-        if offset is None:
-            return None
-        digest, identity = sha256_of(holder.path, offset)
-        if identity.size != holder.size:
-            return None
-        if identity.mtime_ns != holder.mtime_ns:  # touched: its digest says whether that was all
-            return digest if sha256_of(holder.path) == (holder.sha256, identity) else None
+        return reopening(lambda: _read_data_set(holder))
+    except SourcePausedError:
+        raise
     except (OSError, SourceChanged):
         return None
+
+
+def _read_data_set(holder: Holder) -> bytes | None:
+    with opened(holder.path) as fd:
+        head = memoryview(bytearray(min(_HEAD_BYTES, holder.size)))
+        read = read_into(fd, head)
+    offset = data_set_offset(head[:read])
+    if offset is None:
+        return None
+    digest, identity = sha256_of(holder.path, offset)
+    if identity.size != holder.size:
+        return None
+    if identity.mtime_ns != holder.mtime_ns:  # touched: its digest says whether that was all
+        return digest if sha256_of(holder.path) == (holder.sha256, identity) else None
     return digest
 
 
@@ -88,7 +123,7 @@ def _whole_file_same(instance: Instance, holder: Holder) -> bool:
         return False
     sha256 = instance.sha256
     if sha256 is None:
-        sha256, identity = sha256_of(instance.file.path)
+        sha256, identity = reopening(lambda: sha256_of(instance.file.path))
         if identity != instance.identity:
             raise SourceChanged
     return sha256 == holder.sha256

@@ -50,7 +50,8 @@ class Config:
     proxy: str | None
     ca_bundle: str | None
     follow_symlinks: bool
-    readers: int
+    readers: int | None
+    read_timeout_s: float
     inline_limit: int
     memory_budget: int
     checksums: str

@@ -4,6 +4,7 @@
     ├── UsageError       the command line, the configuration or the sources are wrong: exit code 2
     │   └── WrongTargetError   the journal belongs to another store
     └── FatalError       the run cannot go on: exit code 1, what was met stays pending
+        ├── SourceError  a source vanished or does not answer: the others go on first
         └── JournalError the record cannot be opened, read or written
 
 What goes wrong with one file is never raised past its stage: it is a ``Result`` on the same road
@@ -41,6 +42,10 @@ class WrongTargetError(UsageError):
 
 class FatalError(IngesterError):
     """The run cannot go on. The same command continues it once the cause is mended."""
+
+
+class SourceError(FatalError):
+    """A source vanished or does not answer. The caller mounts it again and goes on."""
 
 
 class JournalError(FatalError):

@@ -1,7 +1,8 @@
 """Reading source files, and knowing when one is no longer the file it was.
 
-Every function here blocks: they run in reader threads. Errors of the file system are OSError,
-a file that changed is SourceChanged; neither text names the file.
+Every function here blocks: they run in reader threads, tell them of progress, and end with
+WrittenOff when nobody waits any more. Errors of the file system are OSError, a file that changed
+is SourceChanged; neither text names the file.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from ingester.items import FileIdentity
+from ingester.errors import SourceError
+from ingester.items import FileIdentity, Root
+from ingester.threads import failed, progressed
+
+T = TypeVar("T")
 
 PIECE_BYTES = 1 << 20
 """What is read and sent at once of a file that is not cached whole."""
@@ -22,8 +28,42 @@ OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 """A regular file that was replaced by a FIFO or a terminal must not hold a reader."""
 
 
+MAY_PASS = frozenset({errno.ESTALE, errno.EIO})
+"""Errors that may be gone when the file is opened again."""
+
+
 class SourceChanged(Exception):  # noqa: N818 - a finding about a file, handled as a value above
     """The file is not the one that was read before: other size, times, inode, or fewer bytes."""
+
+
+def check_root(root: Root) -> None:
+    """Raise SourceError if a root is not what it was when the run started: unmounted, or gone."""
+    try:
+        device: int | None = os.stat(root.path).st_dev
+    except OSError:
+        device = None
+    if device is None or root.device not in (None, device):
+        raise SourceError(
+            f"a source vanished during the run: {os.fsdecode(root.path)}",
+            "is it still mounted? The same command goes on when it is back",
+        )
+
+
+def reopening(read: Callable[[], T]) -> T:
+    """What ``read`` gives, which opens a file; once more after an error that may pass.
+
+    Raises as ``read``, or whatever the thread's executor makes of an error that stays.
+    """
+    try:
+        try:
+            return read()
+        except OSError as error:
+            if error.errno not in MAY_PASS:
+                raise
+        return read()
+    except OSError as error:
+        failed(error)
+        raise
 
 
 @contextmanager
@@ -43,6 +83,7 @@ def read_into(fd: int, view: memoryview, offset: int = 0) -> int:
     done = 0
     while done < len(view):
         count = os.preadv(fd, [view[done:]], offset + done)
+        progressed()
         if count == 0:
             break
         done += count

@@ -1,8 +1,9 @@
 """The third stage: claims each instance's UIDs, settles duplicates, and makes batches of studies.
 
 Takes lists of Instance; gives StudyBatch. Bounds: ``max_open`` instances in open batches and
-waiting for a claim. An instance that meets a decided claim is compared in a reader thread and
-decided here. Ends when the scan has ended, all batches are closed and nobody waits for a claim.
+waiting for a claim. An instance that meets a decided claim is compared in reader threads, of the
+root of either file, and decided here. Ends when the scan has ended, all batches are closed and
+nobody waits for a claim.
 
 Decisions about claims come back from the upload through the channel's urgent lane.
 """
@@ -10,7 +11,6 @@ Decisions about claims come back from the upload through the channel's urgent la
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from ingester.batches import Batches, BatchLimits
 from ingester.channel import Channel, ChannelClosed, Sink
 from ingester.claims import Claim, Claims
-from ingester.compare import Sameness, compare_safely
+from ingester.compare import Sameness, look_here, look_there, without_the_other
 from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
 from ingester.files import SourceChanged
 from ingester.items import (
@@ -31,8 +31,10 @@ from ingester.items import (
     StudyBatch,
     ToUpload,
     ended,
+    pending,
 )
 from ingester.ledger import Ledger
+from ingester.readers import SOURCE_PAUSED, Readers, SourcePausedError, failure_of
 
 TICK_S = 1.0
 COMPARED_AT_ONCE = 64
@@ -67,7 +69,7 @@ class Group:
         ledger: Ledger,
         find_holders: FindHolders,
         lookups: Executor,
-        readers: Executor,
+        readers: Readers,
     ) -> None:
         self._options = options
         self._inbox = inbox
@@ -181,21 +183,33 @@ class Group:
             for instance in instances:
                 self._end(instance, Outcome.FAILED, "other_file_in_doubt", reason, holder)
             return
-        loop = asyncio.get_running_loop()
         for start in range(0, len(instances), COMPARED_AT_ONCE):
             some = instances[start : start + COMPARED_AT_ONCE]
-            found = await asyncio.gather(
-                *(
-                    loop.run_in_executor(self._readers, compare_safely, each, holder)
-                    for each in some
-                )
-            )
+            found = await asyncio.gather(*(self._sameness(each, holder) for each in some))
             results = [
                 _compared(instance, holder, sameness, self._options.conflict_words)
                 for instance, sameness in zip(some, found, strict=True)
             ]
             self._ledger.decide(results)
             await self._ledger.wait_for_room()
+
+    async def _sameness(
+        self, instance: Instance, holder: Holder
+    ) -> Sameness | OSError | SourceChanged:
+        """What a comparison shows, or why it could not be made."""
+        run = asyncio.get_running_loop().run_in_executor
+        own = self._readers.of(instance.file.directory.root)
+        other = self._readers.holding(holder.path) or own
+        try:
+            here = await run(own, look_here, instance, holder)
+            if isinstance(here, Sameness):
+                return here
+            there = await run(other, look_there, holder, here)
+            if there.sameness is not None:
+                return there.sameness
+            return await run(own, without_the_other, instance, holder, there)
+        except (OSError, SourceChanged) as error:
+            return error
 
     def _end(
         self,
@@ -223,12 +237,10 @@ def _compared(
     sameness: Sameness | OSError | SourceChanged,
     conflict_words: str,
 ) -> Result:
-    if isinstance(sameness, OSError):
-        reason = os.strerror(sameness.errno or 0)
-        return ended(instance, Outcome.UNREADABLE, "read_error", reason)
-    if isinstance(sameness, SourceChanged):
-        reason = "the file changed after it was scanned"
-        return ended(instance, Outcome.UNREADABLE, "changed_while_read", reason)
+    if isinstance(sameness, SourcePausedError):
+        return pending(instance.file, SOURCE_PAUSED)._replace(header=instance.header)
+    if isinstance(sameness, OSError | SourceChanged):
+        return ended(instance, Outcome.UNREADABLE, *failure_of(sameness))
     if sameness is Sameness.SAME:
         result = ended(instance, Outcome.DUPLICATE, "same_data_set")
     elif sameness is Sameness.MOVED:

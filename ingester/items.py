@@ -23,6 +23,7 @@ class Root:
     name: bytes  # NAME of --root NAME=DIR, else the path as the file system spells it
     path: bytes  # realpath of a directory
     only: frozenset[bytes] | None = None  # the names to take, where the sources are single files
+    device: int | None = None  # st_dev when the run started: another one later is another mount
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,21 @@ class Result(NamedTuple):
     request_id: str = ""
     elapsed_s: float = 0.0
     unchanged: bool = False  # read again and found to be what was recorded before
+
+
+def pending(file: FileRef, reason_code: str) -> Result:
+    """The end of a file that was met and not finished.
+
+    What an earlier run settled, or left in doubt, stays so for the bytes that it speaks of: a file
+    with a new time stamp may hold the same, so the next run compares it, and does not just send.
+    """
+    previous = file.previous
+    if previous is not None and (previous.settled or previous.outcome is Outcome.IN_DOUBT):
+        return Result(
+            file, previous.outcome, size=previous.size, mtime_ns=previous.mtime_ns,
+            mtime_trusted=False, unchanged=True,
+        )  # fmt: skip
+    return Result(file, Outcome.PENDING, reason_code)
 
 
 def ended(instance: Instance, outcome: Outcome, reason_code: str, reason: str = "") -> Result:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from ingester.dicomweb.multipart import multipart_framing, new_boundary, single_framing
 from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
 from ingester.dicomweb.profiles import ServerProfile
 from ingester.items import Instance, Result, ended
+from ingester.readers import Readers
 from ingester.transport.body import Body
 from ingester.transport.reply import Answer
 from ingester.transport.retry import GiveUp, Split
@@ -65,7 +65,7 @@ class Parcel:
         body = make_body(
             instances,
             profile,
-            self.body.reader,
+            self.body.readers,
             checksums=self.body.checksums,
             sha256=[known[instance.file.file_id] for instance in instances],
         )
@@ -126,7 +126,7 @@ class Parcel:
 def make_body(
     instances: Sequence[Instance],
     profile: ServerProfile,
-    reader: Executor,
+    readers: Readers,
     *,
     checksums: bool,
     sha256: Sequence[bytes | None] = (),
@@ -137,7 +137,7 @@ def make_body(
         framing = single_framing(sizes[0])
     else:
         framing = multipart_framing(sizes, new_boundary(), quoted=profile.quoted_boundary)
-    return Body(instances, framing, reader, checksums=checksums, sha256=sha256)
+    return Body(instances, framing, readers, checksums=checksums, sha256=sha256)
 
 
 def words_of(answer: Answer) -> str:

@@ -4,6 +4,7 @@ Memory, by default about 206 MiB::
 
     75 MiB base + memory_budget + max_concurrency x 1.25 MiB + max_open_instances x 0.5 KiB
 
+A root that does not answer is paused and costs the exit code at the end: the others go on first.
 On the first stop the producers are cancelled and the workers finish what is on the wire; on the
 second, or after the drain time-out, they are cancelled too. What was met and is not decided then
 is recorded as pending, what may have been stored without a word as in doubt.
@@ -24,14 +25,14 @@ from ingester.config import Config
 from ingester.control import StopControl
 from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
 from ingester.errors import FatalError, JournalError
-from ingester.items import FileRef, Result, Root
+from ingester.items import Result, Root, pending
 from ingester.journal import Journal, RunFigures, RunInfo, read_status
 from ingester.ledger import Ledger
 from ingester.progress import Clock, Snapshot, Waits, bottleneck_of, peak_rss_mib
+from ingester.readers import Readers
 from ingester.report.results import ResultsFile
 from ingester.report.summary import RunSummary, all_outcomes, exit_code_of
 from ingester.sources import Source, as_root, resolve_sources
-from ingester.threads import DaemonExecutor
 from ingester.transport.authorizer import Authorizer
 from ingester.transport.sender import Sender, SenderOptions
 from ingester.version import VERSION
@@ -125,7 +126,7 @@ class Run:
         self._journal = journal
         self._ledger = Ledger(journal)
         known = journal.known_files(frozenset(Outcome(name) for name in config.retry))
-        resolved = resolve_sources(sources, known.has_files)
+        resolved = await resolve_sources(sources, known.has_files, config.read_timeout_s)
         before = read_status(config.journal).totals.outcomes
         stored_before = sum(count.files for name, count in before.items() if name in IN_THE_STORE)
         if config.results is not None:
@@ -135,12 +136,12 @@ class Run:
         )
         if self._results is not None:
             self._results.run_id = run_id
-        roots: list[tuple[Root, int]] = []
+        roots: list[Root] = []
         for source in resolved:
             root_id = journal.register_root(source.name, source.path).root_id
-            roots.append((as_root(source, root_id), source.device))
-        readers = DaemonExecutor(config.readers, "reader")
-        async with Sender(options, readers, authorizer) as sender:
+            roots.append(as_root(source, root_id))
+        self._readers = readers = Readers(roots, config.readers)
+        async with Sender(options, authorizer) as sender:
             self._sender = sender
             stages = self._stages = build_stages(
                 config, roots, journal=journal, known=known, ledger=self._ledger, sender=sender,
@@ -166,8 +167,11 @@ class Run:
             helpers = [
                 tasks.create_task(self._end_when_stopped(producers, workers)),
                 tasks.create_task(self._report()),
+                tasks.create_task(self._readers.watch(self._config.read_timeout_s)),
             ]
             await asyncio.wait([*producers, *workers])
+            for cause in self._readers.causes[:1]:  # last of all: the others went on
+                self._stop.request(cause)
             for helper in helpers:
                 helper.cancel()
 
@@ -201,7 +205,9 @@ class Run:
         with suppress(JournalError):  # the journal has told the stop already
             for start in range(0, len(left), PENDING_AT_ONCE):
                 await self._ledger.wait_for_room()
-                self._ledger.decide([_pending(file) for file in left[start:][:PENDING_AT_ONCE]])
+                self._ledger.decide(
+                    [pending(file, "not_finished") for file in left[start:][:PENDING_AT_ONCE]]
+                )
 
     def _finish(self, journal: Journal, run_id: int, stages: Stages) -> RunSummary:
         failed = journal.failure
@@ -322,22 +328,7 @@ class Run:
             elapsed_s=self._clock.elapsed_s,
             journal_s=self._ledger.room_wait_s,
             server_s=stages.batches.put_wait_s,
-            grouping_s=stages.scanned.put_wait_s / self._config.readers,
-            reading_s=stages.files.put_wait_s,
+            grouping_s=stages.scanned.put_wait_s / stages.scan_workers,
+            reading_s=sum(each.put_wait_s for each in stages.files) / len(stages.files),
             cpu_s=self._clock.cpu_s,
         )
-
-
-def _pending(file: FileRef) -> Result:
-    """The end of a file that was met and not finished.
-
-    What an earlier run settled, or left in doubt, stays so for the bytes that it speaks of: a file
-    with a new time stamp may hold the same, so the next run compares it, and does not just send.
-    """
-    previous = file.previous
-    if previous is not None and (previous.settled or previous.outcome is Outcome.IN_DOUBT):
-        return Result(
-            file, previous.outcome, size=previous.size, mtime_ns=previous.mtime_ns,
-            mtime_trusted=False, unchanged=True,
-        )  # fmt: skip
-    return Result(file, Outcome.PENDING, "not_finished")

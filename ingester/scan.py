@@ -3,18 +3,18 @@
 Takes lists of FileRef; gives lists of Instance, everything else is decided here. Up to the inline
 limit a file is read whole into a cached buffer; of larger ones, or when the budget has no bytes
 left, only the head is read. A bug while one file is scanned is that file's outcome, and a hundred
-of them stop the run. Ends when the walk has ended and all lists are scanned.
+of them stop the run. A file that does not answer is given up: it ends, and what follows it in its
+list goes to another thread. The files of a paused root end as pending. Ends when the walk has
+ended and all lists are scanned.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -23,9 +23,11 @@ from ingester.channel import Channel, Sink
 from ingester.dicom import Header, NeedMore, Problem, inspect_part10
 from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
 from ingester.errors import FatalError
-from ingester.files import SourceChanged, opened, read_into, sha256_of
-from ingester.items import FileIdentity, FileRef, Instance, Result, ended
+from ingester.files import SourceChanged, opened, read_into, reopening, sha256_of
+from ingester.items import FileIdentity, FileRef, Instance, Result, ended, pending
 from ingester.ledger import Ledger
+from ingester.readers import SOURCE_PAUSED, Readers, SourcePausedError, failure_of
+from ingester.threads import ReadTimeoutError, deliver
 
 HEAD_BYTES = 64 << 10
 """Enough for the identity of all but a few files; more is read where it is asked for."""
@@ -35,7 +37,7 @@ UNTRUSTED_MTIME_NS = 2_000_000_000
 """A file changed again within the granularity of its time stamp would look unchanged."""
 MAX_INTERNAL_ERRORS = 100
 
-_REOPEN = frozenset({errno.ESTALE, errno.EIO})
+Found = Instance | Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,30 +58,35 @@ class Scanner:
         self._options = options
         self._budget = budget
 
-    def scan(self, files: Sequence[FileRef]) -> list[Instance | Result]:
-        """What each file is, in order. Never raises for a file."""
-        head = memoryview(bytearray(HEAD_BYTES))
-        return [self._scan_one(file, head) for file in files]
+    def scan(self, files: Sequence[FileRef], found: list[Found]) -> None:
+        """Add to ``found`` what each file is, in order.
 
-    def _scan_one(self, file: FileRef, head: memoryview) -> Instance | Result:
-        try:
+        Raises for no file but these:
+            SourcePausedError: the next of them cannot be read because its root cannot be.
+            WrittenOff: it took too long; what was found until then is there.
+        """
+        head = memoryview(bytearray(HEAD_BYTES))
+        for file in files:
+            one = self._scan_one(file, head)
             try:
-                return self._read(file, head)
-            except OSError as error:
-                if error.errno not in _REOPEN:
-                    raise
-                return self._read(file, head)
-        except OSError as error:
-            code = "vanished" if error.errno == errno.ENOENT else "read_error"
-            return Result(file, Outcome.UNREADABLE, code, os.strerror(error.errno or 0))
-        except SourceChanged:
-            reason = "the file changed while it was read"
-            return Result(file, Outcome.UNREADABLE, "changed_while_read", reason)
+                deliver(found, one)
+            except BaseException:  # nobody waits for it any more
+                if isinstance(one, Instance):
+                    _give_back(one.buffer)
+                raise
+
+    def _scan_one(self, file: FileRef, head: memoryview) -> Found:
+        try:
+            return reopening(lambda: self._read(file, head))
+        except SourcePausedError:
+            raise
+        except (OSError, SourceChanged) as error:
+            return Result(file, Outcome.UNREADABLE, *failure_of(error))
         except Exception as error:  # noqa: BLE001 - the one sanctioned: a bug costs one file
             reason = f"a bug of this program: {type(error).__name__}"
             return Result(file, Outcome.INVALID, "internal_error", reason)
 
-    def _read(self, file: FileRef, head: memoryview) -> Instance | Result:
+    def _read(self, file: FileRef, head: memoryview) -> Found:
         with opened(file.path) as fd:
             identity = FileIdentity.of(fd)
             buffer = self._take(identity.size)
@@ -102,7 +109,7 @@ class Scanner:
         identity: FileIdentity,
         buffer: Buffer | None,
         head: memoryview,
-    ) -> Instance | Result:
+    ) -> Found:
         view = head[: identity.size] if buffer is None or buffer.view is None else buffer.view
         _fill(fd, view)
         header = _header_of(fd, view, identity)
@@ -183,44 +190,61 @@ def _give_back(buffer: Buffer | None) -> None:
 
 
 class ScanStage:
-    """The readers of all sources: ``worker`` runs once a reader thread."""
+    """The readers of all sources: ``workers`` of ``worker`` run, some for each channel of files."""
 
     def __init__(
         self,
         scanner: Scanner,
-        readers: Executor,
+        readers: Readers,
         ledger: Ledger,
-        files: Channel[list[FileRef]],
         out: Sink[list[Instance]],
         options: ScanOptions,
+        workers: int,
     ) -> None:
         self._scanner = scanner
         self._readers = readers
         self._ledger = ledger
-        self._files = files
         self._out = out
         self._options = options
-        self._workers = 0
+        self._workers = workers
         self._internal_errors = 0
         self._resends = 0
 
-    async def worker(self) -> None:
+    async def worker(self, lists: Channel[list[FileRef]]) -> None:
         """Scan lists until there are no more. Raises FatalError as the options say."""
-        loop = asyncio.get_running_loop()
-        self._workers += 1
         try:
-            async for files in self._files:
-                found = await loop.run_in_executor(self._readers, self._scanner.scan, files)
-                results = [item for item in found if isinstance(item, Result)]
-                instances = [item for item in found if isinstance(item, Instance)]
-                self._ledger.decide(results)
-                self._count(results, instances)
-                if instances:
-                    await self._out.put(instances, weight=len(instances))
+            async for files in lists:
+                left = files
+                while left:
+                    found = await self._scan(left)
+                    left = left[len(found) :]
+                    await self._hand_over(found)
         finally:
             self._workers -= 1
             if self._workers == 0:
                 self._out.close()
+
+    async def _scan(self, files: Sequence[FileRef]) -> list[Found]:
+        """What the first of these are, of one at least."""
+        found: list[Found] = []
+        readers = self._readers.of(files[0].directory.root)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(readers, self._scanner.scan, files, found)
+        except ReadTimeoutError as error:
+            stuck = files[len(found) : len(found) + 1]
+            found += [Result(file, Outcome.UNREADABLE, *failure_of(error)) for file in stuck]
+        except SourcePausedError:
+            found += [pending(file, SOURCE_PAUSED) for file in files[len(found) :]]
+        return found
+
+    async def _hand_over(self, found: Sequence[Found]) -> None:
+        results = [item for item in found if isinstance(item, Result)]
+        instances = [item for item in found if isinstance(item, Instance)]
+        self._ledger.decide(results)
+        self._count(results, instances)
+        if instances:
+            await self._out.put(instances, weight=len(instances))
 
     def _count(self, results: Sequence[Result], instances: Sequence[Instance]) -> None:
         self._internal_errors += sum(r.reason_code == "internal_error" for r in results)

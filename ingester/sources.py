@@ -6,13 +6,15 @@ same file is known again when the whole directory is loaded later.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ingester.errors import FatalError, UsageError
+from ingester.errors import FatalError, SourceError, UsageError
 from ingester.items import Root
+from ingester.threads import DaemonExecutor
 
 
 class Source(NamedTuple):
@@ -32,16 +34,38 @@ class ResolvedSource:
     only: frozenset[bytes] | None = None  # None: everything below it
 
 
-def resolve_sources(
-    sources: Sequence[Source], known_files_under: Callable[[bytes], bool]
+async def resolve_sources(
+    sources: Sequence[Source], known_files_under: Callable[[bytes], bool], timeout_s: float
 ) -> list[ResolvedSource]:
     """Real, existing directories, nested and equal ones collapsed into the outermost.
 
+    Each is looked at in a thread, for ``timeout_s`` at most.
+
     Raises:
         UsageError: a source is missing, or is neither a file nor a directory, or two have a name.
-        FatalError: it is missing, but the journal (``known_files_under``) has files under it.
+        FatalError: it does not answer, or is missing but the journal (``known_files_under``) has
+            files under it.
     """
-    resolved = _merge_files([_resolve(source, known_files_under) for source in sources])
+    thread = DaemonExecutor(1, "sources")
+    loop = asyncio.get_running_loop()
+    found: list[ResolvedSource] = []
+    try:
+        for source in sources:
+            async with asyncio.timeout(timeout_s):
+                one = loop.run_in_executor(thread, _resolve, source, known_files_under)
+                found.append(await one)
+    except TimeoutError as error:
+        raise SourceError(
+            f"a source does not answer: {os.fsdecode(sources[len(found)].path)}",
+            "is it still mounted? The same command goes on when it is back",
+        ) from error
+    finally:
+        thread.shutdown()
+    return _collapsed(found)
+
+
+def _collapsed(found: Sequence[ResolvedSource]) -> list[ResolvedSource]:
+    resolved = _merge_files(found)
     kept: list[ResolvedSource] = []
     for source in sorted(resolved, key=lambda each: (len(each.path), each.only is not None)):
         if not any(_inside(source, other) for other in kept):
@@ -120,4 +144,4 @@ def _inside(inner: ResolvedSource, outer: ResolvedSource) -> bool:
 
 def as_root(source: ResolvedSource, root_id: int) -> Root:
     """The root of the road for a source."""
-    return Root(root_id, source.name, source.path, source.only)
+    return Root(root_id, source.name, source.path, source.only, source.device)

@@ -1,59 +1,256 @@
-"""Executors whose threads never hold the end of the process.
+"""Executors whose threads never hold the end of the process, nor a call that does not return.
 
 A read on a hung mount does not return. ``ThreadPoolExecutor`` joins its threads when the
 interpreter exits, so one stuck reader would keep a finished run alive for ever; these threads are
 daemons, and the journal is closed before anybody stops waiting for them.
+
+Nobody can interrupt such a read, so its thread is written off: whoever waits gets ReadTimeoutError,
+another thread takes the next call, and what the late one brings is for nobody. A call says that it
+gets on by ``progressed`` and hands over what it has by ``deliver``; both raise WrittenOff when it
+is too late, so that it unwinds, gives back what it holds, and its thread ends.
 """
 
 from __future__ import annotations
 
+import errno
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_Job = Callable[[], None]
+
+LOOKS = 4
+"""A call that made no progress between so many looks is stuck. Counted, not timed: a process that
+was stopped for an hour has not looked meanwhile, and its reads are as young as before."""
+IDLE_S = 5.0
+"""A thread without work ends: there may be ten thousand sources."""
+
+
+class ReadTimeoutError(OSError):
+    """A call was given up: it made no progress, and its thread may still be in it."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ETIMEDOUT, "the file system does not answer")
+
+
+class WrittenOff(BaseException):
+    """Raised in the thread of a call that nobody waits for any more; not an error of the call."""
+
+
+class _Call:
+    """One call; ``lock`` makes its end, by itself or by a look, one moment for everybody."""
+
+    __slots__ = ("beats", "executor", "future", "lock", "open", "quiet_looks", "run", "seen")
+
+    def __init__(
+        self, executor: DaemonExecutor, future: Future[Any], run: Callable[[], object]
+    ) -> None:
+        self.executor = executor
+        self.future = future
+        self.run = run
+        self.lock = threading.Lock()
+        self.open = True  # False: it has ended, or was written off
+        self.beats = self.seen = self.quiet_looks = 0
+
+    def beat(self) -> None:
+        with self.lock:
+            self._check()
+            self.beats += 1
+
+    def add(self, items: list[T], item: T) -> None:
+        with self.lock:
+            self._check()
+            self.beats += 1
+            items.append(item)
+
+    def _check(self) -> None:
+        if not self.open:
+            raise WrittenOff
+
+    def look(self) -> bool:
+        """Whether it is stuck; then nothing of it counts from now on."""
+        with self.lock:
+            if not self.open:
+                return False
+            self.quiet_looks = self.quiet_looks + 1 if self.beats == self.seen else 0
+            self.seen = self.beats
+            self.open = self.quiet_looks < LOOKS
+            return not self.open
+
+    def end(self, value: object, error: BaseException | None) -> bool:
+        """Settle the future, unless the call was written off; returns whether it was not."""
+        with self.lock:
+            if not self.open:
+                return False
+            self.open = False
+        if error is None:
+            self.future.set_result(value)
+        else:
+            self.future.set_exception(error)
+        return True
+
+
+_here = threading.local()
+
+
+def progressed() -> None:
+    """Say that this thread's call gets on, by bytes that were read for instance.
+
+    Raises:
+        WrittenOff: nobody waits for the call any more.
+    """
+    call: _Call | None = getattr(_here, "call", None)
+    if call is not None:
+        call.beat()
+        call.executor.answered += 1
+
+
+def deliver(items: list[T], item: T) -> None:
+    """Add to what this thread's call has got so far; raises as ``progressed``.
+
+    ``items`` is complete when the call ends or is written off: never does a late one add to it.
+    """
+    call: _Call | None = getattr(_here, "call", None)
+    if call is None:
+        items.append(item)
+    else:
+        call.add(items, item)
+
+
+def failed(error: OSError) -> None:
+    """Tell this thread's executor that a file could not be read; raises as its ``on_failure``."""
+    call: _Call | None = getattr(_here, "call", None)
+    if call is not None:
+        call.executor.on_failure(error)
 
 
 class DaemonExecutor(Executor):
-    """``threads`` daemon threads that run what is submitted, in order."""
+    """At most ``threads`` daemon threads that run what is submitted, in order.
+
+    Whoever calls ``look`` at equal intervals has the stuck calls written off.
+    """
 
     def __init__(self, threads: int, name: str) -> None:
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"{name}-{n}", daemon=True)
-            for n in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self.answered = 0  # times that a file system gave what it was asked for
+        self.stuck = 0  # threads that were written off and have not come back
+        self._limit = threads
+        self._name = name
+        self._lock = threading.Lock()
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._running: set[_Call] = set()
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._started = 0
+        self._ended = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run ``fn`` in one of the threads."""
         future: Future[T] = Future()
-
-        def job() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                value = fn(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - handed to whoever awaits the future
-                future.set_exception(error)
-            else:
-                future.set_result(value)
-
-        self._jobs.put(job)
+        call = _Call(self, future, lambda: fn(*args, **kwargs))
+        with self._lock:
+            if self._ended:
+                raise RuntimeError("the executor was shut down")
+            self._calls.put(call)
+            self._start_threads()
         return future
+
+    def on_failure(self, error: OSError) -> None:
+        """A file could not be read, says a thread of this executor. Nothing here."""
+
+    def look(self) -> int:
+        """Write off every call without progress since the last LOOKS looks; how many."""
+        with self._lock:
+            running = list(self._running)
+        stuck = [call for call in running if call.look()]
+        for call in stuck:
+            with self._lock:
+                self._running.discard(call)
+                self.stuck += 1
+                self._start_threads()
+            call.future.set_exception(ReadTimeoutError())
+        return len(stuck)
+
+    def fail_waiting(self, error: BaseException) -> None:
+        """Let what was submitted and not begun end with ``error``."""
+        while True:
+            try:
+                call = self._calls.get_nowait()
+            except queue.Empty:
+                return
+            if call is None:
+                self._calls.put(None)
+                return
+            if call.future.set_running_or_notify_cancel():
+                call.future.set_exception(error)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads end after what was submitted. Never waits for a stuck one."""
         del wait, cancel_futures
-        for _ in self._threads:
-            self._jobs.put(None)
+        with self._lock:
+            self._ended = True
+            for _ in range(self._limit):
+                self._calls.put(None)
+
+    def _start_threads(self) -> None:
+        """As many as there is work for; with the lock held."""
+        if self._calls.qsize() > self._idle and len(self._threads) - self.stuck < self._limit:
+            thread = threading.Thread(
+                target=self._work, name=f"{self._name}-{self._started}", daemon=True
+            )
+            self._started += 1
+            self._threads.add(thread)
+            thread.start()
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
-            del job  # or the last future would keep its value alive until the next job
+        while (call := self._next()) is not None:
+            useful = self._run(call)
+            del call  # or the last future would keep its value alive until the next call
+            if not useful:
+                break
+        with self._lock:
+            self._threads.discard(threading.current_thread())
+
+    def _next(self) -> _Call | None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            try:
+                call = self._calls.get(timeout=IDLE_S)
+            except queue.Empty:
+                call = None
+            with self._lock:
+                self._idle -= 1
+                if call is None:
+                    if not self._ended and self._calls.qsize():
+                        continue
+                    # Under the lock: whoever submits next sees one thread less.
+                    self._threads.discard(threading.current_thread())
+                    return None
+                self._running.add(call)
+                self._start_threads()  # one who submitted meanwhile counted on this thread
+            return call
+
+    def _run(self, call: _Call) -> bool:
+        """Returns whether the thread is still one of the executor's."""
+        if not call.future.set_running_or_notify_cancel():
+            with self._lock:
+                self._running.discard(call)
+            return True
+        _here.call = call
+        value, error = None, None
+        try:
+            value = call.run()
+        except BaseException as caught:  # noqa: BLE001 - handed to whoever awaits the future
+            error = caught
+        finally:
+            _here.call = None
+        useful = call.end(value, error)
+        with self._lock:
+            self._running.discard(call)
+            if not useful:
+                self.stuck -= 1
+                self._threads.discard(threading.current_thread())
+        return useful

@@ -9,7 +9,6 @@ request it has on the wire and leaves the rest pending; cancelled, what was on t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from random import Random
 
 from ingester.attempts import AskFirst, Attempts, FindKnownGood, Interrupted, Step, UploadOptions
@@ -19,9 +18,10 @@ from ingester.control import StopControl
 from ingester.dicomweb.outcome import Evidence, Outcome
 from ingester.doubt import found_in_store
 from ingester.errors import FatalError
-from ingester.items import Instance, Result, StudyBatch, ToUpload
+from ingester.items import Instance, Result, StudyBatch, ToUpload, pending
 from ingester.ledger import Ledger
 from ingester.parcel import Parcel, make_body
+from ingester.readers import SOURCE_PAUSED, Readers
 from ingester.reconciliation import Reconciled
 from ingester.transport.admission import Admission
 from ingester.transport.reply import SourceFailed
@@ -45,7 +45,7 @@ class Upload:
         ledger: Ledger,
         limits: BatchLimits,
         stop: StopControl,
-        readers: Executor,
+        readers: Readers,
         random: Random,
         find_known_good: FindKnownGood,
         *,
@@ -61,7 +61,15 @@ class Upload:
         self._trial: Trial[Parcel] = Trial(proven=proven)
         self.admission = admission
         self._attempts = Attempts(
-            options, sender, admission, self._trial, stop, random, find_known_good, self._release
+            options,
+            sender,
+            admission,
+            self._trial,
+            stop,
+            random,
+            readers,
+            find_known_good,
+            self._release,
         )
         self._undecided: set[Parcel] = set()
         self._busy = 0
@@ -181,8 +189,11 @@ class Upload:
 
     def _without(self, parcel: Parcel, failed: SourceFailed) -> list[Parcel]:
         """One file is not what was scanned: it ends, its neighbours go again."""
+        instance = parcel.instances[failed.position]
         outcome = Outcome.IN_DOUBT if parcel.ever_in_doubt else Outcome.UNREADABLE
         result = parcel.result(failed.position, outcome, failed.reason_code)
+        if failed.reason_code == SOURCE_PAUSED and not parcel.ever_in_doubt:
+            result = pending(instance.file, SOURCE_PAUSED)._replace(header=instance.header)
         self._ledger.decide([result._replace(reason=failed.reason)])
         parcel.unconfirmed = parcel.unconfirmed or parcel.body.bytes_out > 0
         rest = [i for n, i in enumerate(parcel.instances) if n != failed.position]

@@ -3,8 +3,11 @@
 Takes sources; gives lists of FileRef. Never holds a tree: a directory is read in chunks of 10,000
 names, sorted, looked up in the journal in the walk's own thread, and what needs no work is stamped
 there and never opened. Bounds: one chunk, and the channel. Ends when all sources are listed. A
-directory that cannot be listed is counted and named, a file that cannot be asked for its size is
-an outcome; a root that vanished is fatal.
+directory that cannot be listed, or does not answer, is counted and named, a file that cannot be
+asked for its size is an outcome; a root that vanished or cannot be listed is paused.
+
+Each of a few lanes walks some of the roots, one after the other, into a channel of its own: a root
+that hangs holds neither the walk of the others nor their way to the readers.
 
 Why not os.walk or fts: both hold a whole directory before they give its first name.
 """
@@ -17,15 +20,17 @@ import itertools
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from ingester.channel import Sink
 from ingester.dicomweb.outcome import Outcome
-from ingester.errors import FatalError
+from ingester.errors import SourceError
+from ingester.files import check_root
 from ingester.items import Directory, FileRef, Previous, Result, Root
 from ingester.ledger import Ledger
+from ingester.readers import Readers
+from ingester.threads import ReadTimeoutError, progressed
 
 CHUNK_NAMES = 10_000
 LIST_FILES = 64
@@ -93,27 +98,35 @@ class _Frame(NamedTuple):
 
 
 class Walker:
-    """Lists one source after the other; each ``step`` is a bounded piece of work that blocks."""
+    """Lists one root; each ``step`` is a bounded piece of work that blocks."""
 
-    def __init__(
-        self, roots: Sequence[tuple[Root, int]], options: WalkOptions, catalog: Catalog
-    ) -> None:
-        self._roots = iter(roots)
+    def __init__(self, root: Root, options: WalkOptions, catalog: Catalog) -> None:
+        self._root = root
         self._options = options
         self._catalog = catalog
-        self._stack: list[_Frame] = []
-        self._root: Root | None = None
-        self._device = 0
+        self._stack: list[_Frame] | None = None  # None: not begun
+        self._at: Directory | None = None  # what the step is about
+        self._stepping = False
 
     def step(self) -> WalkChunk | None:
-        """The next piece, or None at the end. Raises FatalError when a root vanished."""
-        if not self._stack and not self._next_root():
+        """The next piece, or None at the end. Raises SourceError when the root vanished."""
+        self._stepping = True
+        try:
+            return self._step(WalkChunk([], [], [], []))
+        finally:
+            self._stepping = False
+
+    def _step(self, chunk: WalkChunk) -> WalkChunk | None:
+        if self._stack is None:
+            self._stack = []
+            self._open_root(chunk)
+        if not self._stack:
             return None
-        chunk = WalkChunk([], [], [], [])
         frame = self._stack[-1]
         if frame.subdirectories:
             self._enter(frame.directory, frame.subdirectories.pop(), chunk)
             return chunk
+        self._at = frame.directory
         entries = self._read(frame, chunk)
         if not entries:
             self._stack.pop()
@@ -121,30 +134,45 @@ class Walker:
         self._sort_in(frame, entries, chunk)
         return chunk
 
+    def past_the_stuck(self) -> tuple[Self, UnreadableDirectory]:
+        """A walker that goes on without the directory in which a step never ended, and that.
+
+        This one belongs to the thread that is still in it. Raises SourceError if it is the root.
+        """
+        stuck = self._at
+        if stuck is None or not stuck.rel_path:
+            raise SourceError(
+                f"a source does not answer: {os.fsdecode(self._root.path)}",
+                "is it still mounted? The same command goes on when it is back",
+            )
+        walker = type(self)(self._root, self._options, self._catalog)
+        walker._stack = [each for each in self._stack or () if each.directory is not stuck]  # noqa: SLF001 - of its own class
+        return walker, UnreadableDirectory(stuck.path, "it does not answer")
+
     def close(self) -> None:
-        """Let go of the directories that are open, where a walk ends early."""
-        while self._stack:
+        """Let go of the directories that are open, where a walk ends early.
+
+        Not while a thread that was written off is in a step: closing one that is being read is
+        the end of the process.
+        """
+        while self._stack and not self._stepping:
             self._stack.pop().entries.close()
 
-    def _next_root(self) -> bool:
-        following = next(self._roots, None)
-        if following is None:
-            return False
-        self._root, self._device = following
-        chunk = WalkChunk([], [], [], [])
+    def _open_root(self, chunk: WalkChunk) -> None:
         self._open(self._catalog.directory(self._root, b""), chunk)
         if chunk.unreadable:
-            raise FatalError(
+            raise SourceError(
                 f"a source cannot be listed ({chunk.unreadable[0].reason}): "
                 f"{os.fsdecode(self._root.path)}"
             )
-        return True
 
     def _enter(self, parent: Directory, name: bytes, chunk: WalkChunk) -> None:
         rel_path = os.path.join(parent.rel_path, name)
         self._open(self._catalog.directory(parent.root, rel_path), chunk)
 
     def _open(self, directory: Directory, chunk: WalkChunk) -> None:
+        assert self._stack is not None  # noqa: S101 - set by the first step
+        self._at = directory
         path = directory.path
         try:
             status = os.stat(path) if self._options.follow_symlinks else os.lstat(path)
@@ -153,33 +181,23 @@ class Walker:
             identity = (status.st_dev, status.st_ino)
             if any(frame.identity == identity for frame in self._stack):
                 return  # a link back to a directory we are in
-            self._check_root(directory.root)
+            check_root(self._root)
+            progressed()
             entries = os.scandir(path)
         except OSError as error:
-            self._check_root(directory.root)
+            check_root(self._root)
             chunk.unreadable.append(UnreadableDirectory(path, os.strerror(error.errno or 0)))
             return
         self._stack.append(_Frame(directory, entries, [], identity))
 
-    def _check_root(self, root: Root) -> None:
-        try:
-            device: int | None = os.stat(root.path).st_dev
-        except OSError:
-            device = None
-        if device != self._device:
-            raise FatalError(
-                f"a source vanished during the run: {os.fsdecode(root.path)}",
-                "is it still mounted? The same command goes on when it is back",
-            )
-
     def _read(self, frame: _Frame, chunk: WalkChunk) -> list[os.DirEntry[bytes]]:
         entries: list[os.DirEntry[bytes]] = []
         only = frame.directory.root.only
-        wanted = (entry for entry in frame.entries if only is None or entry.name in only)
+        wanted = (entry for entry in _telling(frame) if only is None or entry.name in only)
         try:
             entries.extend(itertools.islice(wanted, CHUNK_NAMES))
         except OSError as error:
-            self._check_root(frame.directory.root)
+            check_root(self._root)
             reason = os.strerror(error.errno or 0)
             chunk.unreadable.append(UnreadableDirectory(frame.directory.path, reason))
         # By name: over a network, or while it is changed, a directory may list one twice.
@@ -192,6 +210,7 @@ class Walker:
         real_path = os.path.realpath(path) if follow else path
         files: list[os.DirEntry[bytes]] = []
         for entry in entries:
+            progressed()
             try:
                 is_directory = entry.is_dir(follow_symlinks=follow)
             except OSError:
@@ -203,6 +222,7 @@ class Walker:
         frame.subdirectories.reverse()
         known = self._catalog.files(frame.directory, [entry.name for entry in files])
         for entry in files:
+            progressed()
             self._file(frame.directory, entry, known[entry.name], chunk)
 
     def _is_own(self, entry: os.DirEntry[bytes], real_path: bytes) -> bool:
@@ -237,6 +257,13 @@ class Walker:
             chunk.decided.append(Result(file, Outcome.SKIPPED, "symlink", "a symbolic link"))
         else:
             chunk.decided.append(Result(file, Outcome.SKIPPED, "special", "not a regular file"))
+
+
+def _telling(frame: _Frame) -> Iterator[os.DirEntry[bytes]]:
+    """What is left of a directory, and the thread is told of each name."""
+    for entry in frame.entries:
+        progressed()
+        yield entry
 
 
 def _unchanged(file: FileRef, previous: Previous | None) -> bool:
@@ -274,30 +301,66 @@ class WalkReport(Protocol):
         ...
 
 
-async def walk(
-    walker: Walker,
-    thread: Executor,
-    ledger: Ledger,
-    out: Sink[list[FileRef]],
-    report: WalkReport,
-) -> None:
-    """Run the walker in its thread and hand over what it finds, as fast as there is room."""
-    loop = asyncio.get_running_loop()
-    try:
-        while True:
-            await ledger.wait_for_room()
-            chunk = await loop.run_in_executor(thread, walker.step)
-            if chunk is None:
-                break
-            if chunk.unreadable:
-                report.unreadable_directories(chunk.unreadable)
-            ledger.seen(chunk.seen)
-            ledger.met([result.file for result in chunk.decided])
-            ledger.decide(chunk.decided)
-            for files in lists_of(chunk.files):
-                ledger.met(files)
-                await out.put(files, weight=len(files))
-        report.discovered_all()
-    finally:
-        thread.submit(walker.close)  # there: a step may be under way
-        out.close()
+class Walk:
+    """The stage; of ``lane`` there run ``lanes``, each with a channel of files of its own."""
+
+    def __init__(
+        self,
+        options: WalkOptions,
+        catalog: Catalog,
+        readers: Readers,
+        ledger: Ledger,
+        report: WalkReport,
+        lanes: int,
+    ) -> None:
+        self._options = options
+        self._catalog = catalog
+        self._readers = readers
+        self._ledger = ledger
+        self._report = report
+        self._lanes = lanes
+
+    async def lane(self, roots: Sequence[Root], out: Sink[list[FileRef]]) -> None:
+        """Walk these roots and hand over what is found, as fast as there is room."""
+        try:
+            for root in roots:
+                await self._walk(root, out)
+            self._lanes -= 1
+            if self._lanes == 0:
+                self._report.discovered_all()
+        finally:
+            out.close()
+
+    async def _walk(self, root: Root, out: Sink[list[FileRef]]) -> None:
+        walker = Walker(root, self._options, self._catalog)
+        readers = self._readers.of(root)
+        loop = asyncio.get_running_loop()
+        try:
+            while readers.cause is None:
+                await self._ledger.wait_for_room()
+                try:
+                    chunk = await loop.run_in_executor(readers.walker, walker.step)
+                except ReadTimeoutError:
+                    walker, stuck = walker.past_the_stuck()
+                    self._report.unreadable_directories([stuck])
+                    continue
+                if chunk is None:
+                    return
+                await self._hand_over(chunk, out)
+        except SourceError as cause:
+            readers.pause(cause)
+        finally:
+            readers.walker.submit(walker.close)  # there: a step may be under way
+        self._report.unreadable_directories(
+            [UnreadableDirectory(root.path, "its source is paused")]
+        )
+
+    async def _hand_over(self, chunk: WalkChunk, out: Sink[list[FileRef]]) -> None:
+        if chunk.unreadable:
+            self._report.unreadable_directories(chunk.unreadable)
+        self._ledger.seen(chunk.seen)
+        self._ledger.met([result.file for result in chunk.decided])
+        self._ledger.decide(chunk.decided)
+        for files in lists_of(chunk.files):
+            self._ledger.met(files)
+            await out.put(files, weight=len(files))

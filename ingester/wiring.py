@@ -6,7 +6,8 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any
@@ -27,7 +28,8 @@ from ingester.items import FileRef, Instance, Root, ToUpload
 from ingester.journal import Journal, KnownFiles
 from ingester.ledger import Ledger
 from ingester.parcel import Parcel
-from ingester.scan import Scanner, ScanOptions, ScanStage
+from ingester.readers import Readers
+from ingester.scan import Found, Scanner, ScanOptions, ScanStage
 from ingester.threads import DaemonExecutor
 from ingester.transport.admission import Admission
 from ingester.transport.authorizer import Authorizer, FixedHeaders, SigV4
@@ -35,10 +37,12 @@ from ingester.transport.retry import RetryPolicy
 from ingester.transport.sender import Sender, SenderOptions
 from ingester.upload import Upload
 from ingester.version import VERSION
-from ingester.walk import Walker, WalkOptions, WalkReport, walk
+from ingester.walk import Walk, WalkOptions, WalkReport
 
 FILES_HELD = 4096
 """Between walk and scan: half a KiB each."""
+MAX_LANES = 8
+"""Roots that are walked at a time."""
 INSTANCES_HELD = 512
 """Between scan and group. Their bytes are counted by the budget."""
 CHUNK_BYTES = 256 << 10
@@ -53,35 +57,38 @@ Task = Coroutine[Any, Any, None]
 class Stages:
     """The stages of one run, wired and not yet started."""
 
-    files: Channel[list[FileRef]]
+    files: tuple[Channel[list[FileRef]], ...]  # of each lane of the walk
     scanned: Channel[ToGroup]
     batches: Channel[ToUpload | Parcel]
     group: Group
     upload: Upload
     producers: tuple[Task, ...]
     workers: tuple[Task, ...]
-    threads: tuple[DaemonExecutor, ...]
+    scan_workers: int
+    threads: tuple[DaemonExecutor | Readers, ...]
 
 
 def build_stages(
     config: Config,
-    roots: Sequence[tuple[Root, int]],
+    roots: Sequence[Root],
     *,
     journal: Journal,
     known: KnownFiles,
     ledger: Ledger,
     sender: Sender,
-    readers: DaemonExecutor,
+    readers: Readers,
     stop: StopControl,
     report: WalkReport,
     stored_before: int,
 ) -> Stages:
     """Make everything between the sources and the journal. ``stored_before``: files in store."""
     limits = BatchLimits(config.max_batch_bytes, config.max_batch_instances, config.batch_age_s)
-    files: Channel[list[FileRef]] = Channel(FILES_HELD)
+    lanes = [roots[n::MAX_LANES] for n in range(min(len(roots), MAX_LANES))]
+    files = tuple(Channel[list[FileRef]](FILES_HELD // len(lanes)) for _ in lanes)
     scanned: Channel[ToGroup] = Channel(INSTANCES_HELD)
     batches: Channel[ToUpload | Parcel] = Channel(config.max_concurrency)
-    walker = Walker(roots, WalkOptions(config.follow_symlinks, own_files(config)), known)
+    walk_options = WalkOptions(config.follow_symlinks, own_files(config))
+    walk = Walk(walk_options, known, readers, ledger, report, len(lanes))
     scan_options = ScanOptions(
         inline_limit_bytes=config.inline_limit,
         checksums=config.checksums == "sha256",
@@ -90,8 +97,12 @@ def build_stages(
         max_resends=max(RESENDS_ALWAYS_ALLOWED, int(stored_before * config.max_resend / 100)),
     )
     scanner = Scanner(scan_options, Budget(config.memory_budget))
-    scan = ScanStage(scanner, readers, ledger, files, scanned, scan_options)
-    walk_thread = DaemonExecutor(1, "walk")
+    scanning = [
+        channel
+        for lane, channel in zip(lanes, files, strict=True)
+        for _ in range(max(readers.of(root).threads for root in lane))
+    ]
+    scan = ScanStage(scanner, readers, ledger, scanned, scan_options, len(scanning))
     lookups = DaemonExecutor(1, "lookup")
     group = Group(
         GroupOptions(config.max_open_instances, conflict_words(config.server_profile)),
@@ -107,7 +118,7 @@ def build_stages(
             max_outage_s=config.max_outage_s,
         ),
         batches, sender, admission, ledger, limits, stop, readers, SystemRandom(),
-        known_good_finder(journal, scanner, readers), proven=stored_before > 0,
+        known_good_finder(journal, scanner, roots, readers, lookups), proven=stored_before > 0,
     )  # fmt: skip
     return Stages(
         files,
@@ -116,32 +127,40 @@ def build_stages(
         group,
         upload,
         producers=(
-            walk(walker, walk_thread, ledger, files, report),
-            *(scan.worker() for _ in range(config.readers)),
+            *(walk.lane(lane, channel) for lane, channel in zip(lanes, files, strict=True)),
+            *(scan.worker(channel) for channel in scanning),
             group.run(),
         ),
         workers=tuple(upload.worker() for _ in range(config.max_concurrency)),
-        threads=(walk_thread, lookups, readers),
+        scan_workers=len(scanning),
+        threads=(lookups, readers),
     )
 
 
-def known_good_finder(journal: Journal, scanner: Scanner, thread: DaemonExecutor) -> FindKnownGood:
-    """Finds a small file that the store has, as it was sent, to try the store with."""
+def known_good_finder(
+    journal: Journal, scanner: Scanner, roots: Sequence[Root], readers: Readers, thread: Executor
+) -> FindKnownGood:
+    """Finds a small file of these roots that the store has, as it was sent, to try the store."""
+    known = {root.root_id for root in roots}
 
-    def find() -> Instance | None:
-        for file, sha256 in journal.stored_samples():
-            (found,) = scanner.scan([file])
-            if isinstance(found, Instance):
-                if found.buffer is not None:
-                    found.buffer.give_back()
-                if sha256 is not None and found.sha256 == sha256:
-                    return found._replace(buffer=None)
+    async def find() -> Instance | None:
+        loop = asyncio.get_running_loop()
+        for file, sha256 in await loop.run_in_executor(thread, journal.stored_samples):
+            if file.directory.root.root_id not in known:
+                continue
+            found: list[Found] = []
+            reader = readers.of(file.directory.root)
+            with suppress(OSError):  # its root does not answer: another file may
+                await loop.run_in_executor(reader, scanner.scan, [file], found)
+            for instance in found:
+                if isinstance(instance, Instance):
+                    if instance.buffer is not None:
+                        instance.buffer.give_back()
+                    if sha256 is not None and instance.sha256 == sha256:
+                        return instance._replace(buffer=None)
         return None
 
-    async def find_in_thread() -> Instance | None:
-        return await asyncio.get_running_loop().run_in_executor(thread, find)
-
-    return find_in_thread
+    return find
 
 
 def sender_options(config: Config) -> SenderOptions:

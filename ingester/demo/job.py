@@ -29,7 +29,6 @@ from ingester.journal import FileRow, iter_files
 from ingester.pipeline import ingest
 from ingester.report.summary import RunSummary, exit_code_of
 from ingester.sources import Source
-from ingester.threads import DaemonExecutor
 from ingester.transport.sender import Sender
 from ingester.wiring import open_authorizer, sender_options
 
@@ -168,7 +167,7 @@ async def _look_up(config: Config, rows: Sequence[FileRow], resolve: Resolve) ->
     stored = [row for row in rows if row.outcome in IN_THE_STORE]
     async with (
         open_authorizer(config, resolve) as authorizer,
-        Sender(options, DaemonExecutor(1, "demo"), authorizer) as sender,
+        Sender(options, authorizer) as sender,
     ):
         return await look_up(sender, [study.study_instance_uid for study in STUDIES], stored)
 

@@ -68,8 +68,7 @@ async def _is_equal(sender: Sender, row: FileRow) -> bool:
     )
     if not isinstance(answer, Answer) or answer.status != 200:
         return False
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(sender.reader, _read, row.path) == answer.body
+    return await asyncio.to_thread(_read, row.path) == answer.body
 
 
 def _read(path: bytes) -> bytes:

@@ -14,54 +14,15 @@ from contextlib import suppress
 from typing import Final
 
 from ingester.errors import JournalError
+from ingester.mounts import NETWORK_FILE_SYSTEMS, mount_type, read_mountinfo
 
-MOUNTINFO: Final = "/proc/self/mountinfo"
 LOCK_PATIENCE_S: Final = 0.5  # a `status` that looks whether a run is live holds it for an instant
-# fmt: off
-NETWORK_FILE_SYSTEMS: Final = frozenset({
-    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "drvfs", "fhgfs", "gfs",
-    "gfs2", "glusterfs", "gpfs", "lustre", "moosefs", "ncpfs", "nfs", "nfs4", "ocfs2",
-    "orangefs", "panfs", "pvfs2", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "wekafs",
-    "fuse.beegfs", "fuse.ceph", "fuse.cephfs", "fuse.davfs2", "fuse.gcsfuse",
-    "fuse.glusterfs", "fuse.goofys", "fuse.mount-s3", "fuse.rclone", "fuse.s3fs",
-    "fuse.smbnetfs", "fuse.sshfs",
-})
-# fmt: on
-
-
-def mount_type(mountinfo: str, path: str) -> str | None:
-    """File system type of the mount that ``path`` (real, absolute) lies on, None if unknown.
-
-    ``mountinfo`` is the text of proc(5)'s file of that name: the mount point is the fifth field,
-    with space, tab, newline and backslash as octal escapes; the type follows a lone hyphen.
-    """
-    found: tuple[int, str] | None = None
-    for line in mountinfo.splitlines():
-        left, separator, right = line.partition(" - ")
-        fields = left.split(" ")
-        if not separator or len(fields) < 6:
-            continue
-        point = _unescaped(fields[4])
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        # Of two mounts on one point the later one is seen.
-        if inside and (found is None or len(point) >= found[0]):
-            found = (len(point), right.split(" ")[0])
-    return found[1] if found else None
-
-
-def _unescaped(field: str) -> str:
-    head, *rest = field.split("\\")
-    return head + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
 
 
 def refuse_network_file_system(path: str, mountinfo: str | None = None) -> None:
     """Raise JournalError if ``path`` lies on one. Without /proc (macOS) nothing is refused."""
     if mountinfo is None:
-        try:
-            with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
-                mountinfo = file.read()
-        except OSError:
-            return
+        mountinfo = read_mountinfo()
     kind = mount_type(mountinfo, os.path.realpath(path))
     if kind in NETWORK_FILE_SYSTEMS:
         raise JournalError(

@@ -4,7 +4,8 @@ Takes the instances of a batch and their framing; gives an aiohttp payload for e
 bytes are written as they are; everything else is read again from its file, which must still be the
 file that was scanned. A cached buffer goes back to the budget only when the transport has no byte
 of it left: a drained write is not a flushed one (uvloop keeps a reference to what it was given, and
-buffers refilled after a drain corrupted 2 of 40 parts).
+buffers refilled after a drain corrupted 2 of 40 parts). Nor is a piece used again after a body that
+was given up: a thread that is stuck in a read may still fill it.
 """
 
 from __future__ import annotations
@@ -14,24 +15,37 @@ import hashlib
 import os
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import Executor
-from typing import Protocol
+from io import FileIO
+from typing import Protocol, Self, TypeVar
 
-import aiofiles
+from aiofiles.threadpool import wrap
+from aiofiles.threadpool.binary import AsyncFileIO
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
 from ingester.auth.chunks import ChunkSeed, encoded_length
 from ingester.budget import Buffer
 from ingester.dicomweb.multipart import Framing
-from ingester.files import OPEN_FLAGS, PIECE_BYTES, SourceChanged, pieces_of, read_again
+from ingester.files import (
+    OPEN_FLAGS,
+    PIECE_BYTES,
+    SourceChanged,
+    pieces_of,
+    read_again,
+    reopening,
+)
 from ingester.items import FileIdentity, Instance
+from ingester.readers import Readers, failure_of
+from ingester.threads import ReadTimeoutError, deliver, failed, progressed
 from ingester.transport.chunked import ChunkWriter
 from ingester.transport.flush import flushed_position, wait_until_flushed
 from ingester.transport.reply import SourceFailed
 
 HALF_PIECE_BYTES = PIECE_BYTES // 2
+
+T = TypeVar("T")
 
 
 class Digest(Protocol):
@@ -39,6 +53,18 @@ class Digest(Protocol):
 
     def update(self, data: bytes | memoryview, /) -> None:
         """Add bytes."""
+        ...
+
+    def copy(self) -> Self:
+        """Another one of the same bytes."""
+        ...
+
+    def digest(self) -> bytes:
+        """Of the bytes so far."""
+        ...
+
+    def hexdigest(self) -> str:
+        """The same as text."""
         ...
 
 
@@ -53,48 +79,64 @@ class Body:
         self,
         instances: Sequence[Instance],
         framing: Framing,
-        reader: Executor,
+        readers: Readers,
         *,
         checksums: bool,
         sha256: Sequence[bytes | None] = (),
     ) -> None:
         self.instances = instances
         self.framing = framing
-        self.reader = reader
+        self.readers = readers
         self.checksums = checksums
         self.bytes_out = 0  # given to transports by all attempts so far
         self.whole_sha256: str | None = None  # of the whole body, where it was asked for
         self.sha256 = list(sha256) or [instance.sha256 for instance in instances]
 
-    def hash_whole(self) -> SourceFailed | None:
-        """Compute ``whole_sha256``, reading what is not cached. Blocking."""
+    async def hash_whole(self) -> SourceFailed | None:
+        """Compute ``whole_sha256``, reading what is not cached."""
         if self.whole_sha256 is not None:
             return None
-        digest = hashlib.sha256()
+        loop = asyncio.get_running_loop()
+        digest: Digest = hashlib.sha256()
+        cached: list[bytes | memoryview] = []
         for index, (lead, instance) in enumerate(
             zip(self.framing.before, self.instances, strict=True)
         ):
-            digest.update(lead)
-            buffer = instance.buffer
-            view = None if buffer is None else buffer.view
-            if view is not None:
-                digest.update(view)
+            cached.append(lead)
+            if instance.buffer is not None and instance.buffer.view is not None:
+                cached.append(instance.buffer.view)
                 continue
+            await loop.run_in_executor(self.readers.hashing, _update, digest, cached)
+            cached = []
             try:
-                self._hash_file(index, instance, digest)
+                digest = await loop.run_in_executor(
+                    self.reader_of(index), self._hash_file, index, digest
+                )
             except (OSError, SourceChanged) as error:
                 return _source_failure(index, error)
-        digest.update(self.framing.end)
+        cached.append(self.framing.end)
+        await loop.run_in_executor(self.readers.hashing, _update, digest, cached)
         self.whole_sha256 = digest.hexdigest()
         return None
 
-    def _hash_file(self, index: int, instance: Instance, digest: Digest) -> None:
-        own = hashlib.sha256()
-        for piece in pieces_of(instance.file.path, instance.identity):
-            digest.update(piece)
-            own.update(piece)
+    def reader_of(self, index: int) -> Executor:
+        """The threads of the root that file i lies in."""
+        return self.readers.of(self.instances[index].file.directory.root)
+
+    def _hash_file(self, index: int, before: Digest) -> Digest:
+        instance = self.instances[index]
+
+        def read() -> tuple[Digest, Digest]:
+            digest, own = before.copy(), hashlib.sha256()
+            for piece in pieces_of(instance.file.path, instance.identity):
+                digest.update(piece)
+                own.update(piece)
+            return digest, own
+
+        digest, own = reopening(read)
         if self.wants_sha256(index):
             self.check_sha256(index, own.digest())
+        return digest
 
     def wants_sha256(self, index: int) -> bool:
         """Whether file i is hashed: asked for, to be compared, or its time stamp says nothing."""
@@ -108,31 +150,35 @@ class Body:
         elif self.sha256[index] != digest:
             raise SourceChanged
 
-    def read_group(self, first: int, piece: memoryview) -> list[memoryview]:
+    def read_group(self, first: int, piece: memoryview, views: list[memoryview]) -> None:
         """Read files from ``first`` on that are not cached and fit into ``piece`` together.
 
-        One call in a reader thread for many small files. Stops before a file that fails, so that
-        it fails when it is its turn; raises OSError or SourceChanged only for the first.
+        One call in a reader thread for many small files of a root; ``views`` gets their bytes.
+        Stops before a file that fails, so that it fails when it is its turn; raises OSError or
+        SourceChanged only for the first.
         """
-        views: list[memoryview] = []
         used = 0
+        reader = self.reader_of(first)
         for index in range(first, len(self.instances)):
             instance = self.instances[index]
             cached = instance.buffer is not None and instance.buffer.view is not None
-            if cached or used + instance.size > len(piece):
+            if cached or used + instance.size > len(piece) or self.reader_of(index) is not reader:
                 break
             view = piece[used : used + instance.size]
             try:
-                read_again(instance.file.path, instance.identity, view)
-                if self.wants_sha256(index):
-                    self.check_sha256(index, hashlib.sha256(view).digest())
+                self._read_one(index, view)
             except (OSError, SourceChanged):
                 if index == first:
                     raise
                 break
-            views.append(view)
+            deliver(views, view)
             used += instance.size
-        return views
+
+    def _read_one(self, index: int, view: memoryview) -> None:
+        instance = self.instances[index]
+        reopening(lambda: read_again(instance.file.path, instance.identity, view))
+        if self.wants_sha256(index):
+            self.check_sha256(index, hashlib.sha256(view).digest())
 
 
 class _Written:
@@ -172,7 +218,7 @@ class BodyPayload(Payload):
 
     def sign_chunks(self, seed: ChunkSeed | None) -> None:
         """Send the body in chunks signed from this seed, or as it is."""
-        self._chunks = None if seed is None else ChunkWriter(seed, self._body.reader)
+        self._chunks = None if seed is None else ChunkWriter(seed, self._body.readers.hashing)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Not text, and never in memory as a whole."""
@@ -216,7 +262,7 @@ class BodyPayload(Payload):
                 written.buffer.give_back()
             else:
                 written.buffer.drop()
-        return clean
+        return clean and self.complete  # else a thread may still be filling the piece
 
     async def _put(self, data: bytes | memoryview) -> None:
         assert self._writer is not None  # noqa: S101 - set by write()
@@ -261,60 +307,96 @@ class BodyPayload(Payload):
         await wait_until_flushed(writer)
         self._give_back_flushed(writer)
         loop = asyncio.get_running_loop()
-        self.reading = True
-        views = await loop.run_in_executor(
-            self._body.reader, self._body.read_group, index, self._piece
-        )
-        self.reading = False
+        body = self._body
+        views: list[memoryview] = []
+        try:
+            await self._reads(
+                loop.run_in_executor(
+                    body.reader_of(index), body.read_group, index, self._piece, views
+                )
+            )
+        except ReadTimeoutError as error:
+            self.failure = _source_failure(index + len(views), error)
+            raise SourceBroke from error
         self._read_ahead.extend(views)
+
+    async def _reads(self, result: Awaitable[T]) -> T:
+        """Wait for a reader thread; after an error of it ``reading`` stays set."""
+        self.reading = True
+        value = await result
+        self.reading = False
+        return value
 
     async def _stream(self, writer: AbstractStreamWriter, index: int) -> None:
         """Send a large file in two alternating halves of the piece: read one, send the other."""
         loop = asyncio.get_running_loop()
         body = self._body
         instance = body.instances[index]
+        reader = body.reader_of(index)
         digest = hashlib.sha256() if body.wants_sha256(index) else None
-        self.reading = True
-        async with aiofiles.open(
-            instance.file.path, "rb", buffering=0, opener=_open, executor=body.reader
-        ) as file:
-            await self._check_identity(instance, file.fileno())
-            self.reading = False
-            sent, half, last = 0, 0, 0
-            await wait_until_flushed(writer)
-            while sent < instance.size:
-                await wait_until_flushed(writer, leave=last)
-                start = half * HALF_PIECE_BYTES
-                length = min(HALF_PIECE_BYTES, instance.size - sent)
-                view = self._piece[start : start + length]
-                self.reading = True
-                count = await file.readinto(view)
-                if not count:
-                    raise SourceChanged
+        opened = await self._reads(loop.run_in_executor(reader, _Source.open, instance.file.path))
+        file: AsyncFileIO = wrap(opened, executor=reader)
+        await self._check_identity(reader, instance, opened)
+        sent, half, last = 0, 0, 0
+        await wait_until_flushed(writer)
+        while sent < instance.size:
+            await wait_until_flushed(writer, leave=last)
+            start = half * HALF_PIECE_BYTES
+            length = min(HALF_PIECE_BYTES, instance.size - sent)
+            view = self._piece[start : start + length]
+            count = await self._reads(file.readinto(view))
+            if not count:
+                raise SourceChanged
+            if digest is not None:
+                hashed = loop.run_in_executor(body.readers.hashing, digest.update, view[:count])
+                await self._reads(hashed)
+            sent += count
+            if sent == instance.size:  # checked before the last bytes make the body whole
+                await self._check_identity(reader, instance, opened)
                 if digest is not None:
-                    await loop.run_in_executor(body.reader, digest.update, view[:count])
-                sent += count
-                if sent == instance.size:  # checked before the last bytes make the body whole
-                    await self._check_identity(instance, file.fileno())
-                    if digest is not None:
-                        body.check_sha256(index, digest.digest())
-                self.reading = False
-                await self._put(view[:count])
-                half, last = half ^ 1, count
+                    body.check_sha256(index, digest.digest())
+            await self._put(view[:count])
+            half, last = half ^ 1, count
 
-    async def _check_identity(self, instance: Instance, fd: int) -> None:
+    async def _check_identity(self, reader: Executor, instance: Instance, file: FileIO) -> None:
         loop = asyncio.get_running_loop()
-        if await loop.run_in_executor(self._body.reader, FileIdentity.of, fd) != instance.identity:
+        found = loop.run_in_executor(reader, FileIdentity.of, file.fileno())
+        if await self._reads(found) != instance.identity:
             raise SourceChanged
+
+
+class _Source(FileIO):
+    """A file that closes itself when the last who uses it lets go: a thread may be stuck in it."""
+
+    @classmethod
+    def open(cls, path: bytes) -> Self:
+        """Open for reading. Blocking; raises OSError."""
+        return reopening(lambda: cls(path, opener=_open))
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # of any buffer
+        """See FileIO; tells the thread's executor how it went."""
+        try:
+            count = super().readinto(buffer)
+        except OSError as error:
+            failed(error)
+            raise
+        progressed()
+        return count or 0
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _open(path: str, flags: int) -> int:
     return os.open(path, flags | OPEN_FLAGS)
 
 
+def _update(digest: Digest, pieces: Sequence[bytes | memoryview]) -> None:
+    for piece in pieces:
+        digest.update(piece)
+
+
 def _source_failure(index: int, error: OSError | SourceChanged) -> SourceFailed:
     if isinstance(error, SourceChanged):
         return SourceFailed(index, "changed_while_sent", "the file changed since it was scanned")
-    if isinstance(error, FileNotFoundError):
-        return SourceFailed(index, "vanished", "the file is gone since it was scanned")
-    return SourceFailed(index, "read_error", os.strerror(error.errno or 0))
+    return SourceFailed(index, *failure_of(error))

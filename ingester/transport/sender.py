@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -21,7 +20,7 @@ from ingester.auth import Secret
 from ingester.files import PIECE_BYTES
 from ingester.transport.authorizer import Authorized, Authorizer, FixedHeaders
 from ingester.transport.body import Body, BodyPayload
-from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
+from ingester.transport.reply import Answer, NoAnswer, Reply
 from ingester.transport.watchdog import Watchdog
 
 ANSWER_LIMIT_BYTES = 64 << 20
@@ -50,12 +49,9 @@ class SenderOptions:
 class Sender:
     """An HTTP session with one server. Use as an async context manager."""
 
-    def __init__(
-        self, options: SenderOptions, reader: Executor, authorizer: Authorizer | None = None
-    ) -> None:
+    def __init__(self, options: SenderOptions, authorizer: Authorizer | None = None) -> None:
         self.options = options
         self._authorizer = FixedHeaders({}) if authorizer is None else authorizer
-        self.reader = reader
         self.requests = 0
         self.in_flight = 0
         self._session: aiohttp.ClientSession | None = None
@@ -87,7 +83,7 @@ class Sender:
 
     async def post(self, path: str, body: Body) -> Reply:
         """Send one Store Instances request once. Raises only CancelledError and bugs."""
-        if self._authorizer.needs_sha256 and (failed := await self._hash(body)) is not None:
+        if self._authorizer.needs_sha256 and (failed := await body.hash_whole()) is not None:
             return failed
         payload = BodyPayload(
             body,
@@ -107,11 +103,6 @@ class Sender:
     async def get(self, path: str) -> Answer | NoAnswer:
         """Ask for something small, once."""
         return await self._exchange("GET", path, None)
-
-    async def _hash(self, body: Body) -> SourceFailed | None:
-        """Digest of a whole body, once, off the loop."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.reader, body.hash_whole)
 
     def _authorize(self, method: str, url: str, payload: BodyPayload | None) -> Authorized:
         if payload is None:

@@ -25,7 +25,6 @@ from ingester.dicomweb.outcome import Outcome
 from ingester.emulator import Emulator
 from ingester.journal import FileRow, iter_files
 from ingester.report.summary import RunSummary
-from ingester.threads import DaemonExecutor
 from ingester.transport.sender import Sender, SenderOptions
 from tests.cli.said import complaint, is_gone, is_listening
 from tests.support.process import Completed, run_ingester, start_ingester
@@ -222,7 +221,7 @@ async def look_up_at(store: Path, rows: list[FileRow]) -> Found:
     accept = "application/dicom+json, application/dicom"
     async with Emulator(store=store) as emulator:
         options = SenderOptions(emulator.base_url, "test", accept)
-        async with Sender(options, DaemonExecutor(1, "test")) as sender:
+        async with Sender(options) as sender:
             studies = sorted({row.study_instance_uid for row in rows})
             return await look_up(sender, studies, rows)
 

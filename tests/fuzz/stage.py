@@ -9,7 +9,7 @@ from ingester.items import Instance, Result
 from ingester.scan import Scanner, ScanOptions
 from tests.fuzz.crafted import CANARY, Crafted
 from tests.fuzz.judge import CPU_LIMIT_S, OVERTIME_S, Verdict, limited_cpu, outcome
-from tests.unit.road import ref_of
+from tests.unit.road import ref_of, scanned_by
 
 BUDGET_BYTES = 2 << 20
 
@@ -29,7 +29,7 @@ def complaints_of_stage(
     began = time.thread_time()
     with limited_cpu(OVERTIME_S * len(cases)):
         files = [ref_of(path, number) for number, path in enumerate(paths)]
-        found = Scanner(options, budget).scan(files)
+        found = scanned_by(Scanner(options, budget), files)
     wrong: list[list[str]] = [[] for _ in cases]
     if time.thread_time() - began > CPU_LIMIT_S * len(cases):
         wrong[0].append("a list of files takes too long")

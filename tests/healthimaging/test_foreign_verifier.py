@@ -19,14 +19,14 @@ from ingester.auth.credentials import CredentialSource
 from ingester.auth.sigv4 import PayloadMode, Signer
 from ingester.dicomweb.multipart import multipart_framing, new_boundary
 from ingester.items import FileIdentity, Instance
-from ingester.threads import DaemonExecutor
+from ingester.readers import Readers
 from ingester.transport.authorizer import SigV4
 from ingester.transport.body import Body, BodyPayload
 from ingester.transport.reply import Answer
 from ingester.transport.sender import Sender, SenderOptions
 from tests.healthimaging.foreign import Relay, Verdict, Verifier, replay, running_verifier
 from tests.support.dicom_files import Corpus
-from tests.unit.road import header, ref_of
+from tests.unit.road import header, readers_of, ref_of
 
 CHUNK_BYTES = [8 << 10, 256 << 10]
 
@@ -68,7 +68,7 @@ def small(archive: Corpus) -> Corpus:
     return Corpus(archive.root, files)
 
 
-def body_of(archive: Corpus, reader: DaemonExecutor) -> Body:
+def body_of(archive: Corpus, readers: Readers) -> Body:
     """Small files and a large one: read ahead and streamed, in many chunks."""
     paths = [os.fsencode(file.path) for file in archive]
     instances = [
@@ -79,7 +79,7 @@ def body_of(archive: Corpus, reader: DaemonExecutor) -> Body:
     ]
     sizes = [each.size for each in instances]
     framing = multipart_framing(sizes, new_boundary(), quoted=True)
-    return Body(instances, framing, reader, checksums=True)
+    return Body(instances, framing, readers, checksums=True)
 
 
 async def send(
@@ -93,21 +93,21 @@ async def send(
     path: str = "/object",
 ) -> Sent:
     """Send the archive's files in one body through the relay."""
-    reader = DaemonExecutor(1, "reader")
-    body = body_of(archive, reader)
+    readers = readers_of()
+    body = body_of(archive, readers)
     keys = keys or Keys(verifier.access_key, verifier.secret_key)
     signer = Signer(region or verifier.region, "s3", PayloadMode(mode), chunk_bytes=chunk_bytes)
     with Relay(verifier) as relay:
         options = SenderOptions(f"{relay.url}/bucket", "test")
         async with (
             CredentialSource(resolve=lambda: keys) as source,
-            Sender(options, reader, SigV4(signer, source, chunk_bytes=chunk_bytes)) as sender,
+            Sender(options, SigV4(signer, source, chunk_bytes=chunk_bytes)) as sender,
         ):
-            assert body.hash_whole() is None
+            assert await body.hash_whole() is None
             chunks = chunk_bytes if mode == "aws-chunked" else 0
             payload = BodyPayload(body, bytearray(1 << 20), chunks)
             answer = await sender._exchange("PUT", path, payload)
-    reader.shutdown()
+    readers.shutdown()
     assert isinstance(answer, Answer)
     files = [file.path.read_bytes() for file in archive]
     plain = b"".join(part for pair in zip(body.framing.before, files, strict=True) for part in pair)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from ingester.dicomweb.profiles import PROFILES, ServerProfile
 from tests.pipeline.job import Job, Ran, age
+from tests.support.faults import Faults
+from tests.support.process import Process, start_ingester
 from tests.support.scripted import ReadSlowly, ScriptedServer, StoreAll
 
 Change = Callable[[Path], None]
@@ -53,6 +56,14 @@ def become_a_fifo(path: Path) -> None:
 def become_a_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
+
+
+def start(job: Job, faults: Faults, *flags: str) -> Process:
+    """Starts the command on the archive of a job, one reader and one request at a time."""
+    return start_ingester(
+        "run", job.archive, "--url", job.server.url, "--journal", job.journal,
+        "--readers=1", "--max-concurrency=1", *flags, env=faults.environment,
+    )  # fmt: skip
 
 
 CHANGES = [
@@ -117,6 +128,61 @@ class TestALargeFileThatChangesWhileItIsSent:
             # It is looked at again, and sent if it can be sent now.
             again = job.run(event_loop=event_loop, check=False)
             assert again.outcome("1.dcm") in ("stored", "invalid")
+
+
+class TestAFileThatChangesBetweenWalkAndScan:
+    """It was listed; the file before it in its list does not answer until it has changed."""
+
+    @pytest.mark.parametrize(
+        ("change", "outcome", "reason_code"),
+        [
+            (append, "stored", ""),
+            (truncate, "stored", ""),
+            (replace, "stored", ""),
+            (vanish, "unreadable", "vanished"),
+            (become_a_fifo, "unreadable", "read_error"),
+            (become_a_directory, "unreadable", "read_error"),
+        ],
+    )
+    def test_is_what_it_is_when_it_is_read(
+        self, job: Job, faults: Faults, change: Change, outcome: str, reason_code: str
+    ) -> None:
+        job.write_many(5)
+        victim = job.write("0003.dcm", payload_bytes=10_000)
+        faults.rule("open hang 0000.dcm")
+        with start(job, faults) as process:
+            faults.wait_for("open", "0000.dcm")
+            change(victim)
+            faults.rule()
+            ended = process.wait()
+        assert ended.returncode == (0 if outcome == "stored" else 3), ended.stderr
+        rows = job.rows()
+        assert (rows["0003.dcm"].outcome, rows["0003.dcm"].reason_code) == (outcome, reason_code)
+        others = {row.outcome.value for name, row in rows.items() if name != "0003.dcm"}
+        assert others <= {"stored"}
+        job.check_nothing_is_claimed_falsely()
+
+
+class TestAFileThatMayNotBeReadAnyMore:
+    @pytest.mark.parametrize("when", ["scanned", "sent"])
+    def test_is_unreadable_and_its_neighbours_are_stored(
+        self, job: Job, server: ScriptedServer, faults: Faults, when: str
+    ) -> None:
+        """EACCES, which a process of the super-user never gets from a mode."""
+        job.write("0/first.dcm", study="first")
+        job.write_many(5, prefix="1/")
+        denied = f"open {errno.EACCES} 1/0002.dcm"
+        if when == "scanned":
+            faults.rule(denied)
+        else:
+            server.before_answer(lambda number: faults.rule(denied) if number == 1 else None)
+        with start(job, faults, "--inline-limit=1", "--batch-age-s=0.01") as process:
+            ended = process.wait()
+        assert ended.returncode == 3, ended.stderr
+        rows = job.rows()
+        assert rows.pop("1/0002.dcm").reason_code == "read_error"
+        assert {row.outcome.value for row in rows.values()} == {"stored"}
+        job.check_nothing_is_claimed_falsely()
 
 
 class TestCachedFiles:

@@ -124,9 +124,7 @@ class TestASettingThatIsRight:
         [Answer(400, {}, b"no"), Answer(200, {}, EMPTY_LISTS)],
         ids=["refused", "not confirmed"],
     )
-    def test_the_files_are_to_blame(
-        self, job: Job, server: ScriptedServer, refusal: Step
-    ) -> None:
+    def test_the_files_are_to_blame(self, job: Job, server: ScriptedServer, refusal: Step) -> None:
         good = job.write_many(2, study="good")
         assert job.run().outcomes == {"stored": 2}
         bad = job.write_studies(9)
@@ -152,9 +150,7 @@ class TestASettingThatIsRight:
         assert job.run().exit_code == 3
         assert len(server.posts) == requests, "they are settled"
 
-    def test_a_full_disk_behind_a_200_is_waited_for(
-        self, job: Job, server: ScriptedServer
-    ) -> None:
+    def test_a_full_disk_behind_a_200_is_waited_for(self, job: Job, server: ScriptedServer) -> None:
         job.write_many(2, study="good")
         assert job.run().exit_code == 0
         job.write_studies(12)

@@ -10,6 +10,8 @@ from ingester.budget import Buffer
 from ingester.dicom.values import Header
 from ingester.dicomweb.outcome import Outcome
 from ingester.items import Directory, FileIdentity, FileRef, Instance, Previous, Result, Root
+from ingester.readers import Readers
+from ingester.scan import Found, Scanner
 from ingester.walk import KnownFile
 
 
@@ -76,6 +78,18 @@ def instance(
         sha256,
         mtime_trusted=True,
     )
+
+
+def scanned_by(scanner: Scanner, files: Sequence[FileRef]) -> list[Found]:
+    """What a scanner finds these files to be."""
+    found: list[Found] = []
+    scanner.scan(files, found)
+    return found
+
+
+def readers_of(*roots: Root, threads: int = 1) -> Readers:
+    """Real ones; by default of the root that all files of these tests lie in."""
+    return Readers(roots or [Root(1, b"/", b"/")], threads)
 
 
 class Recorded:

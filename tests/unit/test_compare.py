@@ -15,7 +15,7 @@ from ingester.items import Holder, Instance
 from ingester.scan import Scanner, ScanOptions
 from tests.support.dicom_files import instance_bytes
 from tests.unit.dicom.part10 import group_2, identity, part10, pixels
-from tests.unit.road import ref_of
+from tests.unit.road import ref_of, scanned_by
 
 Write = Callable[..., Path]
 
@@ -34,7 +34,7 @@ def write(tmp_path: Path) -> Write:
 
 def scanned(path: Path, file_id: int = 2, *, checksums: bool = True) -> Instance:
     scanner = Scanner(ScanOptions(checksums=checksums), Budget(1 << 24))
-    (found,) = scanner.scan([ref_of(os.fsencode(path), file_id)])
+    (found,) = scanned_by(scanner, [ref_of(os.fsencode(path), file_id)])
     assert isinstance(found, Instance), found
     if found.buffer is not None:
         found.buffer.give_back()

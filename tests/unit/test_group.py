@@ -17,7 +17,7 @@ from ingester.ledger import Ledger
 from ingester.scan import Scanner, ScanOptions
 from tests.support.dicom_files import instance_bytes
 from tests.unit.journal.made import Session, stored
-from tests.unit.road import Direct, Recorded, instance, ref_of
+from tests.unit.road import Direct, Recorded, instance, readers_of, ref_of, scanned_by
 
 
 class Grouping:
@@ -31,7 +31,7 @@ class Grouping:
         self.journal: dict[InstanceKey, Holder] = {}
         self.group = Group(
             GroupOptions(max_open), limits or BatchLimits(1 << 20, 100), self.inbox, self.out,
-            self.ledger, self.find, Direct(), Direct(),
+            self.ledger, self.find, Direct(), readers_of(),
         )  # fmt: skip
         self.sent: list[int] = []
 
@@ -64,7 +64,8 @@ class Grouping:
 
 def scanned(path: Path, data: bytes, file_id: int) -> Instance:
     path.write_bytes(data)
-    (found,) = Scanner(ScanOptions(), Budget(1 << 24)).scan([ref_of(os.fsencode(path), file_id)])
+    scanner = Scanner(ScanOptions(), Budget(1 << 24))
+    (found,) = scanned_by(scanner, [ref_of(os.fsencode(path), file_id)])
     assert isinstance(found, Instance)
     return found
 
@@ -153,7 +154,7 @@ class TestTheSameUidsTwice:
         first, second = scanned(tmp_path / "a", OTHER, 1), scanned(tmp_path / "b", DATA, 2)
         (tmp_path / "b").unlink()
         results = await grouping.run(first, second)
-        assert (results[2].outcome, results[2].reason_code) == (Outcome.UNREADABLE, "read_error")
+        assert (results[2].outcome, results[2].reason_code) == (Outcome.UNREADABLE, "vanished")
 
 
 class TestTheEnd:
@@ -171,7 +172,7 @@ class TestTheEnd:
         for n in (1, 2, 3):
             (tmp_path / str(n)).write_bytes(DATA)
         refs = [ref_of(os.fsencode(tmp_path / str(n)), n) for n in (1, 2, 3)]
-        found = Scanner(ScanOptions(), budget).scan(refs)
+        found = scanned_by(Scanner(ScanOptions(), budget), refs)
         files = [one for one in found if isinstance(one, Instance)]
         assert budget.in_use_bytes > 0
         await Grouping().run(*files)

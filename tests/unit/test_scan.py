@@ -30,7 +30,7 @@ from tests.unit.dicom.part10 import (
     part10,
     pixels,
 )
-from tests.unit.road import Direct, Recorded, ref_of
+from tests.unit.road import Recorded, readers_of, ref_of, scanned_by
 
 DATA = instance_bytes(study="1.2", series="1.2.1", sop="1.2.3")
 LARGE = instance_bytes(study="1.2", series="1.2.1", sop="1.2.4", payload_bytes=3 << 20)
@@ -62,7 +62,7 @@ def scan(
     previous: Previous | None = None,
 ) -> Instance | Result:
     scanner = Scanner(options or ScanOptions(), budget or budget_of())
-    (found,) = scanner.scan([ref_of(path, 1, previous)])
+    (found,) = scanned_by(scanner, [ref_of(path, 1, previous)])
     return found
 
 
@@ -230,7 +230,7 @@ class TestAFileThatCannotBeSent:
         path = write(DATA)
         file = ref_of(path)
         os.unlink(path)
-        (found,) = Scanner(ScanOptions(), budget_of()).scan([file])
+        (found,) = scanned_by(Scanner(ScanOptions(), budget_of()), [file])
         found = result_of(found)
         assert (found.outcome, found.reason_code) == (Outcome.UNREADABLE, "vanished")
 
@@ -240,7 +240,7 @@ class TestAFileThatCannotBeSent:
         file = ref_of(path)
         os.unlink(path)
         make(path)
-        (found,) = Scanner(ScanOptions(), budget_of()).scan([file])
+        (found,) = scanned_by(Scanner(ScanOptions(), budget_of()), [file])
         found = result_of(found)
         assert (found.outcome, found.reason_code) == (Outcome.UNREADABLE, "read_error")
 
@@ -252,7 +252,7 @@ class TestAFileThatCannotBeSent:
     def test_does_not_stop_its_neighbours(self, write: Write) -> None:
         paths = [write(data, f"{n}") for n, data in enumerate([DATA, b"x", DATA[:400], LARGE, b""])]
         files = [ref_of(path, n) for n, path in enumerate(paths)]
-        found = Scanner(ScanOptions(), budget_of()).scan(files)
+        found = scanned_by(Scanner(ScanOptions(), budget_of()), files)
         assert [type(one) for one in found] == [Instance, Result, Result, Instance, Result]
         assert [one.file.file_id for one in found] == [0, 1, 2, 3, 4]
 
@@ -311,7 +311,7 @@ class TestAHostileFile:
         budget = budget_of()
         options = ScanOptions(inline_limit_bytes=inline_limit_bytes)
         files = [ref_of(write(one, f"{n}"), n) for n, one in enumerate([DATA, data, DATA])]
-        before, found, after = Scanner(options, budget).scan(files)
+        before, found, after = scanned_by(Scanner(options, budget), files)
         hostile = result_of(found)
         assert (hostile.outcome, hostile.reason_code) == (outcome, code)
         assert hostile.header is None
@@ -396,7 +396,7 @@ class TestPydicomsFiles:
         paths = pydicom_test_files()
         files = [ref_of(os.fsencode(path), n) for n, path in enumerate(paths)]
         budget = budget_of(1 << 27)
-        found = Scanner(options, budget).scan(files)
+        found = scanned_by(Scanner(options, budget), files)
         assert [one.file.file_id for one in found] == list(range(len(paths)))
         assert [
             one for one in found if isinstance(one, Result) and one.reason_code == "internal_error"
@@ -415,8 +415,10 @@ class TestPydicomsFiles:
 
     def test_are_the_same_whether_cached_or_not(self) -> None:
         files = [ref_of(os.fsencode(path), n) for n, path in enumerate(pydicom_test_files())]
-        whole = Scanner(ScanOptions(inline_limit_bytes=1 << 30), budget_of(1 << 30)).scan(files)
-        heads = Scanner(ScanOptions(inline_limit_bytes=0), budget_of()).scan(files)
+        whole = scanned_by(
+            Scanner(ScanOptions(inline_limit_bytes=1 << 30), budget_of(1 << 30)), files
+        )
+        heads = scanned_by(Scanner(ScanOptions(inline_limit_bytes=0), budget_of()), files)
         for one, other in zip(whole, heads, strict=True):
             if isinstance(one, Instance):
                 assert isinstance(other, Instance), (other, one.file.name)
@@ -435,16 +437,15 @@ class Stage:
         self.ledger = Ledger(self.record)
         self.files: Channel[list[FileRef]] = Channel(10_000)
         self.out: Channel[list[Instance]] = Channel(10_000)
-        self.stage = ScanStage(
-            Scanner(options, budget_of()), Direct(), self.ledger, self.files, self.out, options
-        )
+        scanner = Scanner(options, budget_of())
+        self.stage = ScanStage(scanner, readers_of(), self.ledger, self.out, options, workers=1)
 
     async def run(self, *lists: list[FileRef]) -> list[Instance]:
         for files in lists:
             self.ledger.met(files)
             await self.files.put(files, len(files))
         self.files.close()
-        await self.stage.worker()
+        await self.stage.worker(self.files)
         return [one async for found in self.out for one in found]
 
 

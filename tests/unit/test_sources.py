@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -13,7 +14,7 @@ from ingester.sources import ResolvedSource, Source, as_root, resolve_sources
 
 def resolved(*paths: Path | Source, known: Collection[bytes] = ()) -> list[ResolvedSource]:
     sources = [path if isinstance(path, Source) else Source(os.fsencode(path)) for path in paths]
-    return resolve_sources(sources, lambda name: name in known)
+    return asyncio.run(resolve_sources(sources, lambda name: name in known, 20))
 
 
 def names(sources: list[ResolvedSource]) -> list[str]:
@@ -35,7 +36,7 @@ class TestADirectory:
         (source,) = resolved(tree / "c" / ".." / "a")
         path = os.fsencode(tree / "a")
         assert source == ResolvedSource(path, path, os.stat(path).st_dev)
-        assert as_root(source, 3) == Root(3, path, path)
+        assert as_root(source, 3) == Root(3, path, path, None, os.stat(path).st_dev)
 
     def test_may_have_a_name(self, tree: Path) -> None:
         (source,) = resolved(Source(os.fsencode(tree / "a"), b"NAS"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import queue
 import signal
 import subprocess
 import sys
@@ -13,7 +14,14 @@ import pytest
 
 from ingester.control import StopControl
 from ingester.errors import FatalError, JournalError
-from ingester.threads import DaemonExecutor
+from ingester.threads import (
+    LOOKS,
+    DaemonExecutor,
+    ReadTimeoutError,
+    WrittenOff,
+    deliver,
+    progressed,
+)
 
 
 class TestADaemonExecutor:
@@ -59,7 +67,7 @@ class TestADaemonExecutor:
         for n in range(50):
             executor.submit(ran.append, n)
         executor.shutdown()
-        for thread in executor._threads:
+        for thread in list(executor._threads):
             thread.join(60)
             assert not thread.is_alive()
         assert sorted(ran) == list(range(50))
@@ -88,6 +96,100 @@ class TestADaemonExecutor:
             [sys.executable, "-c", program], capture_output=True, timeout=60, check=True
         )
         assert done.stdout == b"end\n"
+
+
+class Stuck:
+    """A call that is stuck until it is let go, and what comes of it."""
+
+    def __init__(self, executor: DaemonExecutor) -> None:
+        self.began, self.go, self.ended = threading.Event(), threading.Event(), threading.Event()
+        self.items: list[str] = []
+        self.raised: BaseException | None = None
+        self.future = executor.submit(self._run)
+        assert self.began.wait(10)
+
+    def _run(self) -> str:
+        deliver(self.items, "first")
+        self.began.set()
+        self.go.wait(20)
+        try:
+            deliver(self.items, "second")
+        except WrittenOff as error:
+            self.raised = error
+            raise
+        finally:
+            self.ended.set()
+        return "done"
+
+
+class TestACallThatDoesNotComeBack:
+    def test_is_written_off_after_so_many_looks(self) -> None:
+        executor = DaemonExecutor(1, "x")
+        stuck = Stuck(executor)
+        assert [executor.look() for _ in range(LOOKS)] == [0] * LOOKS  # the first one sees progress
+        assert not stuck.future.done()
+        assert executor.look() == 1
+        with pytest.raises(ReadTimeoutError):
+            stuck.future.result(10)
+        assert (executor.look(), executor.stuck) == (0, 1)
+
+    def test_leaves_its_place_to_another_thread(self) -> None:
+        executor = DaemonExecutor(1, "x")
+        stuck = Stuck(executor)
+        waiting = executor.submit(lambda: 5)
+        for _ in range(LOOKS + 1):
+            executor.look()
+        assert waiting.result(10) == 5
+        assert not stuck.ended.is_set()
+
+    def test_brings_nothing_when_it_comes_back_too_late(self) -> None:
+        executor = DaemonExecutor(1, "x")
+        stuck = Stuck(executor)
+        for _ in range(LOOKS + 1):
+            executor.look()
+        stuck.go.set()
+        assert stuck.ended.wait(10)
+        assert isinstance(stuck.raised, WrittenOff)
+        assert stuck.items == ["first"]
+        with pytest.raises(ReadTimeoutError):
+            stuck.future.result(10)
+        assert executor.submit(lambda: 5).result(10) == 5
+
+    def test_is_not_one_that_comes_back_in_time(self) -> None:
+        executor = DaemonExecutor(1, "x")
+        stuck = Stuck(executor)
+        for _ in range(LOOKS):
+            executor.look()
+        stuck.go.set()
+        assert stuck.future.result(10) == "done"
+        assert stuck.items == ["first", "second"]
+        assert executor.look() == 0
+
+    def test_is_not_one_that_waits_for_its_turn(self) -> None:
+        executor, gate = DaemonExecutor(1, "x"), threading.Event()
+        turns: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+        def slow() -> None:
+            while not gate.is_set():
+                progressed()
+                turns.put(None)
+                gate.wait(0.001)
+
+        executor.submit(slow)
+        waiting = executor.submit(lambda: 5)
+        for _ in range(3 * LOOKS):
+            while not turns.empty():
+                turns.get()
+            turns.get(timeout=10)  # it got on since the last look
+            assert executor.look() == 0
+        gate.set()
+        assert waiting.result(10) == 5
+
+    def test_is_told_to_nobody_outside_of_a_thread(self) -> None:
+        progressed()
+        items: list[int] = []
+        deliver(items, 1)
+        assert items == [1]
 
 
 class TestAStop:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -19,13 +20,13 @@ from ingester.walk import (
     LIST_BYTES,
     LIST_FILES,
     UnreadableDirectory,
+    Walk,
     WalkChunk,
     Walker,
     WalkOptions,
     lists_of,
-    walk,
 )
-from tests.unit.road import Direct, Recorded, file_ref
+from tests.unit.road import Recorded, file_ref, readers_of
 
 
 @dataclass
@@ -84,8 +85,8 @@ def walker(
 ) -> Walker:
     real = os.fsencode(path.resolve())
     options = WalkOptions(follow, frozenset(map(os.fsencode, exclude)))
-    root = Root(1, real, real, only)
-    return Walker([(root, os.stat(real).st_dev)], options, catalog or Catalog())
+    root = Root(1, real, real, only, os.stat(real).st_dev)
+    return Walker(root, options, catalog or Catalog())
 
 
 def walked(one: Walker) -> Walked:
@@ -172,6 +173,7 @@ class TestNames:
         chunk = one.step()
         assert chunk is not None
         assert len(chunk.files) == 2
+        assert one._stack
         frame = one._stack[-1]._replace(entries=Listing([*os.scandir(os.fsencode(tmp_path))] * 2))
         entries = one._read(frame, WalkChunk([], [], [], []))
         assert [entry.name for entry in entries] == [b"a", b"b"]
@@ -407,7 +409,7 @@ class TestARootThatVanishes:
     def test_is_one_whose_device_changed(self, tmp_path: Path) -> None:
         """An empty mount point is not an archive from which everything was deleted."""
         real = os.fsencode(tmp_path.resolve())
-        one = Walker([(Root(1, real, real), os.stat(real).st_dev + 1)], WalkOptions(), Catalog())
+        one = Walker(Root(1, real, real, None, os.stat(real).st_dev + 1), WalkOptions(), Catalog())
         with pytest.raises(FatalError, match="vanished"):
             one.step()
 
@@ -476,27 +478,57 @@ class Report:
         self.ended = True
 
 
+def root_of(path: Path, root_id: int = 1) -> Root:
+    real = os.fsencode(path.resolve())
+    return Root(root_id, real, real, None, os.stat(real).st_dev)
+
+
+class Stage:
+    """The stage with a lane for each of some roots."""
+
+    def __init__(self, *roots: Root) -> None:
+        self.roots = roots
+        self.record = Recorded()
+        self.ledger, self.report = Ledger(self.record), Report()
+        self.readers = readers_of(*roots)
+        self.outs = [Channel[list[FileRef]](10_000) for _ in roots]
+        self.walk = Walk(
+            WalkOptions(), Catalog(), self.readers, self.ledger, self.report, len(roots)
+        )
+
+    async def run(self) -> list[list[list[FileRef]]]:
+        lanes = [
+            self.walk.lane([root], out) for root, out in zip(self.roots, self.outs, strict=True)
+        ]
+        async with asyncio.timeout(20):
+            await asyncio.gather(*lanes)
+        self.readers.shutdown()
+        return [[files async for files in out] for out in self.outs]
+
+
 class TestTheStage:
     async def test_accounts_for_everything_and_closes_its_channel(self, tmp_path: Path) -> None:
         for n in range(150):
             (tmp_path / f"{n:03}").write_bytes(b"x")
         os.mkfifo(tmp_path / "fifo")
-        record = Recorded()
-        ledger, report = Ledger(record), Report()
-        out: Channel[list[FileRef]] = Channel(10_000)
-        await walk(walker(tmp_path), Direct(), ledger, out, report)
-        lists = [files async for files in out]
+        stage = Stage(root_of(tmp_path))
+        (lists,) = await stage.run()
         assert [len(files) for files in lists] == [64, 64, 22]
-        assert (ledger.files_met, len(ledger), report.ended) == (151, 150, True)
-        assert record.outcomes == {b"fifo": Outcome.SKIPPED}
+        assert (stage.ledger.files_met, len(stage.ledger), stage.report.ended) == (151, 150, True)
+        assert stage.record.outcomes == {b"fifo": Outcome.SKIPPED}
 
-    async def test_closes_its_channel_when_a_root_vanished(self, tmp_path: Path) -> None:
-        source = tmp_path / "mount"
-        source.mkdir()
-        one, report = walker(source), Report()
-        source.rmdir()
-        out: Channel[list[FileRef]] = Channel(10)
-        with pytest.raises(FatalError):
-            await walk(one, Direct(), Ledger(Recorded()), out, report)
-        assert out.closed
-        assert not report.ended
+    async def test_goes_on_elsewhere_when_a_root_vanished(self, tmp_path: Path) -> None:
+        roots = []
+        for n, name in enumerate(("gone", "there"), 1):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "a").write_bytes(b"x")
+            roots.append(root_of(tmp_path / name, n))
+        stage = Stage(*roots)
+        shutil.rmtree(tmp_path / "gone")
+        first, second = await stage.run()
+        assert first == []
+        assert [file.name for files in second for file in files] == [b"a"]
+        (cause,) = stage.readers.causes
+        assert "vanished" in cause.message
+        assert [each.path for each in stage.report.found] == [roots[0].path]
+        assert stage.report.ended

@@ -13,8 +13,9 @@ import pytest
 
 from ingester.errors import IngesterError, JournalError, WrongTargetError
 from ingester.journal import Journal, RunInfo, read_status
-from ingester.journal.lock import mount_type, refuse_network_file_system
+from ingester.journal.lock import refuse_network_file_system
 from ingester.journal.schema import SCHEMA_VERSION
+from ingester.mounts import mount_type
 from tests.unit.journal.made import TARGET, Session, stored
 
 REPOSITORY = Path(__file__).parents[3]

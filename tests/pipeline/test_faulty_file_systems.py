@@ -1,0 +1,365 @@
+"""A file system that hangs or fails: it costs the file, or the root, and nothing else."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.job import Job
+from tests.support.faults import Faults
+from tests.support.process import Process, start_ingester
+from tests.support.scripted import EarlyAnswer, ReadSlowly, ScriptedServer, StoreAll, Wait
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the library is made for Linux")
+
+TIMEOUT_S = 2
+"""Of a read. A run that has one to give up takes a little longer."""
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
+SIGNED = ("--auth=sigv4", "--region=us-east-1", "--payload-signing=sha256")
+
+
+def start(
+    job: Job,
+    faults: Faults,
+    *flags: str,
+    roots: tuple[str, ...] = ("",),
+    timeout_s: int = TIMEOUT_S,
+) -> Process:
+    """Starts the command on these directories of the archive."""
+    return start_ingester(
+        "run", *(job.archive / root for root in roots), "--json",
+        "--url", job.server.url, "--journal", job.journal, "--results", job.results,
+        f"--read-timeout-s={timeout_s}", "--backoff-base-s=0.01", *flags,
+        env={**faults.environment, **KEYS},
+    )  # fmt: skip
+
+
+def outcomes(job: Job) -> Counter[str]:
+    return Counter(row.outcome.value for row in job.rows().values())
+
+
+def assert_completes(job: Job, faults: Faults, files: int, roots: tuple[str, ...] = ("",)) -> None:
+    """Once the file system answers, the same command does the rest."""
+    faults.rule()
+    job.server.default = StoreAll()
+    with start(job, faults, roots=roots) as process:
+        ended = process.wait()
+    assert ended.returncode == 0, ended.stderr
+    assert outcomes(job) == {"stored": files}
+    job.check_nothing_is_claimed_falsely()
+
+
+class TestAFileThatDoesNotAnswer:
+    @pytest.mark.parametrize(("call", "position"), [("open", 0), ("preadv", 5), ("open", 9)])
+    def test_is_given_up_and_its_neighbours_are_stored(
+        self, job: Job, faults: Faults, call: str, position: int
+    ) -> None:
+        """It hangs to the end of the run and beyond: the process ends all the same."""
+        names = job.write_many(10)
+        faults.rule(f"{call} hang {names[position]}")
+        with start(job, faults, "--readers=1") as process:
+            ended = process.wait()
+        assert ended.returncode == 3, ended.stderr
+        assert outcomes(job) == {"stored": 9, "unreadable": 1}
+        row = job.rows()[names[position]]
+        assert (row.outcome.value, row.reason_code) == ("unreadable", "read_timed_out")
+        assert faults.count(call, names[position]) == 1
+        assert json.loads(ended.stdout)["files"] == 10
+        job.check_nothing_is_claimed_falsely()
+        assert_completes(job, faults, 10)
+
+    @pytest.mark.parametrize("signing", [(), SIGNED], ids=["unsigned", "sha256"])
+    @pytest.mark.parametrize("payload_bytes", [300, 3_000_000])
+    def test_when_it_is_sent_costs_its_neighbours_nothing(
+        self,
+        job: Job,
+        server: ScriptedServer,
+        faults: Faults,
+        payload_bytes: int,
+        signing: tuple[str, ...],
+    ) -> None:
+        """Nothing is cached: all are opened again. It begins to hang after it was scanned."""
+        job.write("0/first.dcm", study="first")
+        names = [f"1/{number:02d}.dcm" for number in range(5)]
+        for name in names:
+            job.write(name, payload_bytes=payload_bytes)
+
+        def before(number: int) -> None:
+            if number == 1:
+                faults.rule(f"open hang {names[2]}")
+
+        server.before_answer(before)
+        flags = ("--inline-limit=1", "--max-concurrency=1", "--batch-age-s=0.01", *signing)
+        with start(job, faults, *flags) as process:
+            ended = process.wait()
+        assert ended.returncode == 3, ended.stderr
+        assert outcomes(job) == {"stored": 5, "unreadable": 1}
+        assert job.rows()[names[2]].reason_code == "read_timed_out"
+        job.check_nothing_is_claimed_falsely()
+
+    def test_that_is_compared_with_another_is_looked_at_next_time(
+        self, job: Job, server: ScriptedServer, faults: Faults
+    ) -> None:
+        """Files with one UID meet: the second is read again, and does not answer."""
+        job.write("0.dcm", sop="one", seed=1)
+        job.write("1.dcm", sop="one", seed=2)
+        job.write("2.dcm")
+        server.before_answer(lambda number: faults.rule("open hang 1.dcm") if number == 1 else None)
+        with start(job, faults, "--readers=1") as process:
+            ended = process.wait()
+        assert ended.returncode == 3, ended.stderr
+        assert outcomes(job) == {"stored": 2, "unreadable": 1}
+        assert job.rows()["1.dcm"].reason_code == "read_timed_out"
+
+    def test_that_answers_too_late_is_recorded_once(
+        self, job: Job, server: ScriptedServer, faults: Faults
+    ) -> None:
+        """Its thread comes back while the run still goes on: nobody is told."""
+        names = job.write_many(10)
+        faults.rule(f"preadv hang {names[3]}")
+        gate = threading.Event()
+        server.push(Wait(gate))
+        with start(job, faults, "--readers=1", "--batch-age-s=0.01") as process:
+            faults.wait_for("preadv", names[3])
+            server.wait_until(lambda: bool(server.posts) and server.posts[0].complete)
+            while f'/{names[3]}"' not in (job.results.read_text() if job.results.exists() else ""):
+                assert process.running
+            faults.rule("preadv 5 never")
+            gate.set()
+            ended = process.wait()
+        assert ended.returncode == 3, ended.stderr
+        lines = [json.loads(line) for line in job.results.read_text().splitlines()]
+        assert Counter(Path(line["path"]).name for line in lines) == Counter(names)
+        assert outcomes(job) == {"stored": 9, "unreadable": 1}
+        job.check_nothing_is_claimed_falsely()
+
+
+class TestAMountThatDoesNotAnswer:
+    """One of two roots, while the first request of the other is answered."""
+
+    @pytest.mark.parametrize("calls", [("open", "stat", "list"), ("preadv", "stat", "list")])
+    def test_is_paused_and_the_others_go_on(
+        self, job: Job, server: ScriptedServer, faults: Faults, calls: tuple[str, ...]
+    ) -> None:
+        """Its files stay pending, exit 1, and the process ends with its threads still stuck."""
+        for number in range(30):
+            job.write(f"good/{number:02d}.dcm", study=f"good{number}")
+            job.write(f"hung/{number:02d}.dcm", study="hung")
+        faults.rule(f"{calls[0]} hang /hung/0")
+
+        def before(number: int) -> None:
+            if number == 1:  # the source was there when the run started, and is not any more
+                faults.wait_for(calls[0], "/hung/0")
+                faults.rule(*(f"{call} hang {job.archive}/hung" for call in calls))
+
+        server.before_answer(before)
+        flags = ("--readers=3", "--max-batch-instances=2", "--batch-age-s=0.01")
+        with start(job, faults, *flags, roots=("good", "hung")) as process:
+            ended = process.wait()
+        assert ended.returncode == 1, ended.stderr
+        assert f"it does not answer: {job.archive}/hung" in ended.stderr
+        ends: dict[str, Counter[str]] = {"good": Counter(), "hung": Counter()}
+        for name, row in job.rows().items():
+            ends[name.split("/")[0]][row.reason_code or row.outcome.value] += 1
+        assert ends["good"] == {"stored": 30}
+        assert set(ends["hung"]) == {"read_timed_out", "source_paused"}
+        assert ends["hung"].total() == 30
+        assert json.loads(ended.stdout)["exit_code"] == 1
+        job.check_nothing_is_claimed_falsely()
+        server.before_answer(lambda _number: None)
+        assert_completes(job, faults, 60, ("good", "hung"))
+
+    @pytest.mark.parametrize("call", ["open", "preadv", "list"])
+    def test_holds_nobody_up_even_before_it_is_given_up(
+        self, job: Job, server: ScriptedServer, faults: Faults, call: str
+    ) -> None:
+        """Nothing is given up here: the other root is loaded while all readers of this one hang."""
+        for number in range(200):
+            job.write(f"hung/sub/{number:03d}.dcm", study="hung")
+        job.write_many(200, study="good", prefix="good/sub/")
+        hung = f"{call} hang {job.archive}/hung/sub"
+        faults.rule(hung, f"list hang {job.archive}/good/sub")  # until the other one hangs
+        flags = ("--readers=2", "--batch-age-s=0.01")
+        roots = ("hung", "good")
+        with start(job, faults, *flags, roots=roots, timeout_s=600) as process:
+            faults.wait_for(call, "/hung/sub", 1 if call == "list" else 2)
+            faults.rule(hung)
+            server.wait_until(lambda: len(server.stored) == 200, 30)
+            process.signal(signal.SIGTERM)
+            ended = process.wait()
+        assert ended.returncode == 143, ended.stderr
+        assert outcomes(job)["stored"] == 200
+        job.check_nothing_is_claimed_falsely()
+        assert_completes(job, faults, 400, ("hung", "good"))
+
+    def test_from_the_start_ends_the_run_before_it_begins(
+        self, job: Job, server: ScriptedServer, faults: Faults
+    ) -> None:
+        job.write("hung/0.dcm")
+        faults.rule(f"stat hang {job.archive}/hung")
+        with start(job, faults, roots=("hung",)) as process:
+            ended = process.wait()
+        assert ended.returncode == 1
+        assert f"a source does not answer: {job.archive}/hung" in ended.stderr
+        assert server.requests == []
+        assert_completes(job, faults, 1, ("hung",))
+
+    def test_when_its_files_are_sent_leaves_them_pending(
+        self, job: Job, server: ScriptedServer, faults: Faults
+    ) -> None:
+        """All was scanned: what is to be read again is not there, and the other root's is."""
+        for number in range(12):
+            job.write(f"good/{number:02d}.dcm", study=f"good{number}")
+            job.write(f"hung/{number:02d}.dcm", study=f"hung{number}")
+        job.write("good/first.dcm", study="first")
+
+        def before(number: int) -> None:
+            if number == 1:
+                faults.rule(*(f"{call} hang {job.archive}/hung" for call in ("open", "stat")))
+
+        server.before_answer(before)
+        flags = ("--inline-limit=1", "--max-concurrency=2", "--readers=3", "--batch-age-s=0.01")
+        with start(job, faults, *flags, roots=("good", "hung")) as process:
+            ended = process.wait()
+        assert ended.returncode == 1, ended.stderr
+        rows = job.rows()
+        good = {row.outcome.value for name, row in rows.items() if name.startswith("good")}
+        hung = {row.reason_code for name, row in rows.items() if name.startswith("hung")}
+        assert good == {"stored"}
+        assert hung <= {"", "read_timed_out", "source_paused"}
+        assert "source_paused" in hung
+        job.check_nothing_is_claimed_falsely()
+        server.before_answer(lambda _number: None)
+        assert_completes(job, faults, 25, ("good", "hung"))
+
+
+class TestADirectoryThatDoesNotAnswer:
+    @pytest.mark.parametrize("call", ["list", "stat"])
+    def test_is_counted_and_the_rest_of_its_root_is_loaded(
+        self, job: Job, faults: Faults, call: str
+    ) -> None:
+        """It is given up whether its names do not come or it cannot even be asked."""
+        for name in ("a/0.dcm", "b/0.dcm", "b/c/0.dcm", "d/0.dcm", "e.dcm"):
+            job.write(name)
+        faults.rule(f"{call} hang {job.archive}/b")
+        with start(job, faults) as process:
+            ended = process.wait()
+        assert ended.returncode in (1, 3), ended.stderr
+        summary = json.loads(ended.stdout)
+        stored = {name for name, row in job.rows().items() if row.outcome == "stored"}
+        assert stored == {"a/0.dcm", "d/0.dcm", "e.dcm"}
+        assert summary["unreadable_directories"] == 1
+        assert "does not answer" in ended.stderr
+        assert str(job.archive) not in ended.stderr
+        assert_completes(job, faults, 5)
+
+
+class TestAnErrorThatMayPass:
+    @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+    @pytest.mark.parametrize("call", ["open", "preadv"])
+    def test_is_tried_once_more(self, job: Job, faults: Faults, call: str, number: int) -> None:
+        job.write_many(5)
+        faults.rule(f"{call} once:{number} 0003.dcm")
+        with start(job, faults) as process:
+            ended = process.wait()
+        assert ended.returncode == 0, ended.stderr
+        assert outcomes(job) == {"stored": 5}
+        assert faults.count(call, "0003.dcm") == 1
+
+    @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+    def test_when_a_file_is_sent_is_tried_once_more(
+        self, job: Job, server: ScriptedServer, faults: Faults, number: int
+    ) -> None:
+        job.write("0.dcm", study="first")
+        job.write("1/small.dcm")
+        job.write("1/large.dcm", payload_bytes=3_000_000)
+        rules = (f"open once:{number} small", f"open once:{number} large")
+        server.before_answer(lambda answer: faults.rule(*rules) if answer == 1 else None)
+        flags = ("--inline-limit=1", "--max-concurrency=1", "--batch-age-s=0.01")
+        with start(job, faults, *flags) as process:
+            ended = process.wait()
+        assert ended.returncode == 0, ended.stderr
+        assert (faults.count("open", "small"), faults.count("open", "large")) == (1, 1)
+        assert outcomes(job) == {"stored": 3}
+
+    def test_that_does_not_pass_is_the_files_own(self, job: Job, faults: Faults) -> None:
+        job.write_many(5)
+        faults.rule(f"preadv {errno.EIO} 0003.dcm")
+        with start(job, faults) as process:
+            ended = process.wait()
+        assert ended.returncode == 3, ended.stderr
+        assert outcomes(job) == {"stored": 4, "unreadable": 1}
+        assert job.rows()["0003.dcm"].reason_code == "read_error"
+        assert faults.count("preadv", "0003.dcm") == 2
+        assert_completes(job, faults, 5)
+
+    @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+    def test_of_every_file_of_a_root_pauses_it(self, job: Job, faults: Faults, number: int) -> None:
+        """A disk that is gone: a hundred files tell, the other thousand stay pending."""
+        roots = ("bad", "good")
+        for root, count in (("bad", 1100), ("good", 50)):
+            job.write_many(count, study=root, prefix=f"{root}/")
+        faults.rule(f"open {number} {job.archive}/bad/")
+        with start(job, faults, "--readers=1", roots=roots) as process:
+            ended = process.wait()
+        assert ended.returncode == 1, ended.stderr
+        assert f"every read fails ({os.strerror(number)}): {job.archive}/bad" in ended.stderr
+        assert outcomes(job) == {"stored": 50, "unreadable": 99, "pending": 1001}
+        assert_completes(job, faults, 1150, roots)
+
+    def test_of_many_files_among_others_does_not(self, job: Job, faults: Faults) -> None:
+        """A damaged place: every second file of three hundred."""
+        job.write_many(300)
+        faults.rule(*(f"open {errno.EIO} {digit}.dcm" for digit in (1, 3, 5, 7, 9)))
+        with start(job, faults) as process:
+            ended = process.wait()
+        assert ended.returncode == 3, ended.stderr
+        assert outcomes(job) == {"stored": 150, "unreadable": 150}
+
+
+class TestAThreadThatComesBackTooLate:
+    """It still reads into a piece of memory, while another request is on the wire."""
+
+    @pytest.mark.parametrize("given_up_by", ["an early answer", "a timeout"])
+    def test_writes_into_no_buffer_that_others_use(
+        self, tmp_path: Path, faults: Faults, given_up_by: str
+    ) -> None:
+        with ScriptedServer(receive_buffer=65_536) as server:
+            job = Job(tmp_path / "job", server)
+            for number, payload_bytes in enumerate((100, 8_000_000, 8_000_000)):
+                job.write(f"{number}.dcm", payload_bytes=payload_bytes, seed=number)
+            faults.rule("read once:hang 1.dcm")
+
+            def before(number: int) -> None:
+                if number == 1:
+                    faults.wait_for("read", "1.dcm")
+
+            def release() -> None:
+                faults.rule()
+                time.sleep(0.2)  # not for the result, only for a fault to show
+
+            slowly = ReadSlowly(100_000_000, chunk=65_536)
+            if given_up_by == "an early answer":
+                server.before_answer(before)
+                server.push(EarlyAnswer(503, afterwards="close"))
+            else:
+                server.push(slowly)
+            server.push(slowly)
+            server.at_body_bytes(4_000_000, release)
+            with start(job, faults, "--max-concurrency=1", "--readers=1") as process:
+                ended = process.wait()
+            lost = given_up_by == "a timeout"
+            assert ended.returncode == (3 if lost else 0), ended.stderr
+            assert outcomes(job) == ({"stored": 2, "unreadable": 1} if lost else {"stored": 3})
+            assert faults.count("read", "1.dcm") == 1
+            assert len(server.posts) == 2
+            job.check_nothing_is_claimed_falsely()
