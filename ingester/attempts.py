@@ -186,7 +186,9 @@ class Attempts:
     async def _until_known_good_is_taken(self) -> bool:
         pause = Breaker()
         pause.trip(time.monotonic(), "refuses")
-        while (taken := await self.takes_known_good()) is False:
+        waited = False
+        while (taken := await self.takes_known_good(anew=waited)) is False:
+            waited = True
             now = time.monotonic()
             if pause.away_s(now) >= self._options.max_outage_s:
                 return False
@@ -196,8 +198,12 @@ class Attempts:
                 return False
         return taken is True
 
-    async def takes_known_good(self) -> bool | None:
-        """Whether a stored file is taken when it is sent again; None where there is none."""
+    async def takes_known_good(self, *, anew: bool) -> bool | None:
+        """Whether a stored file is taken when it is sent again; None where there is none.
+
+        If so, refused batches that waited for a success are let go: to be acted upon, or, where
+        the server was not well when it refused them, to be sent anew.
+        """
         if self._known_good is None:
             self._known_good = await self._find_known_good()
         if self._known_good is None:
@@ -215,7 +221,10 @@ class Attempts:
         taken = reconcile_parcel(parcel, response, profile).confirmed > 0
         if taken:
             self._admission.is_back()
-            self._release(self._trial.succeeded())
+            released = self._trial.succeeded()
+            for each in released if anew else ():
+                each.verdict = None
+            self._release(released)
         return taken
 
     async def _may_probe(self, parcel: Parcel) -> bool:
@@ -223,9 +232,11 @@ class Attempts:
 
         One that was lost before is not the first to be tried again: it may be why.
         """
+        parcel.after_known_good = False
         if parcel.failed_probes:
-            taken = await self.takes_known_good()
+            taken = await self.takes_known_good(anew=True)
             if taken is not None:
+                parcel.after_known_good = taken
                 return taken
         return await self._is_well(parcel)
 
@@ -271,9 +282,9 @@ class Attempts:
                 response = parse_store_response(reply.body)
                 if response is not None:
                     return self._reconcile(parcel, reply, response)
-        if away and turn.probe and leaves_in_doubt(reply):
+        if away and turn.probe:
             parcel.failed_probes += 1
-            parcel.deaths += isinstance(reply, NoAnswer)
+            parcel.deaths += isinstance(reply, NoAnswer) and reply.maybe_stored
         step = self._decided(parcel, reply, away and self._admission.breaker.open)
         if isinstance(step, Resend) and self._options.profile.ask_on_doubt:
             return AskFirst(step.wait_s)
@@ -284,7 +295,7 @@ class Attempts:
         situation = self._situation(parcel, reply)
         action = decide(reply, situation, self._options.retry, self._random)
         self._remember(parcel, reply, action)
-        if situation.kills and isinstance(action, Split | GiveUp):
+        if situation.is_to_blame and isinstance(action, Split | GiveUp):
             return action
         if still_away and not isinstance(action, Stop):
             return self._still_away(parcel, in_doubt=leaves_in_doubt(reply), situation=situation)
@@ -354,7 +365,8 @@ class Attempts:
             keys_are_good=parcel.auth_refusals > 0 and self.last_good > parcel.refused_at,
             retry_after_s=retry_after_s(retry_after, datetime.now(UTC)),
             conflict_is_transient=self._options.profile.conflict_is_transient,
-            kills=parcel.deaths >= DEATHS_THAT_BLAME,
+            others_succeed_now=self._trial.successes > parcel.successes_when_sent,
+            is_to_blame=parcel.deaths >= DEATHS_THAT_BLAME or parcel.after_known_good,
         )
 
     def _remember(self, parcel: Parcel, reply: Answer | NoAnswer, action: Action) -> None:

@@ -32,6 +32,7 @@ class Parcel:
     attempts: int = 0
     doubts: int = 0  # attempts after which it may have been stored
     failed_probes: int = 0  # times it was the probe of a server that was away, and was lost
+    after_known_good: bool = False  # a stored file was taken right before its last attempt
     deaths: int = 0  # of these, times the server was well before it came, and gone after
     auth_refusals: int = 0
     earlier_attempts: int = 0  # of the parcels it was split from

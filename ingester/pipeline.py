@@ -321,6 +321,7 @@ class Run:
             retries=stages.upload.retries,
             in_flight=self._sender.in_flight,
             bottleneck=bottleneck_of(waits, before),
+            away_s=stages.upload.admission.away_s,
         )
 
     def _waits(self, stages: Stages) -> Waits:

@@ -26,6 +26,7 @@ class Snapshot:
     retries: int
     in_flight: int
     bottleneck: str
+    away_s: float = 0.0  # since the server took nothing any more; 0 while it takes something
 
 
 @dataclass(slots=True)
@@ -76,13 +77,14 @@ def progress_line(snapshot: Snapshot, before: Snapshot | None = None) -> str:
     if snapshot.all_met and snapshot.files_met:
         percent = f" percent={100 * snapshot.committed // snapshot.files_met}"
     outcomes = "".join(f" {name}={count}" for name, count in snapshot.outcomes.items() if count)
+    away = f" away_s={snapshot.away_s:.0f}" if snapshot.away_s else ""
     return (
         f"progress elapsed_s={snapshot.elapsed_s:.0f} files={snapshot.committed}"
         f" met={snapshot.files_met} known={known}{percent}"
         f" bytes_met={snapshot.bytes_met} bytes_stored={snapshot.bytes_stored}"
         f" mb_per_s={stored_bytes / 1e6 / seconds:.1f} instances_per_s={stored / seconds:.1f}"
         f" in_flight={snapshot.in_flight} requests={snapshot.requests}"
-        f" retries={snapshot.retries}{outcomes}"
+        f" retries={snapshot.retries}{away}{outcomes}"
         f" bottleneck={snapshot.bottleneck.replace(' ', '_')}"
     )
 

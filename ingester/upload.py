@@ -132,7 +132,7 @@ class Upload:
         self._checked = True
         self._busy += 1
         try:
-            await self._attempts.takes_known_good()
+            await self._attempts.takes_known_good(anew=False)
         finally:
             self._busy -= 1
 

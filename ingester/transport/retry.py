@@ -48,7 +48,8 @@ class Situation(NamedTuple):
     retry_after_s: float | None
     conflict_is_transient: bool = False  # of the server's profile
     keys_are_good: bool = False  # some request succeeded that was sent after the first 401 or 403
-    kills: bool = False  # twice the server was well before this was sent, and gone after it
+    others_succeed_now: bool = False  # some request succeeded since this attempt began
+    is_to_blame: bool = False  # the server was seen to be well right before it refused this
 
 
 class Retry(NamedTuple):
@@ -188,7 +189,7 @@ def _unauthorized(
 
 
 def _in_doubt(situation: Situation, policy: RetryPolicy, random: Random) -> Action:
-    if situation.kills:
+    if situation.is_to_blame:
         return GiveUp(Outcome.IN_DOUBT, "no_answer") if situation.single else Split()
     if situation.doubts >= 1 and situation.others_succeed and not situation.single:
         return Split()
@@ -203,7 +204,7 @@ def _again(
     *,
     slow_all: bool = False,
 ) -> Action:
-    if situation.attempts >= policy.max_attempts:
+    if situation.attempts >= policy.max_attempts or situation.is_to_blame:
         return _used_up(situation)
     asked_s = min(situation.retry_after_s or 0.0, LONGEST_WAIT_S)
     wait_s = max(_backoff_s(situation, policy, random), asked_s)
@@ -213,7 +214,7 @@ def _again(
 
 
 def _used_up(situation: Situation) -> Action:
-    if not situation.others_succeed:
+    if not (situation.others_succeed_now or situation.is_to_blame):
         return Outage(f"the server took nothing in {situation.attempts} attempts")
     if not situation.doubts:
         return GiveUp(Outcome.FAILED, "attempts_used_up")

@@ -24,6 +24,7 @@ from ingester.dicomweb.outcome import IN_THE_STORE, Evidence, Outcome
 from ingester.errors import FatalError
 from ingester.journal import FileRow, iter_files
 from ingester.pipeline import ingest
+from ingester.progress import Snapshot
 from ingester.report.summary import RunSummary
 from ingester.sources import Source
 from tests.support.dicom_files import make_uid, write_instance
@@ -48,6 +49,7 @@ class Ran:
     cause: FatalError | None
     rows: dict[str, FileRow]  # by the path below the archive
     lines: list[dict[str, object]]  # of the results file, of this run
+    snapshots: list[Snapshot]  # that a person was shown
 
     @property
     def exit_code(self) -> int:
@@ -136,13 +138,17 @@ class Job:
         async def job() -> RunSummary:
             nonlocal stop
             stop = StopControl()
-            return await ingest(config, [Source(os.fsencode(self.archive))], stop=stop)
+            return await ingest(
+                config, [Source(os.fsencode(self.archive))],
+                stop=stop, watch=snapshots.append, watch_every_s=0.05,
+            )  # fmt: skip
 
         before = _budgets()
+        snapshots: list[Snapshot] = []
         summary = run_loop(job(), config.event_loop)
         assert stop is not None
         cause = stop.cause if isinstance(stop.cause, FatalError) else None
-        ran = Ran(summary, cause, self.rows(), self._new_lines())
+        ran = Ran(summary, cause, self.rows(), self._new_lines(), snapshots)
         self._check(ran, on_disk=check)
         if summary.exit_code in (0, 3):
             leaked = [b for b in _budgets() if b.in_use_bytes and b not in before]

@@ -70,24 +70,19 @@ class TestAnOutage:
         self, job: Job, server: ScriptedServer
     ) -> None:
         job.write_studies(40)
-        down = threading.Event()
-        back: list[threading.Timer] = []
+        ten = threading.Event()
 
-        def go_down(number: int) -> None:
-            if number == 10:
-                down.set()
-
-        def bring_back() -> None:
+        def go_down_and_come_back() -> None:
+            ten.wait(60)
             server.go_down()
-            back.append(threading.Timer(3.0, server.come_back))
-            back[0].start()
+            time.sleep(3)
+            server.come_back()
 
-        server.after_answer(go_down)
-        watcher = threading.Thread(target=lambda: (down.wait(60), bring_back()))
+        server.after_answer(lambda number: ten.set() if number == 10 else None)
+        watcher = threading.Thread(target=go_down_and_come_back)
         watcher.start()
         ran = job.run(max_concurrency=4, max_outage_s=600)
         watcher.join()
-        back[0].join()
         assert ran.outcomes == {"stored": 40}
         assert ran.exit_code == 0
 

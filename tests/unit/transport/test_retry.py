@@ -34,9 +34,10 @@ QUIET = Situation(
     proven=True,
     others_succeed=True,
     retry_after_s=None,
+    others_succeed_now=True,
 )
 SINGLE = QUIET._replace(single=True)
-TRIAL = QUIET._replace(proven=False, others_succeed=False)
+TRIAL = QUIET._replace(proven=False, others_succeed=False, others_succeed_now=False)
 LAST = QUIET._replace(attempts=6)
 
 
@@ -50,7 +51,7 @@ LOST = NoAnswer("lost", "ServerDisconnectedError")
 TABLE: list[tuple[str, Answer | NoAnswer, Situation, type[object] | Action]] = [
     ("nothing was sent: again", NOT_SENT, QUIET, Retry),
     ("nothing was sent, for the last time, others succeed", NOT_SENT, LAST, GiveUp(Outcome.FAILED, "attempts_used_up")),
-    ("nothing was sent, for the last time, nobody succeeds", NOT_SENT, LAST._replace(others_succeed=False), Outage),
+    ("nothing was sent, for the last time, nobody succeeds", NOT_SENT, LAST._replace(others_succeed_now=False), Outage),
     ("nothing was sent, on trial", NOT_SENT, TRIAL._replace(attempts=4), Retry),
     ("nothing was sent, on trial, five times", NOT_SENT, TRIAL._replace(attempts=5), Stop),
     ("TLS", NoAnswer("tls", "expired"), QUIET, Stop),
@@ -71,9 +72,9 @@ TABLE: list[tuple[str, Answer | NoAnswer, Situation, type[object] | Action]] = [
     ("in doubt twice, nobody succeeds", LOST, QUIET._replace(doubts=1, others_succeed=False), Resend),
     ("in doubt twice, but alone", LOST, SINGLE._replace(doubts=1), Resend),
     ("in doubt to the end, alone", LOST, SINGLE._replace(attempts=6, doubts=5), GiveUp(Outcome.IN_DOUBT, "no_answer")),
-    ("in doubt to the end, nobody succeeds", LOST, LAST._replace(doubts=5, others_succeed=False), Outage),
-    ("the server is well before it and gone after it, twice", LOST, QUIET._replace(kills=True, others_succeed=False), Split(shrink=False)),
-    ("the same, alone", LOST, SINGLE._replace(kills=True, others_succeed=False), GiveUp(Outcome.IN_DOUBT, "no_answer")),
+    ("in doubt to the end, nobody succeeds", LOST, LAST._replace(doubts=5, others_succeed=False, others_succeed_now=False), Outage),
+    ("the server is well before it and gone after it, twice", LOST, QUIET._replace(is_to_blame=True, others_succeed=False), Split(shrink=False)),
+    ("the same, alone", LOST, SINGLE._replace(is_to_blame=True, others_succeed=False), GiveUp(Outcome.IN_DOUBT, "no_answer")),
     ("refused at last, but in doubt before", NOT_SENT, SINGLE._replace(attempts=6, doubts=1), GiveUp(Outcome.IN_DOUBT, "no_answer")),
     ("ConflictException", answered(409), SINGLE._replace(conflict_is_transient=True), Retry),
     ("ConflictException is never split", answered(409), LAST._replace(conflict_is_transient=True), GiveUp(Outcome.FAILED, "attempts_used_up")),
@@ -90,9 +91,10 @@ TABLE: list[tuple[str, Answer | NoAnswer, Situation, type[object] | Action]] = [
     ("401 twice, nobody succeeds", answered(401), QUIET._replace(attempts=2, auth_refusals=1, others_succeed=False), Stop),
     ("401 twice on trial", answered(401), TRIAL._replace(attempts=2, auth_refusals=1), Stop),
     *[(f"{status}", answered(status), QUIET, Retry) for status in (425, 429, 503)],
-    ("429 to the end, nobody succeeds", answered(429), LAST._replace(others_succeed=False), Outage),
-    ("404 to the end, nobody succeeds", answered(404), LAST._replace(others_succeed=False), Outage),
-    ("ConflictException to the end, nobody succeeds", answered(409), LAST._replace(conflict_is_transient=True, others_succeed=False), Stop),
+    ("429 to the end, nobody succeeds", answered(429), LAST._replace(others_succeed_now=False), Outage),
+    ("503 to the end, right after a stored file was taken", answered(503), LAST._replace(others_succeed_now=False, is_to_blame=True), GiveUp(Outcome.FAILED, "attempts_used_up")),
+    ("404 to the end, nobody succeeds", answered(404), LAST._replace(others_succeed_now=False), Outage),
+    ("ConflictException to the end, nobody succeeds", answered(409), LAST._replace(conflict_is_transient=True, others_succeed_now=False), Stop),
     ("503 to the end while others succeed", answered(503), LAST, GiveUp(Outcome.FAILED, "attempts_used_up")),
 ]  # fmt: skip
 
