@@ -6,7 +6,6 @@ same file is known again when the whole directory is loaded later.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +45,8 @@ async def resolve_sources(
         FatalError: it does not answer, or is missing but the journal (``known_files_under``) has
             files under it.
     """
+    import asyncio  # noqa: PLC0415 - heavy, and --help knows this module
+
     thread = DaemonExecutor(1, "sources")
     loop = asyncio.get_running_loop()
     found: list[ResolvedSource] = []

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ingester.wiring import MAX_LANES
 from tests.pipeline.job import Job
 from tests.support.faults import Faults
 from tests.support.process import Process, start_ingester
@@ -133,6 +134,7 @@ class TestAFileThatDoesNotAnswer:
             server.wait_until(lambda: bool(server.posts) and server.posts[0].complete)
             while f'/{names[3]}"' not in (job.results.read_text() if job.results.exists() else ""):
                 assert process.running
+                time.sleep(0.01)
             faults.rule("preadv 5 never")
             gate.set()
             ended = process.wait()
@@ -240,6 +242,21 @@ class TestAMountThatDoesNotAnswer:
         job.check_nothing_is_claimed_falsely()
         server.before_answer(lambda _number: None)
         assert_completes(job, faults, 25, ("good", "hung"))
+
+
+class TestMoreRootsThanAreWalkedAtATime:
+    def test_are_all_loaded_but_the_one_that_fails(self, job: Job, faults: Faults) -> None:
+        """What comes after it in its lane is loaded, too."""
+        roots = tuple(f"{number:02d}" for number in range(3 * MAX_LANES + 1))
+        for root in roots:
+            job.write(f"{root}/sub/a.dcm", study=root)
+        faults.rule(f"list {errno.EIO} {job.archive}/03/sub")
+        with start(job, faults, roots=roots) as process:
+            ended = process.wait()
+        assert ended.returncode == 3, ended.stderr
+        assert outcomes(job) == {"stored": len(roots) - 1}
+        assert json.loads(ended.stdout)["unreadable_directories"] == 1
+        assert_completes(job, faults, len(roots), roots)
 
 
 class TestADirectoryThatDoesNotAnswer:
