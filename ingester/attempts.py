@@ -6,6 +6,7 @@ nothing to the ledger and keeps no queue: that is the stage's.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
@@ -14,6 +15,7 @@ from urllib.parse import quote
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_never
 
+from ingester.attempt_log import log_attempt
 from ingester.control import StopControl
 from ingester.dicomweb.outcome import Outcome
 from ingester.dicomweb.profiles import ServerProfile
@@ -112,6 +114,7 @@ class Attempts:
 
     async def _attempt(self, parcel: Parcel) -> Step:
         await self.hold.wait()
+        await self._sender.ready()
         if self._stop.requested:
             return Interrupted()
         parcel.successes_when_sent = self._trial.successes
@@ -123,11 +126,12 @@ class Attempts:
         self._sent += 1
         parcel.sent = self._sent
         parcel.body.bytes_out = 0
+        began = time.monotonic()
         async with self._gate.enter(i.header.series_instance_uid for i in parcel.instances):
             reply = await self._sender.post(self._path(parcel), parcel.body)
         if isinstance(reply, Answer):
             parcel.body.bytes_out = 0  # whatever became of them, it is not unknown
-        return self._read(parcel, reply)
+        return log_attempt(parcel, reply, self._read(parcel, reply), began)
 
     def _path(self, parcel: Parcel) -> str:
         if not self._options.per_study:

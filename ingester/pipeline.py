@@ -22,11 +22,12 @@ from contextlib import suppress
 from ingester.auth.chain import Resolve
 from ingester.config import Config
 from ingester.control import StopControl
-from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
+from ingester.dicomweb.outcome import IN_THE_STORE, INCOMPLETE, Outcome
 from ingester.errors import FatalError, JournalError
 from ingester.items import FileRef, Result, Root
 from ingester.journal import Journal, RunFigures, RunInfo, read_status
 from ingester.ledger import Ledger
+from ingester.logs import DEBUG, INFO, WARNING, log, wanted
 from ingester.progress import Clock, Snapshot, Waits, bottleneck_of, peak_rss_mib
 from ingester.report.results import ResultsFile
 from ingester.report.summary import RunSummary, all_outcomes, exit_code_of
@@ -68,7 +69,7 @@ async def ingest(
     options = sender_options(config)
     stop = StopControl() if stop is None else stop
     run = Run(config, stop, watch, watch_every_s, warn)
-    async with open_authorizer(config, resolve) as authorizer:
+    async with open_authorizer(config, stop, resolve) as authorizer:
         with Journal.open(
             config.journal,
             target=config.url,
@@ -135,6 +136,7 @@ class Run:
         )
         if self._results is not None:
             self._results.run_id = run_id
+        log(INFO, "run", run_id=run_id, roots=len(resolved), stored_before=stored_before)
         roots: list[tuple[Root, int]] = []
         for source in resolved:
             root_id = journal.register_root(source.name, source.path).root_id
@@ -245,6 +247,7 @@ class Run:
             bottleneck=figures.bottleneck,
             journal=self._config.journal,
             exit_code=exit_code,
+            insecure=self._config.insecure,
         )
 
     def _figures(self, stages: Stages) -> RunFigures:
@@ -263,8 +266,9 @@ class Run:
     def unreadable_directories(self, found: Collection[UnreadableDirectory]) -> None:
         """Directories that could not be listed: counted apart from files."""
         self._unreadable_directories += len(found)
-        if self._warn is not None:
-            for each in found:
+        for each in found:
+            log(WARNING, "unreadable_directory", reason=each.reason)
+            if self._warn is not None:
                 self._warn(each)
 
     def discovered_all(self) -> None:
@@ -276,6 +280,7 @@ class Run:
         if self._results is not None:
             self._results.write([result for result in results if not result.unchanged])
         for result in results:
+            _log_result(result)
             if result.evidence is not None and result.outcome in IN_THE_STORE:
                 self._instances_stored += 1
                 self._bytes_stored += result.size or 0
@@ -325,6 +330,19 @@ class Run:
             grouping_s=stages.scanned.put_wait_s / self._config.readers,
             reading_s=stages.files.put_wait_s,
             cpu_s=self._clock.cpu_s,
+        )
+
+
+def _log_result(result: Result) -> None:
+    """A file by its journal id: one of each is for debugging, what is not in the store is not."""
+    level = INFO if result.outcome in INCOMPLETE else DEBUG
+    if wanted(level):
+        log(
+            level,
+            "file",
+            file_id=result.file.file_id,
+            outcome=result.outcome.value,
+            reason_code=result.reason_code,
         )
 
 

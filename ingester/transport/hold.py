@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ingester.control import StopControl
+from ingester.logs import INFO, log
 from ingester.transport.retry import LONGEST_WAIT_S
 
 LONGEST_HOLD_S = LONGEST_WAIT_S
@@ -19,6 +20,7 @@ class Hold:
 
     def extend(self, seconds: float) -> None:
         """Nobody sends for the next ``seconds``."""
+        log(INFO, "hold", seconds=round(seconds, 3))
         self._until = max(self._until, time.monotonic() + min(seconds, LONGEST_HOLD_S))
 
     async def wait(self) -> None:

@@ -19,6 +19,7 @@ from yarl import URL
 
 from ingester.auth import Secret
 from ingester.files import PIECE_BYTES
+from ingester.logs import DEBUG, log
 from ingester.transport.authorizer import Authorized, Authorizer, FixedHeaders
 from ingester.transport.body import Body, BodyPayload
 from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
@@ -28,6 +29,23 @@ ANSWER_LIMIT_BYTES = 64 << 20
 """A hundred times the answer of a real server to 1,000 files (0.6 MB)."""
 
 UNAUTHORIZED = frozenset({401, 403})
+_ALERTS_ABOUT_US = frozenset(
+    (
+        "access denied",
+        "bad certificate",
+        "certificate expired",
+        "certificate required",
+        "certificate revoked",
+        "certificate unknown",
+        "handshake failure",
+        "insufficient security",
+        "protocol version",
+        "unknown ca",
+        "unrecognized name",
+        "unsupported certificate",
+    )
+)
+"""Those that come again whatever is sent; a broken record, for instance, does not."""
 _REQUEST_ID_HEADERS = ("x-amzn-RequestId", "x-amz-request-id", "x-ms-request-id", "X-Request-Id")
 
 
@@ -86,7 +104,11 @@ class Sender:
             await self._session.close()
 
     async def post(self, path: str, body: Body) -> Reply:
-        """Send one Store Instances request once. Raises only CancelledError and bugs."""
+        """Send one Store Instances request once.
+
+        Raises:
+            NoCredentials: they have expired, and nothing newer is to be had. Nothing was stored.
+        """
         if self._authorizer.needs_sha256 and (failed := await self._hash(body)) is not None:
             return failed
         payload = BodyPayload(
@@ -105,8 +127,17 @@ class Sender:
         return reply if payload.failure is None else payload.failure
 
     async def get(self, path: str) -> Answer | NoAnswer:
-        """Ask for something small, once."""
-        return await self._exchange("GET", path, None)
+        """Ask for something small, and once more with other credentials. Raises NoCredentials."""
+        await self.ready()
+        reply = await self._exchange("GET", path, None)
+        if isinstance(reply, Answer) and reply.mended:
+            reply = await self._exchange("GET", path, None)
+        log(DEBUG, "look_up", status=reply.status if isinstance(reply, Answer) else reply.kind)
+        return reply
+
+    async def ready(self) -> None:
+        """Wait while nothing can be authorized, unless the run is to end. Raises NoCredentials."""
+        await self._authorizer.ready()
 
     async def _hash(self, body: Body) -> SourceFailed | None:
         """Digest of a whole body, once, off the loop."""
@@ -165,8 +196,12 @@ class Sender:
             if watchdog is not None:
                 watchdog.stop()
         if answer.status in UNAUTHORIZED:
-            mended = await self._authorizer.refused(authorized, refused_at)
+            if payload is not None:
+                payload.body.bytes_out = 0  # it was refused: however long we wait now, no doubt
+            mended = await self._authorizer.refused(authorized, answer, refused_at)
             return answer._replace(mended=mended)
+        if answer.status < 300:
+            self._authorizer.accepted(authorized)
         return answer
 
 
@@ -191,6 +226,8 @@ async def _read_answer(response: aiohttp.ClientResponse, watchdog: Watchdog) -> 
 def _no_answer(error: Exception, *, sent: bool, expired: str | None) -> NoAnswer:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return NoAnswer("tls", f"{type(error).__name__}: {_certificate_words(error)}")
+    if (alert := _tls_alert(error)) is not None:
+        return NoAnswer("tls_refused", alert)
     number = getattr(error, "errno", None)
     words = f": {os.strerror(number)}" if isinstance(number, int) and number > 0 else ""
     detail = f"{type(error).__name__}{words}"
@@ -201,6 +238,21 @@ def _no_answer(error: Exception, *, sent: bool, expired: str | None) -> NoAnswer
     if expired == "answer_timeout":
         return NoAnswer("answer_timeout", "the server had the body and did not answer")
     return NoAnswer("lost", detail)
+
+
+def _tls_alert(error: BaseException) -> str | None:
+    """What the server found wrong with us (RFC 8446 6.2); it reads no request after that.
+
+    In TLS 1.3 the handshake is over for a client before its certificate is looked at, so this may
+    come after the first bytes of a body.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLError) and "_ALERT_" in (seen.reason or ""):
+            alert = seen.reason.partition("_ALERT_")[2].lower().replace("_", " ")
+            return alert if alert in _ALERTS_ABOUT_US else None
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def _certificate_words(error: aiohttp.ClientConnectorCertificateError) -> str:

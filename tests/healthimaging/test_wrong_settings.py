@@ -138,10 +138,11 @@ class TestATokenThatExpires:
         process = Source(tmp_path / "aws")
         process.gives(TEMPORARY)
         env = process.environment if of_a_process else environment_of(TEMPORARY)
+        origin = "that credential_process prints" if of_a_process else "in the environment"
         with emulator(tmp_path / "store", credentials=TEMPORARY, latency_s=0.05) as running:
             loaded = command(
                 many.root, running, tmp_path / "kept", "--max-batch-instances=1",
-                "--max-concurrency=4", keys=None,
+                "--max-concurrency=4", "--auth-patience-s=1", keys=None,
             )  # fmt: skip
             with loaded.start(env=env) as started:
                 running.until_requests(8)
@@ -149,7 +150,8 @@ class TestATokenThatExpires:
                 run = read_run(started.wait(60))
             assert run.exit_code == 1
             assert run.outcomes.keys() == {"stored", "pending"}
-            assert "credentials" in run.ended.stderr
+            assert f"the AWS session token {origin} has expired" in run.ended.stderr
+            assert running.emulator.requests <= run.outcomes["stored"] + 4
             process.gives(later)
             run = loaded.run(env=process.environment)
             assert (run.exit_code, run.outcomes) == (0, {"stored": len(many)})
