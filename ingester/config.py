@@ -162,7 +162,8 @@ def _check_tls(values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
             "with a CA bundle the server's certificate is verified: take one of them away",
         )
     if values["client_key"] is not None and values["client_cert"] is None:
-        raise UsageError(f"{origins['client_key']}: a key without a certificate", "give --client-cert")
+        where = origins["client_key"]
+        raise UsageError(f"{where}: a key without a certificate", "give --client-cert")
     for name in ("client_cert", "insecure"):
         if values[name] and not values["url"].startswith("https:"):
             raise UsageError(f"{origins[name]}: the target is not https: {values['url']}")

@@ -202,6 +202,15 @@ def run_ingester(
         return process.wait(timeout)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process, of whomever, has not ended; one that nobody has reaped has."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
 @contextmanager
 def _inherited_signals(ignored: tuple[signal.Signals, ...]) -> Iterator[None]:
     """Has a child start with the default action of the ending signals, but for those to ignore.
