@@ -20,6 +20,7 @@ from yarl import URL
 from ingester.auth import Secret
 from ingester.files import PIECE_BYTES
 from ingester.logs import DEBUG, log
+from ingester.transport.alerts import alert_in, listen_for_alert
 from ingester.transport.authorizer import Authorized, Authorizer, FixedHeaders
 from ingester.transport.body import Body, BodyPayload
 from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
@@ -29,23 +30,6 @@ ANSWER_LIMIT_BYTES = 64 << 20
 """A hundred times the answer of a real server to 1,000 files (0.6 MB)."""
 
 UNAUTHORIZED = frozenset({401, 403})
-_ALERTS_ABOUT_US = frozenset(
-    (
-        "access denied",
-        "bad certificate",
-        "certificate expired",
-        "certificate required",
-        "certificate revoked",
-        "certificate unknown",
-        "handshake failure",
-        "insufficient security",
-        "protocol version",
-        "unknown ca",
-        "unrecognized name",
-        "unsupported certificate",
-    )
-)
-"""Those that come again whatever is sent; a broken record, for instance, does not."""
 _REQUEST_ID_HEADERS = ("x-amzn-RequestId", "x-amz-request-id", "x-ms-request-id", "X-Request-Id")
 
 
@@ -78,6 +62,9 @@ class Sender:
         self.in_flight = 0
         self._session: aiohttp.ClientSession | None = None
         self._pieces: list[bytearray] = []
+        self._listening = asyncio.Lock()
+        self._heard = False  # an answer, or that there is no alert
+        self._alert: str | None = None
 
     async def __aenter__(self) -> Self:
         options = self.options
@@ -191,10 +178,14 @@ class Sender:
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             sent = payload is not None and payload.handed_over > 0
             expired = None if watchdog is None else watchdog.expired
-            return _no_answer(error, sent=sent, expired=expired)
+            no_answer = await self._explained(_no_answer(error, sent=sent, expired=expired))
+            if payload is not None and not no_answer.maybe_stored:
+                payload.body.bytes_out = 0
+            return no_answer
         finally:
             if watchdog is not None:
                 watchdog.stop()
+        self._heard = True
         if answer.status in UNAUTHORIZED:
             if payload is not None:
                 payload.body.bytes_out = 0  # it was refused: however long we wait now, no doubt
@@ -203,6 +194,17 @@ class Sender:
         if answer.status < 300:
             self._authorizer.accepted(authorized)
         return answer
+
+    async def _explained(self, reply: NoAnswer) -> NoAnswer:
+        """Whether a first request was lost because the server refuses us in TLS."""
+        context = self.options.ssl_context
+        if reply.kind != "lost" or context is None or self.options.proxy is not None:
+            return reply
+        async with self._listening:
+            if not self._heard:
+                self._alert = await listen_for_alert(self.options.base_url, context)
+                self._heard = True
+        return reply if self._alert is None else NoAnswer("tls_refused", self._alert)
 
 
 class _TooLong(Exception):  # noqa: N818 - caught above
@@ -226,7 +228,7 @@ async def _read_answer(response: aiohttp.ClientResponse, watchdog: Watchdog) -> 
 def _no_answer(error: Exception, *, sent: bool, expired: str | None) -> NoAnswer:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return NoAnswer("tls", f"{type(error).__name__}: {_certificate_words(error)}")
-    if (alert := _tls_alert(error)) is not None:
+    if (alert := alert_in(error)) is not None:
         return NoAnswer("tls_refused", alert)
     number = getattr(error, "errno", None)
     words = f": {os.strerror(number)}" if isinstance(number, int) and number > 0 else ""
@@ -238,21 +240,6 @@ def _no_answer(error: Exception, *, sent: bool, expired: str | None) -> NoAnswer
     if expired == "answer_timeout":
         return NoAnswer("answer_timeout", "the server had the body and did not answer")
     return NoAnswer("lost", detail)
-
-
-def _tls_alert(error: BaseException) -> str | None:
-    """What the server found wrong with us (RFC 8446 6.2); it reads no request after that.
-
-    In TLS 1.3 the handshake is over for a client before its certificate is looked at, so this may
-    come after the first bytes of a body.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ssl.SSLError) and "_ALERT_" in (seen.reason or ""):
-            alert = seen.reason.partition("_ALERT_")[2].lower().replace("_", " ")
-            return alert if alert in _ALERTS_ABOUT_US else None
-        seen = seen.__cause__ or seen.__context__
-    return None
 
 
 def _certificate_words(error: aiohttp.ClientConnectorCertificateError) -> str:
