@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.job import Job
+from tests.support.logs import until_logged
 from tests.support.process import Process, is_alive, start_ingester
 from tests.support.scripted import Answer, Request, ScriptedServer, Step, StoreAll, Wait
 from tests.support.steps import Choose
@@ -182,6 +183,30 @@ class TestATokenThatHasExpired:
         with start(job, env={"INGESTER_TOKEN": "T2"}) as process:
             by_token.good.add("T2")
             assert ended(process)[:2] == (0, {"stored": 12})
+
+    def test_leaves_nothing_in_doubt(self, job: Job, server: ScriptedServer) -> None:
+        """What was refused was not stored, though its body had gone out and nothing followed."""
+        job.write_studies(3)
+        server.push(StoreAll())
+        server.default = EXPIRED
+        with start(job, "--auth-patience-s=0.5", env={"INGESTER_TOKEN": "T1"}) as process:
+            assert ended(process)[:2] == (1, {"stored": 1, "pending": 2})
+        assert len(server.posts) == 2
+
+    def test_lets_no_other_request_start(
+        self, job: Job, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        """One is let in before, and answered during the pause: its worker waits, too."""
+        job.write_studies(6)
+        log, again = tmp_path / "log", threading.Event()
+        server.push(StoreAll(), Wait(again), EXPIRED)
+        options = ("--auth-patience-s=3", f"--log-file={log}")
+        env = {"INGESTER_TOKEN": "T1"}
+        with start(job, *options, env=env, at_a_time=2) as process:
+            until_logged(log, "pause")
+            again.set()
+            assert ended(process)[:2] == (1, {"stored": 2, "pending": 4})
+        assert len(server.posts) == 3
 
     def test_in_a_file_is_waited_for(
         self, job: Job, server: ScriptedServer, tmp_path: Path
