@@ -5,8 +5,8 @@ file is its journal id, a request its number. No path, no UID, no attribute of a
 a server, no credential, and of an exception the frames without its text. What is not of that form
 is left out rather than written, see ``_safe``.
 
-Only the logger ``ingester`` is written, and it passes nothing on: the logs of botocore, urllib3,
-aiohttp and asyncio quote headers and answers. Whoever uses this package without its command line
+Only the logger ``ingester.run`` is written, and it passes nothing on: the logs of botocore,
+urllib3, aiohttp and asyncio quote headers and answers. Whoever uses this package without its command line
 may put a handler of their own there; a record has its event as message and its fields in
 ``fields``.
 
@@ -41,7 +41,7 @@ DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logg
 LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING}
 
 _OFF = logging.CRITICAL + 1
-_LOG = logging.getLogger("ingester")
+_LOG = logging.getLogger("ingester.run")
 _LOG.propagate = False
 _LOG.addHandler(logging.NullHandler())
 _LOG.setLevel(_OFF)

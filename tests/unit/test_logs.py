@@ -137,7 +137,15 @@ class TestTheFile:
         self, path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         with opened(str(path), "debug"):
-            for name in ("botocore.auth", "urllib3", "aiohttp.client", "asyncio", "pydicom", ""):
+            for name in (
+                "botocore.auth",
+                "urllib3",
+                "aiohttp.client",
+                "asyncio",
+                "pydicom",
+                "ingester.emulator",
+                "",
+            ):
                 logging.getLogger(name).critical("canary")
             log(INFO, "ours")
         assert [line["event"] for line in lines_of(path)] == ["ours"]
