@@ -6,9 +6,9 @@ a server, no credential, and of an exception the frames without its text. What i
 is left out rather than written, see ``_safe``.
 
 Only the logger ``ingester.run`` is written, and it passes nothing on: the logs of botocore,
-urllib3, aiohttp and asyncio quote headers and answers. Whoever uses this package without its command line
-may put a handler of their own there; a record has its event as message and its fields in
-``fields``.
+urllib3, aiohttp and asyncio quote headers and answers. Whoever uses this package without its
+command line may put a handler of their own there; a record has its event as message and its fields
+in ``fields``.
 
 Why a queue: a line is made where the decision is, and a disk that hangs must hold up no request.
 When ``QUEUE_LINES`` wait, lines are dropped and counted, and the next line that is written says so.
