@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_never
 
+from ingester.attempt_log import log_attempt
 from ingester.control import StopControl
 from ingester.dicomweb.outcome import Outcome
 from ingester.dicomweb.profiles import ServerProfile
@@ -150,6 +151,7 @@ class Attempts:
 
     async def _attempt(self, parcel: Parcel) -> Step:
         await self._setting_is_known.wait()
+        await self._sender.ready()
         async with self._gate.enter(i.header.series_instance_uid for i in parcel.instances):
             turn = await self._admission.enter()
             if turn is None:
@@ -159,8 +161,9 @@ class Attempts:
             try:
                 if turn.probe and not await self._may_probe(parcel):
                     return self._still_away(parcel)
+                began = time.monotonic()
                 reply = await self._send(parcel)
-                step = self._read(parcel, reply, turn)
+                step = log_attempt(parcel, reply, self._read(parcel, reply, turn), began)
                 end = _end_of(reply, step)
                 hold_s = step.hold_all_s if isinstance(step, Retry) else 0.0
                 return step

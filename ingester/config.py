@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ingester.auth import Secret, basic_authorization, bearer_authorization
+from ingester.auth import Secret, basic_authorization, bearer_authorization, is_word
 from ingester.dicomweb.profiles import PROFILES, ServerProfile
 from ingester.errors import UsageError
 from ingester.options import BY_NAME, OPTIONS, Option, Value
-from ingester.parsing import parse
+from ingester.parsing import command_words, parse
 from ingester.proxy import proxy_for
 from ingester.target import resolve_target
 
@@ -44,11 +44,17 @@ class Config:
     server: str
     operation: str
     auth: str
+    token_file: str | None
+    token_command: str | None
+    auth_patience_s: float
     profile: str | None
     signing_service: str
     payload_signing: str
     proxy: str | None
     ca_bundle: str | None
+    client_cert: str | None
+    client_key: str | None
+    insecure: bool
     follow_symlinks: bool
     readers: int | None
     read_timeout_s: float
@@ -76,6 +82,8 @@ class Config:
     name: str
     operator: str
     progress_interval_s: float
+    log_file: str | None
+    log_level: str
     event_loop: str
     authorization: Secret | None = field(default=None, repr=False)
     proxy_url: Secret | None = field(default=None, repr=False)
@@ -85,6 +93,15 @@ class Config:
     def server_profile(self) -> ServerProfile:
         """What is known of the kind of server."""
         return PROFILES[self.server]
+
+    @property
+    def credentials_from(self) -> str:
+        """Where credentials come from, as far as it is known before a run; "" for nowhere."""
+        if self.auth == "sigv4":
+            return "the AWS credentials chain"
+        if self.auth == "bearer" and self.authorization is None:
+            return "--token-command" if self.token_file is None else "--token-file"
+        return "" if self.authorization is None else "the environment"
 
     @property
     def digest(self) -> str:
@@ -114,8 +131,9 @@ def load_config(
         values[name] = parse(BY_NAME[name], given, where)
         origins[name] = where
     resolve_target(values, origins, environment)
+    _check_tls(values, origins)
     for variable in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
-        if values["ca_bundle"] is None and environment.get(variable):
+        if values["ca_bundle"] is None and environment.get(variable) and not values["insecure"]:
             values["ca_bundle"] = environment[variable]
             origins["ca_bundle"] = f"environment {variable}"
     profile = PROFILES[values["server"]]
@@ -127,14 +145,36 @@ def load_config(
         # The framing of a part is about 100 bytes: the whole body keeps below the limit.
         room = profile.max_body_bytes - 256 * values["max_batch_instances"]
         values["max_batch_bytes"] = min(values["max_batch_bytes"], max(1, room))
-    if values["results"] is not None and _same_file(values["results"], values["journal"]):
-        raise UsageError(f"the results file is the journal: {values['results']}", "name another")
+    for name, what in (("results", "results"), ("log_file", "log")):
+        if values[name] is not None and _same_file(values[name], values["journal"]):
+            raise UsageError(f"the {what} file is the journal: {values[name]}", "name another")
+    _check_log(values)
     return Config(
         **values,
-        authorization=_authorization(values["auth"], environment),
+        authorization=_authorization(values, origins, environment),
         proxy_url=proxy_for(values["url"], values["proxy"], origins["proxy"], environment),
         origins=origins,
     )
+
+
+def _check_tls(values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    if values["insecure"] and values["ca_bundle"] is not None:
+        raise UsageError(
+            f"both {origins['insecure']} and {origins['ca_bundle']}",
+            "with a CA bundle the server's certificate is verified: take one of them away",
+        )
+    if values["client_key"] is not None and values["client_cert"] is None:
+        where = origins["client_key"]
+        raise UsageError(f"{where}: a key without a certificate", "give --client-cert")
+    for name in ("client_cert", "insecure"):
+        if values[name] and not values["url"].startswith("https:"):
+            raise UsageError(f"{origins[name]}: the target is not https: {values['url']}")
+
+
+def _check_log(values: Mapping[str, Any]) -> None:
+    results, log = values["results"], values["log_file"]
+    if None not in (results, log) and os.path.realpath(results) == os.path.realpath(log):
+        raise UsageError(f"the log file is the results file: {log}", "name another")
 
 
 def _same_file(results: str, journal: str) -> bool:
@@ -143,8 +183,33 @@ def _same_file(results: str, journal: str) -> bool:
     return beside in ("", "-wal", "-shm", "-journal", ".lock")
 
 
-def _authorization(auth: str, environment: Mapping[str, str]) -> Secret | None:
+def _authorization(
+    values: Mapping[str, Any], origins: Mapping[str, str], environment: Mapping[str, str]
+) -> Secret | None:
+    """The header, where it is in the environment. Checks the other sources of a token."""
     username, password, token = (environment.get(name) for name in CREDENTIAL_VARIABLES)
+    auth = values["auth"]
+    renewed = [
+        origins[name] for name in ("token_file", "token_command") if values[name] is not None
+    ]
+    if auth == "bearer":
+        if len(renewed) + bool(token) > 1:
+            sources = [*renewed, "environment INGESTER_TOKEN"][:2]
+            raise UsageError(
+                f"two sources of the bearer token: {' and '.join(sources)}", "keep one"
+            )
+        if values["token_command"] is not None:
+            command_words(values["token_command"], origins["token_command"])
+        if renewed:
+            return None
+        if not token or not is_word(token):
+            raise UsageError(
+                "--auth bearer needs a token",
+                "set INGESTER_TOKEN, or give --token-file or --token-command",
+            )
+        return Secret(bearer_authorization(Secret(token)))
+    if renewed:
+        raise UsageError(f"{renewed[0]}: only --auth bearer takes a token", "add --auth bearer")
     if auth == "basic":
         if not username or password is None:
             raise UsageError(
@@ -153,10 +218,6 @@ def _authorization(auth: str, environment: Mapping[str, str]) -> Secret | None:
         if ":" in username:
             raise UsageError("INGESTER_USERNAME must not hold a colon (RFC 7617 2)")
         return Secret(basic_authorization(username, Secret(password)))
-    if auth == "bearer":
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise UsageError("--auth bearer needs a token", "set INGESTER_TOKEN")
-        return Secret(bearer_authorization(Secret(token)))
     return None
 
 

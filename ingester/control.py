@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 
 from ingester.errors import FatalError
+from ingester.logs import WARNING, log
 
 Cause = FatalError | signal.Signals
 
@@ -37,6 +38,7 @@ class StopControl:
 
     def request(self, cause: Cause) -> None:
         """Stop intake and let what is on the wire finish."""
+        log(WARNING, "stop", cause=_name(cause))
         if self.cause is None or (
             isinstance(cause, FatalError) and not isinstance(self.cause, FatalError)
         ):
@@ -52,6 +54,7 @@ class StopControl:
 
     def abandon(self, cause: Cause) -> None:
         """Give up what is on the wire as well."""
+        log(WARNING, "abandon", cause=_name(cause))
         self.request(cause)
         self._abandoned.set()
 
@@ -76,3 +79,7 @@ class StopControl:
                 await self._requested.wait()
         except TimeoutError:
             return
+
+
+def _name(cause: Cause) -> str:
+    return cause.name if isinstance(cause, signal.Signals) else cause.without_value

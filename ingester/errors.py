@@ -31,6 +31,11 @@ class IngesterError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    @property
+    def without_value(self) -> str:
+        """The message up to its colon: what follows may be a path, and is not for a log."""
+        return self.message.partition(": ")[0]
+
 
 class UsageError(IngesterError):
     """The command was used wrongly; nothing was started. The caller corrects it and calls again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from typing import TypeVar
 
 from ingester.dicomweb.outcome import SETTLED
@@ -93,6 +94,17 @@ def _size(given: object) -> int:
         raise ValueError("must be a size such as 16MiB")
     size = int(float(found[1]) * _UNITS[found[2] or ""])
     return _positive(size)
+
+
+def command_words(command: str, where: str) -> list[str]:
+    """The words of a command line, by a shell's quoting; nothing else of a shell. UsageError."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quote that is not closed
+        words = []
+    if not words:
+        raise UsageError(f"{where}: must be a command line")
+    return words
 
 
 def _switch(given: object) -> bool:

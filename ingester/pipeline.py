@@ -23,11 +23,12 @@ from contextlib import suppress
 from ingester.auth.chain import Resolve
 from ingester.config import Config
 from ingester.control import StopControl
-from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
+from ingester.dicomweb.outcome import IN_THE_STORE, INCOMPLETE, Outcome
 from ingester.errors import FatalError, JournalError
 from ingester.items import Result, Root, pending
 from ingester.journal import Journal, RunFigures, RunInfo, read_status
 from ingester.ledger import Ledger
+from ingester.logs import DEBUG, INFO, WARNING, log, wanted
 from ingester.progress import Clock, Snapshot, Waits, bottleneck_of, peak_rss_mib
 from ingester.readers import Readers
 from ingester.report.results import ResultsFile
@@ -69,7 +70,7 @@ async def ingest(
     options = sender_options(config)
     stop = StopControl() if stop is None else stop
     run = Run(config, stop, watch, watch_every_s, warn)
-    async with open_authorizer(config, resolve) as authorizer:
+    async with open_authorizer(config, stop, resolve) as authorizer:
         with Journal.open(
             config.journal,
             target=config.url,
@@ -136,6 +137,7 @@ class Run:
         )
         if self._results is not None:
             self._results.run_id = run_id
+        log(INFO, "run", run_id=run_id, roots=len(resolved), stored_before=stored_before)
         roots: list[Root] = []
         for source in resolved:
             root_id = journal.register_root(source.name, source.path).root_id
@@ -251,6 +253,7 @@ class Run:
             bottleneck=figures.bottleneck,
             journal=self._config.journal,
             exit_code=exit_code,
+            insecure=self._config.insecure,
         )
 
     def _figures(self, stages: Stages) -> RunFigures:
@@ -269,8 +272,9 @@ class Run:
     def unreadable_directories(self, found: Collection[UnreadableDirectory]) -> None:
         """Directories that could not be listed: counted apart from files."""
         self._unreadable_directories += len(found)
-        if self._warn is not None:
-            for each in found:
+        for each in found:
+            log(WARNING, "unreadable_directory", reason=each.reason)
+            if self._warn is not None:
                 self._warn(each)
 
     def discovered_all(self) -> None:
@@ -282,6 +286,7 @@ class Run:
         if self._results is not None:
             self._results.write([result for result in results if not result.unchanged])
         for result in results:
+            _log_result(result)
             if result.evidence is not None and result.outcome in IN_THE_STORE:
                 self._instances_stored += 1
                 self._bytes_stored += result.size or 0
@@ -332,4 +337,17 @@ class Run:
             grouping_s=stages.scanned.put_wait_s / stages.scan_workers,
             reading_s=sum(each.put_wait_s for each in stages.files) / len(stages.files),
             cpu_s=self._clock.cpu_s,
+        )
+
+
+def _log_result(result: Result) -> None:
+    """A file by its journal id: one of each is for debugging, what is not in the store is not."""
+    level = INFO if result.outcome in INCOMPLETE else DEBUG
+    if wanted(level):
+        log(
+            level,
+            "file",
+            file_id=result.file.file_id,
+            outcome=result.outcome.value,
+            reason_code=result.reason_code,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
@@ -16,23 +15,26 @@ from ingester.attempts import FindKnownGood, UploadOptions
 from ingester.auth.chain import Resolve
 from ingester.auth.credentials import CredentialSource
 from ingester.auth.sigv4 import PayloadMode, Signer
+from ingester.auth.tokens import token_source
 from ingester.batches import BatchLimits
 from ingester.budget import Budget
 from ingester.channel import Channel
 from ingester.config import Config
 from ingester.control import StopControl
 from ingester.dicomweb.profiles import conflict_words
-from ingester.errors import UsageError
 from ingester.group import Group, GroupOptions, ToGroup
 from ingester.items import FileRef, Instance, Root, ToUpload
 from ingester.journal import Journal, KnownFiles
 from ingester.ledger import Ledger
 from ingester.parcel import Parcel
+from ingester.parsing import command_words
 from ingester.readers import Readers
 from ingester.scan import Found, Scanner, ScanOptions, ScanStage
 from ingester.threads import DaemonExecutor
+from ingester.tls import ssl_context
 from ingester.transport.admission import Admission
-from ingester.transport.authorizer import Authorizer, FixedHeaders, SigV4
+from ingester.transport.authorizer import Authorizer, Bearer, FixedHeaders, SigV4
+from ingester.transport.pause import Pause
 from ingester.transport.retry import RetryPolicy
 from ingester.transport.sender import Sender, SenderOptions
 from ingester.upload import Upload
@@ -164,12 +166,12 @@ def known_good_finder(
 
 
 def sender_options(config: Config) -> SenderOptions:
-    """How the target is spoken to. Raises UsageError for a CA bundle that cannot be read."""
+    """How the target is spoken to. Raises UsageError for TLS files that cannot be used."""
     return SenderOptions(
         base_url=config.url,
         user_agent=f"ingester/{VERSION}",
         proxy=config.proxy_url,
-        ssl_context=_ssl_context(config),
+        ssl_context=ssl_context(config),
         max_connections=config.max_concurrency,
         keep_alive_s=config.server_profile.keep_alive_s,
         connect_timeout_s=config.connect_timeout_s,
@@ -180,37 +182,35 @@ def sender_options(config: Config) -> SenderOptions:
 
 @asynccontextmanager
 async def open_authorizer(
-    config: Config, resolve: Resolve | None = None
+    config: Config, stop: StopControl, resolve: Resolve | None = None
 ) -> AsyncIterator[Authorizer]:
     """What authorizes the requests of a run.
 
     ``resolve`` gives AWS credentials instead of botocore's chain. Raises FatalError or UsageError
     where there are none.
     """
-    if config.auth != "sigv4":
-        secret = config.authorization
-        yield FixedHeaders({} if secret is None else {"Authorization": secret.reveal()})
-        return
-    mode = PayloadMode(config.payload_signing)
-    async with CredentialSource(config.profile, resolve=resolve) as source:
-        signer = Signer(config.region or "", config.signing_service, mode, chunk_bytes=CHUNK_BYTES)
-        yield SigV4(signer, source, chunk_bytes=CHUNK_BYTES)
-
-
-def _ssl_context(config: Config) -> ssl.SSLContext | None:
-    if not config.url.startswith("https:"):
-        return None
-    try:
-        return ssl.create_default_context(cafile=config.ca_bundle)
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(f"the CA bundle cannot be read ({reason}): {config.ca_bundle}") from error
+    if config.auth == "sigv4":
+        mode = PayloadMode(config.payload_signing)
+        region = config.region or ""
+        async with CredentialSource(config.profile, resolve=resolve) as keys:
+            signer = Signer(region, config.signing_service, mode, chunk_bytes=CHUNK_BYTES)
+            pause = Pause(keys, config.auth_patience_s, stop)
+            yield SigV4(signer, keys, pause, chunk_bytes=CHUNK_BYTES)
+    elif config.auth == "bearer":
+        command = config.token_command
+        words = None if command is None else command_words(command, "--token-command")
+        source = token_source(config.authorization, config.token_file, words)
+        async with source as tokens:
+            yield Bearer(tokens, Pause(tokens, config.auth_patience_s, stop))
+    else:
+        basic = config.authorization
+        yield FixedHeaders({} if basic is None else {"Authorization": basic.reveal()})
 
 
 def own_files(config: Config) -> frozenset[bytes]:
     """What the run writes itself, and must not meet inside a source."""
     journal = os.fsencode(os.path.realpath(config.journal))
     own = {journal + suffix for suffix in (b"", b"-wal", b"-shm", b"-journal", b".lock")}
-    if config.results is not None:
-        own.add(os.fsencode(os.path.realpath(config.results)))
+    kept = (config.results, config.log_file)
+    own |= {os.fsencode(os.path.realpath(path)) for path in kept if path is not None}
     return frozenset(own)

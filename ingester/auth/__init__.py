@@ -33,6 +33,11 @@ class Secret:
         return hash(self._value)
 
 
+def is_word(text: str) -> bool:
+    """Whether a header can carry it as one word: printable ASCII without a space."""
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
+
+
 def basic_authorization(username: str, password: Secret) -> str:
     """``Basic`` with the user name and password in UTF-8 (RFC 7617 2.1)."""
     return "Basic " + b64encode(f"{username}:{password.reveal()}".encode()).decode()

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from ingester.auth import Secret
+from ingester.auth import Secret, is_word
+from ingester.auth.refreshing import Fetched, FetchFailed
+from ingester.auth.sigv4 import Credentials
 
 _HINTS = {
     "CredentialRetrievalError": "run the command of credential_process by hand",
@@ -26,6 +26,16 @@ _HINTS = {
     "ConfigParseError": "check the AWS configuration and credentials files",
     "RuntimeError": "they have expired already: check the source and this machine's clock",
 }
+
+_ORIGINS = {
+    "env": " in the environment",
+    "shared-credentials-file": " in the AWS credentials file",
+    "config-file": " in the AWS configuration file",
+    "custom-process": " that credential_process prints",
+    "sso": " of the login (aws sso login)",
+    "login": " of the login (aws login)",
+}
+"""By botocore's name of a provider."""
 
 
 class Frozen(Protocol):
@@ -50,35 +60,6 @@ Resolve = Callable[[], Provider | None]
 """Goes through the chain anew. Blocking; raises whatever botocore raises."""
 
 
-class Keys(NamedTuple):
-    """Keys that belong together."""
-
-    access_key: str
-    secret_key: Secret
-    token: Secret | None
-
-    def __repr__(self) -> str:
-        return "Keys(…)"
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What the source gave, and when it says that ends. ``expires`` None: it does not say."""
-
-    keys: Keys = field(repr=False)
-    expires: datetime | None
-    provider: Provider = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class FetchFailed:
-    """Why there are no keys, in our words. ``usage``: the profile does not exist."""
-
-    text: str
-    hint: str = ""
-    usage: bool = False
-
-
 def botocore_chain(profile: str | None) -> Resolve:
     """The chain of a profile, or of AWS_PROFILE, or the default one. A new session each time."""
 
@@ -96,25 +77,38 @@ def botocore_chain(profile: str | None) -> Resolve:
     return resolve
 
 
-def fetch(resolve: Resolve, provider: Provider | None) -> Fetched | FetchFailed:
-    """Ask ``provider``, or the chain anew where it is None."""
-    try:
-        source = resolve() if provider is None else provider
-        if source is None:
-            return FetchFailed("no AWS credentials were found", "set a profile or log in")
-        keys = _keys(source.get_frozen_credentials())
-    except Exception as error:  # noqa: BLE001 - any kind, of any library a provider uses
-        return _failure(error)
-    if keys is None:
-        return FetchFailed("the AWS credentials are not keys that a header can carry")
-    return Fetched(keys, getattr(source, "_expiry_time", None), source)
+class Chain:
+    """Fetches from ``resolve``, or from what it gave last, which may have keys in store."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._provider: Provider | None = None
+
+    def __call__(self, *, anew: bool) -> Fetched[Credentials] | FetchFailed:
+        """See Fetch."""
+        try:
+            source = self._resolve() if anew or self._provider is None else self._provider
+            if source is None:
+                return FetchFailed("no AWS credentials were found", "set a profile or log in")
+            keys = _credentials(source.get_frozen_credentials())
+        except Exception as error:  # noqa: BLE001 - any kind, of any library a provider uses
+            return _failure(error)
+        if keys is None:
+            return FetchFailed("the AWS credentials are not keys that a header can carry")
+        self._provider = source
+        origin = _ORIGINS.get(getattr(source, "method", ""), "")
+        return Fetched(
+            keys, getattr(source, "_expiry_time", None), f"the AWS session token{origin}"
+        )
+
+    def close(self) -> None:
+        """See Fetch: what botocore waits for cannot be ended."""
 
 
-def _keys(frozen: Frozen) -> Keys | None:
-    for value in (frozen.access_key, frozen.secret_key, frozen.token or "-"):
-        if not (value and value.isascii() and value.isprintable()) or " " in value:
-            return None
-    return Keys(
+def _credentials(frozen: Frozen) -> Credentials | None:
+    if not all(map(is_word, (frozen.access_key, frozen.secret_key, frozen.token or "-"))):
+        return None
+    return Credentials(
         frozen.access_key, Secret(frozen.secret_key), Secret(frozen.token) if frozen.token else None
     )
 

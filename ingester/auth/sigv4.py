@@ -60,7 +60,6 @@ class Credentials:
     access_key: str = field(repr=False)
     secret_key: Secret = field(repr=False)
     token: Secret | None = field(repr=False)  # of temporary credentials
-    snapshot_id: int  # another one whenever the source gave other keys; within this process
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("credentials are not pickled")

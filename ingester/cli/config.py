@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ingester.cli import printable, say
+from ingester.cli import printable, say, tell
 from ingester.cli.options import load, run_options, shown
 
 
@@ -18,8 +18,11 @@ def command(as_json: bool, toml_path: str | None, **given: object) -> None:
     """
     from ingester.config import values_of  # noqa: PLC0415 - loaded by load() anyway
     from ingester.options import BY_NAME  # noqa: PLC0415 - the same
+    from ingester.tls import INSECURE  # noqa: PLC0415 - the same
 
     config = load(toml_path, given)
+    if config.insecure:
+        tell(INSECURE)
     values = values_of(config)
     if as_json:
         import json  # noqa: PLC0415 - only here
@@ -28,12 +31,14 @@ def command(as_json: bool, toml_path: str | None, **given: object) -> None:
             BY_NAME[name].key: {"value": value, "origin": config.origins[name]}
             for name, value in values.items()
         }
-        credentials = config.authorization is not None
+        credentials = config.authorization is not None or bool(
+            config.token_file or config.token_command
+        )
         say(json.dumps({"options": rows, "credentials": credentials}, indent=2))
         return
     width = max(len(BY_NAME[name].key) for name in values)
     for name, value in values.items():
         key = BY_NAME[name].key
         say(printable(f"{key:<{width}}  {shown(value):<24}  # {config.origins[name]}"))
-    there = "from the environment" if config.authorization is not None else "none"
-    say(f"{'credentials':<{width}}  {there}")
+    source = config.credentials_from
+    say(f"{'credentials':<{width}}  {f'from {source}' if source else 'none'}")

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from ingester.cli import complain, printable, say
+from ingester.cli import complain, printable, say, tell
 from ingester.cli.options import load, run_options, sources_of
+from ingester.config import Config
+from ingester.sources import Source
+
+if TYPE_CHECKING:
+    from ingester.control import Cause  # asyncio, and not for --help
+    from ingester.report.summary import RunSummary  # the same
 
 
 @click.command(name="run", context_settings={"max_content_width": 100})
@@ -31,30 +38,24 @@ def command(
     config = load(toml_path, given)
     named = sources_of(sources, roots)
 
-    from ingester.cli.live import Live  # noqa: PLC0415 - heavy, and not for --help
-    from ingester.cli.loops import run_loop  # noqa: PLC0415 - the same
-    from ingester.cli.signals import handle_signals, ignored_signals  # noqa: PLC0415 - the same
-    from ingester.control import StopControl  # noqa: PLC0415 - the same
+    import logging  # noqa: PLC0415 - not for --help
+
+    from ingester import logs  # noqa: PLC0415 - the same
     from ingester.errors import FatalError  # noqa: PLC0415 - the same
-    from ingester.pipeline import ingest  # noqa: PLC0415 - the same
-    from ingester.report.summary import RunSummary, to_json, to_lines  # noqa: PLC0415 - the same
+    from ingester.report.summary import to_json, to_lines  # noqa: PLC0415 - the same
+    from ingester.tls import INSECURE  # noqa: PLC0415 - the same
 
-    ignored = ignored_signals()
-    live = Live(sys.stderr)
-
-    async def job() -> tuple[RunSummary, StopControl]:
-        stop = StopControl()
-        handle_signals(stop, ignored)
-        every_s = live.interval_s(config.progress_interval_s)
-        summary = await ingest(
-            config, named, stop=stop, watch=live.show, watch_every_s=every_s, warn=live.warn
-        )
-        return summary, stop
-
-    summary, stop = run_loop(job(), config.event_loop)
-    live.end()
-    if isinstance(stop.cause, FatalError):
-        complain(stop.cause)
+    logging.lastResort = None  # libraries' own words quote headers and addresses
+    if config.insecure:
+        tell(INSECURE)
+    with logs.opened(config.log_file, config.log_level) as log_file:
+        summary, cause = _run(config, named)
+    if config.insecure:
+        tell(INSECURE)
+    if log_file is not None and log_file.dropped:
+        tell(f"warning: {log_file.dropped:,} lines are missing in the log file")
+    if isinstance(cause, FatalError):
+        complain(cause)
     if as_json:
         say(to_json(summary))
     else:
@@ -62,3 +63,47 @@ def command(
             say(printable(line))
     if summary.exit_code:
         raise click.exceptions.Exit(summary.exit_code)
+
+
+def _run(config: Config, sources: Sequence[Source]) -> tuple[RunSummary, Cause | None]:
+    """Run it on a loop of its own, with signals, progress and the log's first and last line."""
+    from ingester import logs  # noqa: PLC0415 - not for --help
+    from ingester.cli.live import Live  # noqa: PLC0415 - the same
+    from ingester.cli.loops import run_loop  # noqa: PLC0415 - the same
+    from ingester.cli.signals import handle_signals, ignored_signals  # noqa: PLC0415 - the same
+    from ingester.control import StopControl  # noqa: PLC0415 - the same
+    from ingester.errors import IngesterError  # noqa: PLC0415 - the same
+    from ingester.pipeline import ingest  # noqa: PLC0415 - the same
+    from ingester.version import VERSION  # noqa: PLC0415 - the same
+
+    ignored = ignored_signals()
+    live = Live(sys.stderr)
+
+    async def job() -> tuple[RunSummary, Cause | None]:
+        stop = StopControl()
+        handle_signals(stop, ignored)
+        every_s = live.interval_s(config.progress_interval_s)
+        summary = await ingest(
+            config, sources, stop=stop, watch=live.show, watch_every_s=every_s, warn=live.warn
+        )
+        return summary, stop.cause
+
+    logs.log(
+        logs.INFO, "start", version=VERSION, configuration=config.digest, server=config.server,
+        auth=config.auth, insecure=config.insecure, sources=len(sources),
+    )  # fmt: skip
+    try:
+        summary, cause = run_loop(job(), config.event_loop)
+    except IngesterError as error:
+        logs.log(logs.ERROR, "end", cause=error.without_value)
+        raise
+    except BaseException as error:
+        logs.bug(error)
+        raise
+    live.end()
+    counts = {name: count for name, count in summary.outcomes.items() if count}
+    logs.log(
+        logs.INFO, "end", run_id=summary.run_id, exit_code=summary.exit_code, files=summary.files,
+        requests=summary.requests, retries=summary.retries, elapsed_s=summary.elapsed_s, **counts,
+    )  # fmt: skip
+    return summary, cause

@@ -136,7 +136,7 @@ async def run_demo(places: Places, stop: StopControl, tell: Callable[[str], None
             found = Found()
             if not stop.requested:
                 tell("looking everything up again")
-                found = await _look_up(config, rows, resolve)
+                found = await _look_up(config, stop, rows, resolve)
     except (OSError, sqlite3.Error) as error:
         raise FatalError(f"the emulator failed ({type(error).__name__})") from error
     cause = stop.cause
@@ -161,12 +161,14 @@ class _Given:
         return self.keys
 
 
-async def _look_up(config: Config, rows: Sequence[FileRow], resolve: Resolve) -> Found:
+async def _look_up(
+    config: Config, stop: StopControl, rows: Sequence[FileRow], resolve: Resolve
+) -> Found:
     accept = "application/dicom+json, application/dicom"
     options = dataclasses.replace(sender_options(config), accept=accept)
     stored = [row for row in rows if row.outcome in IN_THE_STORE]
     async with (
-        open_authorizer(config, resolve) as authorizer,
+        open_authorizer(config, stop, resolve) as authorizer,
         Sender(options, authorizer) as sender,
     ):
         return await look_up(sender, [study.study_instance_uid for study in STUDIES], stored)

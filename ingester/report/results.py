@@ -8,15 +8,14 @@ exact. An error stops the run: what was asked for cannot be delivered.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
+from ingester.appending import open_private
 from ingester.errors import FatalError
 from ingester.items import Result
 
@@ -29,7 +28,7 @@ class ResultsFile:
         self.run_id = 0
         self._encode = msgspec.json.Encoder().encode_lines
         try:
-            self._fd = _open(path)
+            self._fd = open_private(path)
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             raise FatalError(f"the results file cannot be written ({reason}): {path}") from error
@@ -48,25 +47,6 @@ class ResultsFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
-
-
-def _open(path: str) -> int:
-    """A descriptor to append to. A regular file is made private and ends with a whole line."""
-    # Not blocking: a FIFO that nobody reads is an error, not a run that hangs.
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-    try:
-        fd = os.open(path, flags, mode=0o600)
-    except OSError as error:
-        if error.errno not in {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENXIO}:
-            raise
-        fd = os.open(path, flags & ~os.O_RDWR | os.O_WRONLY, mode=0o600)
-    os.set_blocking(fd, True)
-    status = os.fstat(fd)
-    if stat.S_ISREG(status.st_mode):
-        os.fchmod(fd, 0o600)
-        if status.st_size and os.pread(fd, 1, status.st_size - 1) != b"\n":
-            os.write(fd, b"\n")  # a line that was torn: it must not take the next one along
-    return fd
 
 
 def line(result: Result, run_id: int, finished_at: str) -> dict[str, object]:

@@ -34,6 +34,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     bottleneck: str
     journal: str
     exit_code: int
+    insecure: bool  # nobody verified who the server is
 
 
 def all_outcomes(counts: Mapping[Outcome, int]) -> dict[str, int]:
@@ -79,5 +80,7 @@ def to_lines(summary: RunSummary) -> list[str]:
     ]
     if summary.unreadable_directories:
         lines.append(f"{summary.unreadable_directories:,} directories could not be read")
+    if summary.insecure:
+        lines.append("the server's certificate was not verified (--insecure)")
     lines.append(f"journal: {summary.journal}, run {summary.run_id}")
     return lines

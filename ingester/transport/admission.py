@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from ingester.control import StopControl
+from ingester.logs import INFO, WARNING, log
 from ingester.transport.breaker import Breaker
 from ingester.transport.limiter import Limiter
 from ingester.transport.pace import Pace
@@ -62,6 +63,9 @@ class Admission:
 
     def hold(self, seconds: float) -> None:
         """Nobody sends for the next ``seconds``."""
+        if seconds <= 0:
+            return
+        log(INFO, "hold", seconds=round(seconds, 3))
         self._held_until = max(self._held_until, self._clock() + min(seconds, LONGEST_WAIT_S))
 
     async def enter(self) -> Turn | None:
@@ -94,6 +98,8 @@ class Admission:
 
     def is_away(self, reason: str) -> None:
         """The server takes nothing: from now on one probe at a time."""
+        if not self.breaker.open:
+            log(WARNING, "outage", limit=self._limiter.limit)
         self.breaker.trip(self._clock(), reason)
 
     def probe_failed(self, least_wait_s: float = 0.0) -> None:
@@ -103,6 +109,7 @@ class Admission:
     def is_back(self) -> None:
         """The server answers again."""
         if self.breaker.open:
+            log(WARNING, "outage_over", away_s=round(self.away_s, 3))
             self.breaker.close()
             self._limiter.restart()
             self._pace.forget(self._clock())

@@ -1,19 +1,26 @@
 """What makes a request ours: headers that stay the same, or a signature for each attempt.
 
 A signature is made when the request is sent, with the credentials of that moment and a clock that
-the server's own answers put right.
+the server's own answers put right. Keys and tokens that the server refuses are asked for anew;
+where it is plain that they have expired, and they had been good, everybody waits for others.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from ingester.auth import Secret
 from ingester.auth.chunks import ChunkSeed
 from ingester.auth.credentials import CredentialSource
+from ingester.auth.refreshing import Refreshing
 from ingester.auth.sigv4 import Credentials, PayloadMode, Signer, learned_offset
+from ingester.logs import WARNING, log
+from ingester.transport.pause import Pause
+from ingester.transport.reply import Answer
 
 REFRESH_TIMEOUT_S = 60.0
 CLOCK_INTERVAL_S = 60.0
@@ -21,13 +28,19 @@ CLOCK_INTERVAL_S = 60.0
 SMALLEST_SKEW = timedelta(seconds=30)
 """Date is right to a second and the time an answer takes; AWS allows 5 minutes."""
 
+_TOKEN_EXPIRED = re.compile(rb"ExpiredToken|token[^.\"<]{0,60}\bexpired", re.IGNORECASE)
+"""AWS says 'The security token included in the request is expired'. A *signature* expires, too, by
+the clock: that is another matter."""
+
+V = TypeVar("V")
+
 
 class Authorized(NamedTuple):
     """Headers for one attempt, and what they were made with."""
 
     headers: Mapping[str, str]
     chunks: ChunkSeed | None = None
-    credentials: Credentials | None = None
+    credentials: object = None  # the snapshot of a source
     offset: timedelta = timedelta()  # of the clock
 
     def __repr__(self) -> str:
@@ -46,16 +59,27 @@ class Authorizer(Protocol):
         """Headers for an attempt that starts now. ``length`` is the body's, in bytes."""
         ...
 
-    async def refused(self, authorized: Authorized, date: str | None) -> bool:
+    async def ready(self) -> None:
+        """Wait until an attempt may start, or the run is to end. Raises NoCredentials."""
+        ...
+
+    def accepted(self, authorized: Authorized) -> None:
+        """The server took an attempt."""
+        ...
+
+    async def refused(self, authorized: Authorized, answer: Answer, date: str | None) -> bool:
         """The server answered 401 or 403, with this Date: mend what can be mended.
 
         Returns whether an attempt that starts now would be authorized otherwise.
+
+        Raises:
+            NoCredentials: what it was authorized with has expired, and nothing newer is to be had.
         """
         ...
 
 
 class FixedHeaders:
-    """No authentication, Basic or Bearer: always the same."""
+    """No authentication, or Basic: always the same."""
 
     needs_sha256 = False
     chunk_bytes = 0
@@ -70,20 +94,86 @@ class FixedHeaders:
         del method, url, headers, length, sha256
         return self._authorized
 
-    async def refused(self, authorized: Authorized, date: str | None) -> bool:
+    async def ready(self) -> None:
+        """Always."""
+
+    def accepted(self, authorized: Authorized) -> None:
+        """See Authorizer."""
+
+    async def refused(self, authorized: Authorized, answer: Answer, date: str | None) -> bool:
         """There is nothing to mend."""
-        del authorized, date
+        del authorized, answer, date
         return False
 
 
-class SigV4:
+class _Renewed(Generic[V]):
+    """What is common to all that is authorized by snapshots of a source."""
+
+    def __init__(self, source: Refreshing[V], pause: Pause[V]) -> None:
+        self._source = source
+        self._pause = pause
+        self._good: object = None  # the last snapshot that the server took
+
+    async def ready(self) -> None:
+        """See Authorizer."""
+        await self._pause.over()
+
+    def accepted(self, authorized: Authorized) -> None:
+        """See Authorizer."""
+        self._good = authorized.credentials
+
+    async def _renewed(self, refused: object, answer: Answer, now: datetime) -> bool:
+        """Whether there is something else than what was refused at ``now``, the server's time."""
+        current = self._source.snapshot()
+        if current is not refused:
+            return True
+        was_good = self._good is refused
+        expired = self._source.expired(now) or _TOKEN_EXPIRED.search(answer.body) is not None
+        if was_good and (expired or answer.status == 401):
+            return await self._pause.until_renewed(current)
+        if await self._source.refresh_now(current, REFRESH_TIMEOUT_S) is not None:
+            return True
+        if expired:
+            raise self._pause.gone()
+        return False
+
+
+class Bearer(_Renewed[Secret]):
+    """A bearer token (RFC 6750)."""
+
+    needs_sha256 = False
+    chunk_bytes = 0
+
+    def authorize(
+        self, method: str, url: str, headers: Mapping[str, str], length: int, sha256: str | None
+    ) -> Authorized:
+        """See Authorizer."""
+        del method, url, headers, length, sha256
+        authorization = self._source.snapshot()
+        return Authorized({"Authorization": authorization.reveal()}, credentials=authorization)
+
+    async def refused(self, authorized: Authorized, answer: Answer, date: str | None) -> bool:
+        """Ask the source for another token."""
+        now = datetime.now(UTC)
+        offset = learned_offset(date, now) or timedelta()
+        return await self._renewed(authorized.credentials, answer, now + offset)
+
+
+class SigV4(_Renewed[Credentials]):
     """AWS Signature Version 4."""
 
-    def __init__(self, signer: Signer, source: CredentialSource, *, chunk_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        signer: Signer,
+        source: CredentialSource,
+        pause: Pause[Credentials],
+        *,
+        chunk_bytes: int = 0,
+    ) -> None:
+        super().__init__(source, pause)
         self.needs_sha256 = signer.mode is PayloadMode.SHA256
         self.chunk_bytes = chunk_bytes if signer.mode is PayloadMode.AWS_CHUNKED else 0
         self._signer = signer
-        self._source = source
         self._offset = timedelta()
         self._learned_at = float("-inf")
 
@@ -103,7 +193,7 @@ class SigV4:
         )
         return Authorized(signed.headers, signed.chunks, credentials, self._offset)
 
-    async def refused(self, authorized: Authorized, date: str | None) -> bool:
+    async def refused(self, authorized: Authorized, answer: Answer, date: str | None) -> bool:
         """Learn the clock's offset and ask the source for other keys."""
         offset = learned_offset(date, datetime.now(UTC))
         now = time.monotonic()
@@ -113,9 +203,7 @@ class SigV4:
             and now - self._learned_at >= CLOCK_INTERVAL_S
         ):
             self._offset, self._learned_at = offset, now
+            log(WARNING, "clock_is_off", seconds=round(offset.total_seconds()))
         if authorized.offset != self._offset:
             return True  # with the right time the same keys may do
-        if authorized.credentials is None:
-            return False
-        other = await self._source.refresh_now(authorized.credentials, REFRESH_TIMEOUT_S)
-        return other is not None
+        return await self._renewed(authorized.credentials, answer, datetime.now(UTC) + self._offset)

@@ -19,13 +19,15 @@ class Answer(NamedTuple):
 class NoAnswer(NamedTuple):
     """It did not. ``maybe_stored``: a byte of the body went out, nobody knows what became of it."""
 
-    kind: Literal["not_sent", "lost", "stalled", "answer_timeout", "answer_too_long", "tls"]
+    kind: Literal[
+        "not_sent", "lost", "stalled", "answer_timeout", "answer_too_long", "tls", "tls_refused"
+    ]
     detail: str  # the error's class and number, no file, no UID, no credential
 
     @property
     def maybe_stored(self) -> bool:
         """Whether the server may have stored some of it."""
-        return self.kind not in ("not_sent", "tls")
+        return self.kind not in ("not_sent", "tls", "tls_refused")
 
 
 class SourceFailed(NamedTuple):

@@ -162,6 +162,11 @@ def _without_answer(
             f"the server's certificate cannot be verified ({reply.detail})",
             "give the certificate authority that signed it with --ca-bundle",
         )
+    if reply.kind == "tls_refused":
+        return Stop(
+            f"the server refuses the TLS connection ({reply.detail})",
+            "does it ask for a certificate? Give yours with --client-cert",
+        )
     if reply.maybe_stored:
         return _in_doubt(situation, policy, random)
     if situation.proven:
@@ -183,7 +188,7 @@ def _unauthorized(
     if not situation.keys_are_good:
         return Stop(
             f"the server refuses the credentials (HTTP {answer.status})",
-            "check --auth and the credentials in the environment",
+            "check --auth, the credentials, and with SigV4 this machine's clock",
         )
     return Refused(Outcome.REJECTED, "refused")
 

@@ -18,6 +18,8 @@ from yarl import URL
 
 from ingester.auth import Secret
 from ingester.files import PIECE_BYTES
+from ingester.logs import DEBUG, log
+from ingester.transport.alerts import alert_in, listen_for_alert
 from ingester.transport.authorizer import Authorized, Authorizer, FixedHeaders
 from ingester.transport.body import Body, BodyPayload
 from ingester.transport.reply import Answer, NoAnswer, Reply
@@ -56,6 +58,9 @@ class Sender:
         self.in_flight = 0
         self._session: aiohttp.ClientSession | None = None
         self._pieces: list[bytearray] = []
+        self._listening = asyncio.Lock()
+        self._heard = False  # an answer, or that there is no alert
+        self._alert: str | None = None
 
     async def __aenter__(self) -> Self:
         options = self.options
@@ -82,7 +87,11 @@ class Sender:
             await self._session.close()
 
     async def post(self, path: str, body: Body) -> Reply:
-        """Send one Store Instances request once. Raises only CancelledError and bugs."""
+        """Send one Store Instances request once.
+
+        Raises:
+            NoCredentials: they have expired, and nothing newer is to be had. Nothing was stored.
+        """
         if self._authorizer.needs_sha256 and (failed := await body.hash_whole()) is not None:
             return failed
         payload = BodyPayload(
@@ -101,8 +110,17 @@ class Sender:
         return reply if payload.failure is None else payload.failure
 
     async def get(self, path: str) -> Answer | NoAnswer:
-        """Ask for something small, once."""
-        return await self._exchange("GET", path, None)
+        """Ask for something small, and once more with other credentials. Raises NoCredentials."""
+        await self.ready()
+        reply = await self._exchange("GET", path, None)
+        if isinstance(reply, Answer) and reply.mended:
+            reply = await self._exchange("GET", path, None)
+        log(DEBUG, "look_up", status=reply.status if isinstance(reply, Answer) else reply.kind)
+        return reply
+
+    async def ready(self) -> None:
+        """Wait while nothing can be authorized, unless the run is to end. Raises NoCredentials."""
+        await self._authorizer.ready()
 
     def _authorize(self, method: str, url: str, payload: BodyPayload | None) -> Authorized:
         if payload is None:
@@ -151,14 +169,33 @@ class Sender:
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             sent = payload is not None and payload.handed_over > 0
             expired = None if watchdog is None else watchdog.expired
-            return _no_answer(error, sent=sent, expired=expired)
+            no_answer = await self._explained(_no_answer(error, sent=sent, expired=expired))
+            if payload is not None and not no_answer.maybe_stored:
+                payload.body.bytes_out = 0
+            return no_answer
         finally:
             if watchdog is not None:
                 watchdog.stop()
+        self._heard = True
         if answer.status in UNAUTHORIZED:
-            mended = await self._authorizer.refused(authorized, refused_at)
+            if payload is not None:
+                payload.body.bytes_out = 0  # it was refused: however long we wait now, no doubt
+            mended = await self._authorizer.refused(authorized, answer, refused_at)
             return answer._replace(mended=mended)
+        if answer.status < 300:
+            self._authorizer.accepted(authorized)
         return answer
+
+    async def _explained(self, reply: NoAnswer) -> NoAnswer:
+        """Whether a first request was lost because the server refuses us in TLS."""
+        context = self.options.ssl_context
+        if reply.kind != "lost" or context is None or self.options.proxy is not None:
+            return reply
+        async with self._listening:
+            if not self._heard:
+                self._alert = await listen_for_alert(self.options.base_url, context)
+                self._heard = True
+        return reply if self._alert is None else NoAnswer("tls_refused", self._alert)
 
 
 class _TooLong(Exception):  # noqa: N818 - caught above
@@ -182,6 +219,8 @@ async def _read_answer(response: aiohttp.ClientResponse, watchdog: Watchdog) -> 
 def _no_answer(error: Exception, *, sent: bool, expired: str | None) -> NoAnswer:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return NoAnswer("tls", f"{type(error).__name__}: {_certificate_words(error)}")
+    if (alert := alert_in(error)) is not None:
+        return NoAnswer("tls_refused", alert)
     number = getattr(error, "errno", None)
     words = f": {os.strerror(number)}" if isinstance(number, int) and number > 0 else ""
     detail = f"{type(error).__name__}{words}"

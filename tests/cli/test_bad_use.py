@@ -103,7 +103,52 @@ CASES: dict[str, tuple[tuple[str, ...], str, str]] = {  # arguments, line, hint
     "bearer without a token": (
         ("run", "archive", *TO, "--auth", "bearer"),
         "--auth bearer needs a token",
-        "set INGESTER_TOKEN",
+        "set INGESTER_TOKEN, or give --token-file or --token-command",
+    ),
+    "two sources of a token": (
+        ("run", "archive", *TO, "--auth", "bearer", "--token-file", "t", "--token-command", "c"),
+        "two sources of the bearer token: flag --token-file and flag --token-command",
+        "keep one",
+    ),
+    "a token for nobody": (
+        ("run", "archive", *TO, "--token-file", "t"),
+        "flag --token-file: only --auth bearer takes a token",
+        "add --auth bearer",
+    ),
+    "a token command that is none": (
+        ("run", "archive", *TO, "--auth", "bearer", "--token-command", "give 's3cret"),
+        "flag --token-command: must be a command line",
+        "",
+    ),
+    "a key without a certificate": (
+        ("run", "archive", "--url", "https://host", "--client-key", "k.pem"),
+        "flag --client-key: a key without a certificate",
+        "give --client-cert",
+    ),
+    "a client certificate without TLS": (
+        ("run", "archive", *TO, "--client-cert", "c.pem"),
+        f"flag --client-cert: the target is not https: {URL}",
+        "",
+    ),
+    "no verification without TLS": (
+        ("run", "archive", *TO, "--insecure"),
+        f"flag --insecure: the target is not https: {URL}",
+        "",
+    ),
+    "verification and none": (
+        ("run", "archive", "--url", "https://host", "--insecure", "--ca-bundle", "ca.pem"),
+        "both flag --insecure and flag --ca-bundle",
+        "with a CA bundle the server's certificate is verified: take one of them away",
+    ),
+    "the log into the journal": (
+        ("run", "archive", *TO, "--journal", "j.db", "--log-file", "j.db"),
+        r"the log file is the journal: j\.db",
+        "name another",
+    ),
+    "the log into the results": (
+        ("run", "archive", *TO, "--results", "r", "--log-file", "./r"),
+        r"the log file is the results file: \./r",
+        "name another",
     ),
     "results into the journal": (
         ("run", "archive", *TO, "--journal", "j.db", "--results", "./j.db"),

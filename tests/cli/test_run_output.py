@@ -19,7 +19,7 @@ from tests.support.scripted import ScriptedServer
 SUMMARY = (
     "run_id started_at finished_at version files unreadable_directories outcomes studies "
     "bytes_stored requests retries elapsed_s mb_per_s instances_per_s peak_rss_mib bottleneck "
-    "journal exit_code"
+    "journal exit_code insecure"
 )
 RESULTS = (
     "run_id file_id root path path_b64 size outcome evidence other_file_id findings reason "

@@ -17,11 +17,13 @@ import pytest
 
 from ingester.auth.credentials import CredentialSource
 from ingester.auth.sigv4 import PayloadMode, Signer
+from ingester.control import StopControl
 from ingester.dicomweb.multipart import multipart_framing, new_boundary
 from ingester.items import FileIdentity, Instance
 from ingester.readers import Readers
 from ingester.transport.authorizer import SigV4
 from ingester.transport.body import Body, BodyPayload
+from ingester.transport.pause import Pause
 from ingester.transport.reply import Answer
 from ingester.transport.sender import Sender, SenderOptions
 from tests.healthimaging.foreign import Relay, Verdict, Verifier, replay, running_verifier
@@ -101,7 +103,10 @@ async def send(
         options = SenderOptions(f"{relay.url}/bucket", "test")
         async with (
             CredentialSource(resolve=lambda: keys) as source,
-            Sender(options, SigV4(signer, source, chunk_bytes=chunk_bytes)) as sender,
+            Sender(
+                options,
+                SigV4(signer, source, Pause(source, 1, StopControl()), chunk_bytes=chunk_bytes),
+            ) as sender,
         ):
             assert await body.hash_whole() is None
             chunks = chunk_bytes if mode == "aws-chunked" else 0

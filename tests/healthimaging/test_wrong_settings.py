@@ -23,9 +23,10 @@ from tests.healthimaging.emulated import (
     emulator,
     environment_of,
 )
-from tests.support.command import Run
+from tests.support.command import Run, read_run
 from tests.support.dicom_files import Corpus, write_corpus
 from tests.support.exchange import Exchange
+from tests.support.logs import lines_of, until_logged
 from tests.support.scripted import ScriptedServer
 
 IN_MID_RUN = 30
@@ -143,20 +144,66 @@ class TestATokenThatExpires:
         process = Source(tmp_path / "aws")
         process.gives(TEMPORARY)
         env = process.environment if of_a_process else environment_of(TEMPORARY)
+        origin = "that credential_process prints" if of_a_process else "in the environment"
         clock = ActingClock(IN_MID_RUN, lambda: running.emulator.replace_credentials(later))
         with emulator(tmp_path / "store", credentials=TEMPORARY, clock=clock) as running:
             loaded = command(
                 many.root, running, tmp_path / "kept", "--max-batch-instances=1",
-                "--max-concurrency=4", keys=None,
+                "--max-concurrency=4", "--auth-patience-s=1", keys=None,
             )  # fmt: skip
             run = loaded.run(env=env)
             assert run.exit_code == 1
             assert run.outcomes.keys() == {"stored", "pending"}
-            assert "credentials" in run.ended.stderr
+            assert f"the AWS session token {origin} has expired" in run.ended.stderr
+            assert running.emulator.requests <= run.outcomes["stored"] + 4
             process.gives(later)
             run = loaded.run(env=process.environment)
             assert (run.exit_code, run.outcomes) == (0, {"stored": len(many)})
             assert_same_bytes(running, loaded)
+
+    def test_is_waited_for_where_a_file_gets_others(self, many: Corpus, tmp_path: Path) -> None:
+        """Whoever logs in again writes the file; until then no request goes out."""
+        later = replace(TEMPORARY, session_token="token-canary-2")
+        file = tmp_path / "credentials"
+        write_credentials(file, TEMPORARY)
+        clock = ActingClock(IN_MID_RUN, lambda: running.emulator.replace_credentials(later))
+        with emulator(tmp_path / "store", credentials=TEMPORARY, clock=clock) as running:
+            loaded = command(
+                many.root, running, tmp_path / "kept", "--max-batch-instances=1",
+                "--max-concurrency=4", f"--log-file={tmp_path / 'log'}", keys=None,
+            )  # fmt: skip
+            with loaded.start(env={"AWS_SHARED_CREDENTIALS_FILE": str(file)}) as started:
+                until_logged(tmp_path / "log", "pause")
+                write_credentials(file, later)
+                run = read_run(started.wait(60))
+            assert (run.exit_code, run.outcomes) == (0, {"stored": len(many)})
+            assert 1 <= run.summary["retries"] <= 4
+            assert running.emulator.requests <= len(many) + 4
+            assert_same_bytes(running, loaded)
+        events = [line["event"] for line in lines_of(tmp_path / "log")]
+        assert events.count("pause") == events.count("pause_over") == 1
+
+    def test_before_the_first_success_stops_at_once(self, many: Corpus, tmp_path: Path) -> None:
+        later = replace(TEMPORARY, session_token="token-canary-2")
+        with emulator(tmp_path / "store", credentials=TEMPORARY) as running:
+            running.emulator.replace_credentials(later)
+            loaded = command(
+                many.root, running, tmp_path / "kept", "--auth-patience-s=600", keys=TEMPORARY
+            )
+            run = loaded.run()
+            assert_all_pending(run, many)
+            assert "the AWS session token in the environment has expired\n" in run.ended.stderr
+
+
+def write_credentials(path: Path, credentials: Credentials) -> None:
+    """The file that AWS's tools share, replaced at once."""
+    new = path.with_suffix(".new")
+    new.write_text(
+        f"[default]\naws_access_key_id = {credentials.access_key}\n"
+        f"aws_secret_access_key = {credentials.secret_key}\n"
+        f"aws_session_token = {credentials.session_token}\n"
+    )
+    new.replace(path)
 
 
 class Source:

@@ -1,4 +1,4 @@
-"""A self-made certificate of 127.0.0.1 that is its own authority."""
+"""Self-made certificates, of servers and of clients, each of which is its own authority."""
 
 from __future__ import annotations
 
@@ -16,10 +16,26 @@ class Certificate(NamedTuple):
 
     context: ssl.SSLContext
     path: Path
+    key: Path
 
 
-def make_certificate(directory: Path) -> Certificate:
-    """Makes one; skips where `cryptography`, of the test extra, is not installed."""
+def make_certificate(
+    directory: Path,
+    name: str = "cert",
+    *,
+    address: str = "127.0.0.1",
+    ended: dt.timedelta = dt.timedelta(days=-1),
+    password: bytes | None = None,
+) -> Certificate:
+    """Makes one; skips where `cryptography`, of the test extra, is not installed.
+
+    Args:
+        directory: of the two files.
+        name: what the files are called.
+        address: whose it is.
+        ended: how long ago it ended.
+        password: of the key; then there is no context for a server.
+    """
     pytest.importorskip("cryptography", reason="certificates are made by cryptography")
     from cryptography import x509  # noqa: PLC0415 - may be missing
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415 - the same
@@ -27,30 +43,30 @@ def make_certificate(directory: Path) -> Certificate:
     from cryptography.x509.oid import NameOID  # noqa: PLC0415 - the same
 
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "scripted server")])
-    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"of a test: {name}")])
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
     now = dt.datetime.now(dt.UTC)
     made = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(subject)
+        .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=30))
+        .not_valid_after(now - ended)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(address, critical=False)
+        .add_extension(names, critical=False)
         .sign(key, hashes.SHA256())
     )
-    path, key_path = directory / "cert.pem", directory / "key.pem"
+    path, key_path = directory / f"{name}.pem", directory / f"{name}-key.pem"
     path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if password is not None:
+        encryption = serialization.BestAvailableEncryption(password)
     key_path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path, key_path)
-    return Certificate(context, path)
+    if password is None:
+        context.load_cert_chain(path, key_path)
+    return Certificate(context, path, key_path)

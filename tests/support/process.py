@@ -227,6 +227,15 @@ def wait_for_turns(process: Process, timeout: float = 60) -> None:
         time.sleep(0.005)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process, of whomever, has not ended; one that nobody has reaped has."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
 @contextmanager
 def _inherited_signals(ignored: tuple[signal.Signals, ...]) -> Iterator[None]:
     """Has a child start with the default action of the ending signals, but for those to ignore.

@@ -27,6 +27,7 @@ CONTRACT = [
     "bottleneck",
     "journal",
     "exit_code",
+    "insecure",
 ]
 
 
@@ -38,7 +39,8 @@ def summary(
         files=1234, unreadable_directories=unreadable_directories,
         outcomes=all_outcomes({Outcome.STORED: 1230, Outcome.INVALID: 4} if outcomes is None else outcomes),
         studies=7, bytes_stored=5_000_000, requests=20, retries=1, elapsed_s=5.0, mb_per_s=1.0,
-        instances_per_s=246.0, peak_rss_mib=90.5, bottleneck="cpu", journal="ingester.db", exit_code=3,
+        instances_per_s=246.0, peak_rss_mib=90.5, bottleneck="cpu", journal="ingester.db", insecure=False,
+        exit_code=3,
     )  # fmt: skip
 
 

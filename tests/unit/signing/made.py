@@ -20,9 +20,7 @@ def keys(
     access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY, token: str | None = None
 ) -> Credentials:
     """Credentials of a test."""
-    return Credentials(
-        access_key, Secret(secret_key), None if token is None else Secret(token), snapshot_id=1
-    )
+    return Credentials(access_key, Secret(secret_key), None if token is None else Secret(token))
 
 
 async def until(condition: Callable[[], bool], within_s: float = 60) -> None:

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ingester.auth.credentials import MAX_STUCK, CredentialSource, wait_s
+from ingester.auth.credentials import CredentialSource, wait_s
+from ingester.auth.refreshing import MAX_STUCK
 from tests.unit.signing.made import until
 
 

@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 import pytest
 
-from ingester.auth.chain import Fetched, Keys, fetch
+from ingester.auth.chain import Chain
 from ingester.auth.chunks import ChunkSeed, ChunkSigner
-from ingester.auth.credentials import CredentialSource, NoCredentials
+from ingester.auth.credentials import CredentialSource
+from ingester.auth.refreshing import Fetched, NoCredentials
 from ingester.auth.sigv4 import Credentials, PayloadMode, SignedHeaders, Signer
 from ingester.transport.authorizer import Authorized
 from tests.unit.signing.conftest import Process
@@ -40,14 +41,8 @@ def seed() -> ChunkSeed:
 
 def holders() -> list[object]:
     both = credentials()
-    made = Keys(both.access_key, both.secret_key, both.token)
-
-    class Provider:
-        def get_frozen_credentials(self) -> object:
-            raise NotImplementedError
-
     return [
-        both, signed(), seed(), ChunkSigner(seed()), made, (both, [made]), {"a": signed()},
+        both, signed(), seed(), ChunkSigner(seed()), (both, [both]), {"a": signed()},
         Authorized(signed().headers, seed(), both),
     ]  # fmt: skip
 
@@ -137,7 +132,7 @@ def test_what_was_fetched_shows_none() -> None:
         def __repr__(self) -> str:
             return " ".join(CANARIES)
 
-    fetched = fetch(Source, None)
+    fetched = Chain(Source)(anew=True)
     assert isinstance(fetched, Fetched)
-    assert fetched.keys.secret_key.reveal() == "secret-canary"
+    assert fetched.value.secret_key.reveal() == "secret-canary"
     assert "canary" not in repr(fetched)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ingester.auth.credentials import CredentialSource, NoCredentials
+from ingester.auth.credentials import CredentialSource
+from ingester.auth.refreshing import NoCredentials
 from ingester.auth.sigv4 import Credentials
 from ingester.errors import UsageError
 from tests.unit.signing.conftest import Process
@@ -53,7 +54,7 @@ class TestTheEnvironment:
             second = await source.refresh_now(first, 60)
             assert second is source.snapshot()
             assert second is not None
-            assert second.snapshot_id != first.snapshot_id
+            assert second is not first
             assert revealed(second) == ("AKID", "new", None)
 
     async def test_half_a_pair_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,63 @@
+"""Whether a server refuses us in TLS: its alert, where it can be seen at all.
+
+In TLS 1.3 (RFC 8446) the handshake is over for a client before its certificate, or that it has
+none, is looked at. The refusal comes when a body is on its way already, and a write that meets the
+closed connection hides it: the request looks lost, its files in doubt. So before a server's first
+answer one lost request is followed by a connection on which nothing is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from urllib.parse import urlsplit
+
+_ABOUT_US = frozenset(
+    (
+        "access denied",
+        "bad certificate",
+        "certificate expired",
+        "certificate required",
+        "certificate revoked",
+        "certificate unknown",
+        "handshake failure",
+        "insufficient security",
+        "protocol version",
+        "unknown ca",
+        "unrecognized name",
+        "unsupported certificate",
+    )
+)
+"""RFC 8446 6.2: those that come again whatever is sent. A broken record, for instance, does not."""
+
+LISTEN_S = 2.0
+
+
+def alert_in(error: BaseException) -> str | None:
+    """What the server finds wrong with us, if that is why a connection ended."""
+    seen: BaseException | None = error
+    while seen is not None:
+        # aiohttp's own errors are SSLErrors whose reason is not OpenSSL's.
+        reason = getattr(seen, "reason", None) if isinstance(seen, ssl.SSLError) else None
+        alert = str(reason).partition("_ALERT_")[2].lower().replace("_", " ")
+        if alert:
+            return alert if alert in _ABOUT_US else None
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+async def listen_for_alert(url: str, context: ssl.SSLContext) -> str | None:
+    """Connect, say nothing, and hear what the server finds wrong with us."""
+    parts = urlsplit(url)
+    try:
+        async with asyncio.timeout(LISTEN_S):
+            reader, writer = await asyncio.open_connection(
+                parts.hostname, parts.port or 443, ssl=context
+            )
+            try:
+                await reader.read(1)
+            finally:
+                writer.transport.abort()
+    except OSError as error:  # TimeoutError is one, and so is SSLError
+        return alert_in(error)
+    return None

@@ -1,0 +1,233 @@
+"""TLS: who the server is, who we are, and what `--insecure` says. With the real command."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import ssl
+from pathlib import Path
+
+import pytest
+
+from tests.cli.said import complaint
+from tests.pipeline.certificate import Certificate, make_certificate
+from tests.pipeline.job import Job, uid_of
+from tests.support.process import Completed, run_ingester
+from tests.support.scripted import ScriptedServer
+
+SHOUT = "WARNING: --insecure: nobody verifies who the server is; patient data may go to anybody"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Certificate:
+    return make_certificate(tmp_path)
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Certificate:
+    """What a server trusts that asks its clients for a certificate."""
+    return make_certificate(tmp_path, "client")
+
+
+def load(job: Job, server: ScriptedServer, *options: object) -> Completed:
+    return run_ingester(
+        "run", job.archive, f"--url={server.url}", f"--journal={job.journal}",
+        f"--results={job.results}", "--json", "--backoff-base-s=0.01", *map(str, options),
+    )  # fmt: skip
+
+
+def said(done: Completed) -> list[str]:
+    """What was said beside the progress."""
+    return [line for line in done.stderr.splitlines() if not line.startswith("progress ")]
+
+
+def assert_stopped(done: Completed, job: Job, words: str, hint: str) -> None:
+    """Exit 1, a line and a hint, everything pending."""
+    assert done.returncode == 1, done.stderr
+    assert len(said(done)) == 2, done.stderr
+    line, next_ = said(done)
+    assert line.startswith("ingester: ")
+    assert words in line
+    assert next_.startswith("  hint: ")
+    assert hint in next_
+    outcomes = json.loads(done.stdout)["outcomes"]
+    assert outcomes["pending"] == sum(outcomes.values()) == len(list(job.archive.rglob("*.dcm")))
+
+
+class TestAServerThatIsNotWhoItShouldBe:
+    @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+    def test_of_an_unknown_authority(
+        self, event_loop: str, job: Job, certificate: Certificate
+    ) -> None:
+        job.write_many(3)
+        with ScriptedServer(tls=certificate.context) as server:
+            done = load(job, server, f"--event-loop={event_loop}")
+            assert server.requests == []
+        assert_stopped(done, job, "self-signed certificate", "--ca-bundle")
+
+    def test_of_another_authority_than_the_bundle_has(
+        self, job: Job, certificate: Certificate, client: Certificate
+    ) -> None:
+        job.write_many(3)
+        with ScriptedServer(tls=certificate.context) as server:
+            done = load(job, server, f"--ca-bundle={client.path}")
+            assert server.requests == []
+        assert_stopped(done, job, "certificate cannot be verified", "--ca-bundle")
+
+    def test_of_another_host(self, job: Job, tmp_path: Path) -> None:
+        job.write_many(3)
+        other = make_certificate(tmp_path, address="127.0.0.2")
+        with ScriptedServer(tls=other.context) as server:
+            done = load(job, server, f"--ca-bundle={other.path}")
+            assert server.requests == []
+        assert_stopped(done, job, "IP address mismatch", "")
+
+    @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+    def test_with_a_certificate_that_has_expired(
+        self, event_loop: str, job: Job, tmp_path: Path
+    ) -> None:
+        job.write_many(3)
+        old = make_certificate(tmp_path, ended=dt.timedelta(seconds=1))
+        with ScriptedServer(tls=old.context) as server:
+            done = load(job, server, f"--ca-bundle={old.path}", f"--event-loop={event_loop}")
+            assert server.requests == []
+        assert_stopped(done, job, "certificate has expired", "")
+
+
+@pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name)
+def asking(
+    request: pytest.FixtureRequest, certificate: Certificate, client: Certificate
+) -> ssl.SSLContext:
+    """A server's context that lets in nobody without a certificate."""
+    context = certificate.context
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(client.path)
+    context.minimum_version = context.maximum_version = request.param
+    return context
+
+
+class TestAServerThatAsksForACertificate:
+    @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+    @pytest.mark.parametrize("together", [True, False])
+    def test_gets_it(
+        self, together: bool, event_loop: str, job: Job, asking: ssl.SSLContext,
+        certificate: Certificate, client: Certificate,
+    ) -> None:  # fmt: skip
+        names = job.write_many(3)
+        options = [f"--client-cert={client.path}", f"--client-key={client.key}"]
+        if together:
+            both = client.path.with_name("both.pem")
+            both.write_bytes(client.key.read_bytes() + client.path.read_bytes())
+            options = [f"--client-cert={both}"]
+        with ScriptedServer(tls=asking) as server:
+            options += [f"--ca-bundle={certificate.path}", f"--event-loop={event_loop}"]
+            done = load(job, server, *options)
+            assert (done.returncode, said(done)) == (0, [])
+            assert all(server.stored[uid_of(name)] == [job.sha256(name)] for name in names)
+
+    @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+    def test_and_gets_none_stops_the_run(
+        self, event_loop: str, job: Job, asking: ssl.SSLContext, certificate: Certificate
+    ) -> None:
+        job.write_studies(3)
+        with ScriptedServer(tls=asking) as server:
+            options = (f"--ca-bundle={certificate.path}", f"--event-loop={event_loop}")
+            done = load(job, server, *options)
+            assert server.requests == []
+        assert_stopped(done, job, "the server refuses the TLS connection", "--client-cert")
+
+    def test_and_does_not_trust_it_stops_the_run(
+        self, job: Job, asking: ssl.SSLContext, certificate: Certificate, tmp_path: Path
+    ) -> None:
+        job.write_many(3)
+        other = make_certificate(tmp_path, "other")
+        with ScriptedServer(tls=asking) as server:
+            done = load(
+                job, server, f"--ca-bundle={certificate.path}",
+                f"--client-cert={other.path}", f"--client-key={other.key}",
+            )  # fmt: skip
+            assert server.requests == []
+        assert_stopped(done, job, "the server refuses the TLS connection", "--client-cert")
+
+
+class TestAClientCertificateThatCannotBeUsed:
+    @pytest.fixture
+    def other(self, tmp_path: Path) -> Certificate:
+        return make_certificate(tmp_path, "other", password=b"s3cret")
+
+    @pytest.mark.parametrize(
+        ("certificate_file", "key_file", "line", "hint"),
+        [
+            ("other.pem", "other-key.pem", "the client key is encrypted: other-key.pem", "openssl"),
+            ("client.pem", "none.pem", "the client key cannot be read (No such file", ""),
+            ("none.pem", None, "the client certificate cannot be read (No such file", ""),
+            ("client.pem", None, "the client certificate or its key is no PEM", "--client-key"),
+            ("client.pem", "cert-key.pem", "they do not belong together (key values mismatch)", ""),
+            ("junk", "client-key.pem", "the client certificate or its key is no PEM", ""),
+            ("client.pem", "junk", "the client certificate or its key is no PEM", ""),
+        ],
+    )
+    def test_is_wrong_use(
+        self, certificate_file: str, key_file: str | None, line: str, hint: str, tmp_path: Path,
+        certificate: Certificate, client: Certificate, other: Certificate,
+    ) -> None:  # fmt: skip
+        del certificate, client, other
+        (tmp_path / "junk").write_bytes(b"s3cret")
+        (tmp_path / "archive").mkdir()
+        options = ["--client-cert", certificate_file]
+        options += [] if key_file is None else ["--client-key", key_file]
+        done = run_ingester(
+            "run", "archive", "--url", "https://127.0.0.1:9", *options, cwd=tmp_path
+        )
+        assert done.returncode == 2
+        first, next_ = complaint(done)
+        assert line in first
+        assert hint in next_
+        assert "s3cret" not in done.stderr
+        assert not (tmp_path / "ingester.db").exists()
+
+
+class TestInsecure:
+    @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+    def test_works_and_is_said_at_the_beginning_and_the_end(
+        self, event_loop: str, job: Job, certificate: Certificate
+    ) -> None:
+        job.write_many(3)
+        with ScriptedServer(tls=certificate.context, host="localhost") as server:
+            done = load(job, server, "--insecure", f"--event-loop={event_loop}")
+            assert len(server.stored) == 3
+        assert done.returncode == 0
+        assert said(done) == [SHOUT, SHOUT]
+        assert done.stderr.startswith(SHOUT)
+        assert done.stderr.endswith(f"{SHOUT}\n")
+        assert json.loads(done.stdout)["insecure"] is True
+
+    def test_is_in_the_summary_for_people(self, job: Job, certificate: Certificate) -> None:
+        job.write_many(3)
+        with ScriptedServer(tls=certificate.context) as server:
+            done = run_ingester(
+                "run", job.archive, f"--url={server.url}", f"--journal={job.journal}", "--insecure"
+            )
+        assert "the server's certificate was not verified (--insecure)" in done.stdout.splitlines()
+
+    def test_ignores_a_bundle_that_the_environment_has(
+        self, job: Job, certificate: Certificate
+    ) -> None:
+        job.write_many(1)
+        with ScriptedServer(tls=certificate.context) as server:
+            done = run_ingester(
+                "run", job.archive, f"--url={server.url}", f"--journal={job.journal}", "--insecure",
+                env={"AWS_CA_BUNDLE": "/nowhere"},
+            )  # fmt: skip
+        assert done.returncode == 0
+
+    def test_is_said_where_the_configuration_is_shown(self) -> None:
+        done = run_ingester("config", "--url", "https://host", env={"INGESTER_INSECURE": "1"})
+        assert done.stderr.splitlines() == [SHOUT]
+        row = next(line for line in done.stdout.splitlines() if line.startswith("target.insecure"))
+        assert row.split() == ["target.insecure", "true", "#", "environment", "INGESTER_INSECURE"]
+
+    def test_is_off_unless_it_is_asked_for(self, job: Job, server: ScriptedServer) -> None:
+        job.write_many(1)
+        done = load(job, server)
+        assert (said(done), json.loads(done.stdout)["insecure"]) == ([], False)
