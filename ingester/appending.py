@@ -6,6 +6,9 @@ import errno
 import os
 import stat
 
+LONGEST_TORN_BYTES = 1 << 20
+"""Longer than any line: a path of 4,096 bytes escaped fourfold, a server's words, UIDs."""
+
 
 def open_private(path: str) -> int:
     """A descriptor to append to. A regular file is made private and ends with a whole line.
@@ -24,6 +27,16 @@ def open_private(path: str) -> int:
     status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode):
         os.fchmod(fd, 0o600)
-        if status.st_size and os.pread(fd, 1, status.st_size - 1) != b"\n":
-            os.write(fd, b"\n")  # a line that was torn: it must not take the next one along
+        _end_torn_line(fd, status.st_size)
     return fd
+
+
+def _end_torn_line(fd: int, size: int) -> None:
+    """A line that a kill or a full disk has torn goes; what is not one of ours is ended."""
+    start = max(0, size - LONGEST_TORN_BYTES)
+    tail = os.pread(fd, size - start, start)
+    torn = tail[tail.rfind(b"\n") + 1 :]
+    if torn.startswith(b"{"):
+        os.ftruncate(fd, size - len(torn))
+    elif torn:
+        os.write(fd, b"\n")  # it must not take the next line along

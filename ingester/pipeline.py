@@ -1,6 +1,6 @@
 """Runs a job: journal outermost, then the HTTP session, then one flat group of tasks.
 
-Memory, by default about 206 MiB::
+Memory, by default about 236 MiB::
 
     75 MiB base + memory_budget + max_concurrency x 1.25 MiB + max_open_instances x 0.5 KiB
 

@@ -59,7 +59,7 @@ GENERIC = ServerProfile(
     name="generic",
     max_batch_bytes=16 * MIB,
     max_batch_instances=100,
-    max_concurrency=8,
+    max_concurrency=32,
     keep_alive_s=4.0,
 )
 
@@ -77,7 +77,7 @@ HEALTHIMAGING = ServerProfile(
     name="healthimaging",
     max_batch_bytes=32 * MIB,
     max_batch_instances=500,
-    max_concurrency=8,
+    max_concurrency=32,
     keep_alive_s=4.0,
     single_part=True,
     quoted_boundary=True,

@@ -161,7 +161,7 @@ class TestTheFile:
             (8, 3),
         ]
 
-    def test_with_a_torn_end_keeps_the_lines_after_it_whole(self, path: Path) -> None:
+    def test_with_a_torn_end_loses_that_and_nothing_else(self, path: Path) -> None:
         """A run was killed while it wrote, or the disk was full."""
         first = ResultsFile(str(path))
         first.write([stored(1), stored(2)])
@@ -170,9 +170,17 @@ class TestTheFile:
         second = ResultsFile(str(path))
         second.write([stored(3)])
         second.close()
-        lines = path.read_bytes().splitlines()
-        assert len(lines) == 3
-        assert [json.loads(each)["file_id"] for each in (lines[0], lines[2])] == [1, 3]
+        assert [line["file_id"] for line in read(path)] == [1, 3]
+
+    def test_that_is_no_file_of_lines_loses_nothing(self, path: Path) -> None:
+        """Somebody has named the wrong file."""
+        path.write_bytes(b"notes of the night")
+        results = ResultsFile(str(path))
+        results.write([stored(1)])
+        results.close()
+        first, second = path.read_bytes().splitlines()
+        assert first == b"notes of the night"
+        assert json.loads(second)["file_id"] == 1
 
     def test_has_the_time_in_utc(self, results: ResultsFile, path: Path) -> None:
         results.write([stored()])
