@@ -6,9 +6,8 @@ nothing to the ledger and keeps no queue: that is the stage's.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
@@ -24,12 +23,11 @@ from ingester.dicomweb.profiles import ServerProfile
 from ingester.dicomweb.qido import instance_query
 from ingester.dicomweb.retry_after import retry_after_s
 from ingester.dicomweb.store_response import StoreResponse, parse_store_response
-from ingester.items import Instance
-from ingester.parcel import Parcel, make_body, words_of
+from ingester.known_good import FindKnownGood, KnownGood
+from ingester.parcel import Parcel, words_of
 from ingester.readers import Readers
 from ingester.reconciliation import READABLE_STATUS, Reconciled, reconcile_parcel
 from ingester.transport.admission import Admission, End, Turn
-from ingester.transport.breaker import Breaker
 from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
 from ingester.transport.retry import (
     SAME_COMMAND,
@@ -76,10 +74,6 @@ class UploadOptions:
     max_outage_s: float = 43_200.0
 
 
-FindKnownGood = Callable[[], Awaitable[Instance | None]]
-"""A file that the store has by the journal, and that is still as it was sent."""
-
-
 class Interrupted(NamedTuple):
     """The run is to end before this parcel was sent (again)."""
 
@@ -109,13 +103,10 @@ class Attempts:
         release: Callable[[Sequence[Parcel]], None],
     ) -> None:
         self._options = options
-        self._readers = readers
-        self._find_known_good = find_known_good
-        self._release = release
-        self._known_good: Instance | None = None
-        self._setting_is_known = asyncio.Event()
-        self._setting_is_known.set()
-        self._checking = asyncio.Lock()
+        self.known_good = KnownGood(
+            find_known_good, self._post, options.profile, readers, admission, trial, release, stop,
+            options.max_outage_s,
+        )  # fmt: skip
         self._sender = sender
         self._admission = admission
         self._trial = trial
@@ -150,7 +141,7 @@ class Attempts:
         return step
 
     async def _attempt(self, parcel: Parcel) -> Step:
-        await self._setting_is_known.wait()
+        await self.known_good.undisturbed()
         await self._sender.ready()
         async with self._gate.enter(i.header.series_instance_uid for i in parcel.instances):
             turn = await self._admission.enter()
@@ -170,66 +161,6 @@ class Attempts:
             finally:
                 self._admission.leave(turn, end, hold_s)
 
-    async def check_setting(self) -> bool:
-        """Whether the server takes a file that it has taken before: send one again.
-
-        For when it refuses one batch after the other. Nobody else sends meanwhile. Waits for as
-        long as an outage may last; False: it does not take it, or there is none to be sent.
-        """
-        successes = self._trial.successes
-        async with self._checking:
-            if self._trial.successes > successes:
-                return True  # somebody else has seen it meanwhile
-            self._setting_is_known.clear()
-            try:
-                return await self._until_known_good_is_taken()
-            finally:
-                self._setting_is_known.set()
-
-    async def _until_known_good_is_taken(self) -> bool:
-        pause = Breaker()
-        pause.trip(time.monotonic(), "refuses")
-        waited = False
-        while (taken := await self.takes_known_good(anew=waited)) is False:
-            waited = True
-            now = time.monotonic()
-            if pause.away_s(now) >= self._options.max_outage_s:
-                return False
-            pause.failed(now)
-            await self._stop.sleep(pause.probe_in_s(now))
-            if self._stop.requested:
-                return False
-        return taken is True
-
-    async def takes_known_good(self, *, anew: bool) -> bool | None:
-        """Whether a stored file is taken when it is sent again; None where there is none.
-
-        If so, refused batches that waited for a success are let go: to be acted upon, or, where
-        the server was not well when it refused them, to be sent anew.
-        """
-        if self._known_good is None:
-            self._known_good = await self._find_known_good()
-        if self._known_good is None:
-            return None
-        profile = self._options.profile
-        body = make_body([self._known_good], profile, self._readers, checksums=False)
-        parcel = Parcel(self._known_good.key.study_instance_uid, (self._known_good,), body, 0)
-        reply = await self._sender.post(self._path(parcel), body)
-        if isinstance(reply, SourceFailed):
-            self._known_good = None
-            return None
-        response = parse_store_response(reply.body) if isinstance(reply, Answer) else None
-        if response is None:
-            return False
-        taken = reconcile_parcel(parcel, response, profile).confirmed > 0
-        if taken:
-            self._admission.is_back()
-            released = self._trial.succeeded()
-            for each in released if anew else ():
-                each.verdict = None
-            self._release(released)
-        return taken
-
     async def _may_probe(self, parcel: Parcel) -> bool:
         """Whether a server that was away is well enough to get this parcel.
 
@@ -237,7 +168,7 @@ class Attempts:
         """
         parcel.after_known_good = False
         if parcel.failed_probes:
-            taken = await self.takes_known_good(anew=True)
+            taken = await self.known_good.is_taken(anew=True)
             if taken is not None:
                 parcel.after_known_good = taken
                 return taken
@@ -261,15 +192,16 @@ class Attempts:
         self._sent += 1
         parcel.sent = self._sent
         parcel.body.bytes_out = 0
-        reply = await self._sender.post(self._path(parcel), parcel.body)
+        reply = await self._post(parcel)
         if isinstance(reply, Answer):
             parcel.body.bytes_out = 0  # whatever became of them, it is not unknown
         return reply
 
-    def _path(self, parcel: Parcel) -> str:
-        if not self._options.per_study:
-            return "/studies"
-        return f"/studies/{quote(parcel.study_instance_uid, safe='')}"
+    async def _post(self, parcel: Parcel) -> Reply:
+        path = "/studies"
+        if self._options.per_study:
+            path = f"/studies/{quote(parcel.study_instance_uid, safe='')}"
+        return await self._sender.post(path, parcel.body)
 
     def _read(self, parcel: Parcel, reply: Reply, turn: Turn) -> Step:
         """What a reply means for the parcel."""
@@ -287,7 +219,8 @@ class Attempts:
                     return self._reconcile(parcel, reply, response)
         if away and turn.probe:
             parcel.failed_probes += 1
-            parcel.deaths += isinstance(reply, NoAnswer) and reply.maybe_stored
+            gone = isinstance(reply, NoAnswer) and reply.maybe_stored
+            parcel.deaths += gone or parcel.after_known_good
         step = self._decided(parcel, reply, away and self._admission.breaker.open)
         if isinstance(step, Resend) and self._options.profile.ask_on_doubt:
             return AskFirst(step.wait_s)
@@ -302,7 +235,7 @@ class Attempts:
             return action
         if still_away and not isinstance(action, Stop):
             return self._still_away(parcel, in_doubt=leaves_in_doubt(reply), situation=situation)
-        if parcel.deaths and leaves_in_doubt(reply) and not situation.others_succeed:
+        if parcel.deaths and shows_an_outage(reply) and not situation.others_succeed:
             action = Outage("it takes nothing since a request was lost")  # soon told by a probe
         if isinstance(action, Outage):
             lost = isinstance(reply, NoAnswer) and reply.kind == "lost"
@@ -339,7 +272,7 @@ class Attempts:
                     "the server answers with SOP Instance UIDs that were never sent",
                     "does it change UIDs? Then what is stored cannot be told from what is not",
                 )
-        self._keep_known_good(parcel, reconciled)
+        self.known_good.keep(parcel, reconciled)
         names_none_of_ours = len(reconciled.unnamed) == len(parcel.instances)
         if names_none_of_ours and (parcel.asked_again or not parcel.single):
             outcome = Outcome.IN_DOUBT if answer.status < 300 else Outcome.REJECTED
@@ -347,14 +280,6 @@ class Attempts:
             parcel.unconfirmed = parcel.unconfirmed or answer.status < 300
             return Refused(outcome, "not_confirmed")
         return reconciled
-
-    def _keep_known_good(self, parcel: Parcel, reconciled: Reconciled) -> None:
-        """Remember the smallest file that was stored, to be sent again when there are doubts."""
-        stored = {r.file.file_id for r in reconciled.results if r.outcome is Outcome.STORED}
-        for instance in parcel.instances:
-            known = self._known_good
-            if instance.file.file_id in stored and (known is None or instance.size < known.size):
-                self._known_good = instance._replace(buffer=None)
 
     def _situation(self, parcel: Parcel, reply: Answer | NoAnswer) -> Situation:
         retry_after = reply.retry_after if isinstance(reply, Answer) else None
@@ -369,7 +294,7 @@ class Attempts:
             retry_after_s=retry_after_s(retry_after, datetime.now(UTC)),
             conflict_is_transient=self._options.profile.conflict_is_transient,
             others_succeed_now=self._trial.successes > parcel.successes_when_sent,
-            is_to_blame=parcel.deaths >= DEATHS_THAT_BLAME or parcel.after_known_good,
+            is_to_blame=parcel.deaths >= DEATHS_THAT_BLAME,
         )
 
     def _remember(self, parcel: Parcel, reply: Answer | NoAnswer, action: Action) -> None:

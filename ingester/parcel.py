@@ -31,9 +31,9 @@ class Parcel:
     batch_id: int  # of the batch that it is or was split from
     attempts: int = 0
     doubts: int = 0  # attempts after which it may have been stored
-    failed_probes: int = 0  # times it was the probe of a server that was away, and was lost
+    failed_probes: int = 0  # times it was the probe of a server that was away, and not taken
     after_known_good: bool = False  # a stored file was taken right before its last attempt
-    deaths: int = 0  # of these, times the server was well before it came, and gone after
+    deaths: int = 0  # of these, times the server was well right before
     auth_refusals: int = 0
     earlier_attempts: int = 0  # of the parcels it was split from
     ever_in_doubt: bool = False  # it, or one it was split from, may have been stored

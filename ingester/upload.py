@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from ingester.attempts import AskFirst, Attempts, FindKnownGood, Interrupted, Step, UploadOptions
+from ingester.attempts import AskFirst, Attempts, Interrupted, Step, UploadOptions
 from ingester.batches import BatchLimits
 from ingester.channel import Channel, ChannelClosed
 from ingester.control import StopControl
@@ -19,6 +19,7 @@ from ingester.dicomweb.outcome import Evidence, Outcome
 from ingester.doubt import found_in_store
 from ingester.errors import FatalError
 from ingester.items import Instance, Result, StudyBatch, ToUpload, pending
+from ingester.known_good import FindKnownGood
 from ingester.ledger import Ledger
 from ingester.parcel import Parcel, make_body
 from ingester.readers import SOURCE_PAUSED, Readers
@@ -132,7 +133,7 @@ class Upload:
         self._checked = True
         self._busy += 1
         try:
-            await self._attempts.takes_known_good(anew=False)
+            await self._attempts.known_good.is_taken(anew=False)
         finally:
             self._busy -= 1
 
@@ -300,7 +301,7 @@ class Upload:
 
     async def _setting_is_right(self) -> bool:
         """Whether the server still takes what it took before; then the refusals are the files'."""
-        return self._trial.proven and await self._attempts.check_setting()
+        return self._trial.proven and await self._attempts.known_good.check_setting()
 
     def _setting_is_wrong(self, message: str) -> None:
         self._stop.request(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any
 
-from ingester.attempts import FindKnownGood, UploadOptions
+from ingester.attempts import UploadOptions
 from ingester.auth.chain import Resolve
 from ingester.auth.credentials import CredentialSource
 from ingester.auth.sigv4 import PayloadMode, Signer
@@ -25,6 +25,7 @@ from ingester.dicomweb.profiles import conflict_words
 from ingester.group import Group, GroupOptions, ToGroup
 from ingester.items import FileRef, Instance, Root, ToUpload
 from ingester.journal import Journal, KnownFiles
+from ingester.known_good import FindKnownGood
 from ingester.ledger import Ledger
 from ingester.parcel import Parcel
 from ingester.parsing import command_words

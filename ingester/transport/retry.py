@@ -222,6 +222,8 @@ def _used_up(situation: Situation) -> Action:
     if not (situation.others_succeed_now or situation.is_to_blame):
         return Outage(f"the server took nothing in {situation.attempts} attempts")
     if not situation.doubts:
+        if situation.is_to_blame and not situation.single:
+            return Split()
         return GiveUp(Outcome.FAILED, "attempts_used_up")
     return GiveUp(Outcome.IN_DOUBT, "no_answer") if situation.single else Split()
 

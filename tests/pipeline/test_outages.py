@@ -160,3 +160,29 @@ def _refuse(uids: list[bytes], refusal: Step) -> Callable[[Request], Step]:
         return refusal if any(uid in request.body for uid in uids) else StoreAll()
 
     return pick
+
+
+class TestAFileThatIsTakenForAnOutage:
+    """Something between us and the server answers one body as if the server were away."""
+
+    @pytest.mark.parametrize(
+        ("step", "outcome"),
+        [
+            (Answer(503), "failed"),
+            (Answer(500), "in_doubt"),
+            (Answer(404), "failed"),
+            (Reset(None), "in_doubt"),
+        ],
+        ids=["503", "500", "404", "lost"],
+    )
+    def test_sinks_alone_also_when_nothing_else_is_left(
+        self, job: Job, server: ScriptedServer, step: Step, outcome: str
+    ) -> None:
+        job.write("0first.dcm", study="before")
+        assert job.run().exit_code == 0
+        names = job.write_many(8)
+        server.default = Choose(_refuse([uid_of(names[2]).encode()], step))
+        ran = job.run(max_outage_s=600)
+        assert ran.outcomes == {"stored": 8, outcome: 1}
+        assert ran.outcome(names[2]) == outcome
+        assert len(server.posts) <= 40

@@ -1,0 +1,131 @@
+"""A small file that the store has, sent again to tell a wrong setting or an outage from bad files.
+
+When a server refuses one batch after the other, or loses one again and again, the files may be to
+blame, or the setting (a payload mode, a proxy, a full disk behind a 200), or the server. One file
+that it has taken before, byte for byte the same, decides: if that is taken, it is the files.
+
+Event loop only. It costs a second copy of that file in a store that keeps versions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from ingester.control import StopControl
+from ingester.dicomweb.outcome import Outcome
+from ingester.dicomweb.profiles import ServerProfile
+from ingester.dicomweb.store_response import parse_store_response
+from ingester.items import Instance
+from ingester.parcel import Parcel, make_body
+from ingester.readers import Readers
+from ingester.reconciliation import Reconciled, reconcile_parcel
+from ingester.transport.admission import Admission
+from ingester.transport.breaker import Breaker
+from ingester.transport.reply import Answer, Reply, SourceFailed
+from ingester.transport.trial import Trial
+
+FindKnownGood = Callable[[], Awaitable[Instance | None]]
+"""A file that the store has by the journal, and that is still as it was sent."""
+
+
+class KnownGood:
+    """Keeps such a file of this run, or finds one of an earlier run, and sends it.
+
+    ``send`` is one attempt. ``release`` gets refused batches that waited for a success.
+    """
+
+    def __init__(
+        self,
+        find: FindKnownGood,
+        send: Callable[[Parcel], Awaitable[Reply]],
+        profile: ServerProfile,
+        readers: Readers,
+        admission: Admission,
+        trial: Trial[Parcel],
+        release: Callable[[Sequence[Parcel]], None],
+        stop: StopControl,
+        max_outage_s: float,
+    ) -> None:
+        self._find = find
+        self._send = send
+        self._profile = profile
+        self._readers = readers
+        self._admission = admission
+        self._trial = trial
+        self._release = release
+        self._stop = stop
+        self._max_outage_s = max_outage_s
+        self._file: Instance | None = None
+        self._checking = asyncio.Lock()
+        self._not_checking = asyncio.Event()
+        self._not_checking.set()
+
+    def keep(self, parcel: Parcel, reconciled: Reconciled) -> None:
+        """Remember the smallest file that was stored."""
+        stored = {r.file.file_id for r in reconciled.results if r.outcome is Outcome.STORED}
+        for instance in parcel.instances:
+            known = self._file
+            if instance.file.file_id in stored and (known is None or instance.size < known.size):
+                self._file = instance._replace(buffer=None)
+
+    async def undisturbed(self) -> None:
+        """Return when no check is under way: nobody else sends during one."""
+        await self._not_checking.wait()
+
+    async def is_taken(self, *, anew: bool) -> bool | None:
+        """Whether the server takes it now; None where there is none to be sent.
+
+        If so, refused batches that waited for a success are let go: to be acted upon, or, where
+        the server was not well when it refused them (``anew``), to be sent once more.
+        """
+        if self._file is None:
+            self._file = await self._find()
+        if self._file is None:
+            return None
+        body = make_body([self._file], self._profile, self._readers, checksums=False)
+        parcel = Parcel(self._file.key.study_instance_uid, (self._file,), body, 0)
+        reply = await self._send(parcel)
+        if isinstance(reply, SourceFailed):
+            self._file = None
+            return None
+        response = parse_store_response(reply.body) if isinstance(reply, Answer) else None
+        if response is None or not reconcile_parcel(parcel, response, self._profile).confirmed:
+            return False
+        self._admission.is_back()
+        released = self._trial.succeeded()
+        for each in released if anew else ():
+            each.verdict = None
+        self._release(released)
+        return True
+
+    async def check_setting(self) -> bool:
+        """Whether the setting is right, for a server that refuses one batch after the other.
+
+        Waits for as long as an outage may last; False: the file is not taken, or there is none.
+        """
+        successes = self._trial.successes
+        async with self._checking:
+            if self._trial.successes > successes:
+                return True  # somebody else has seen it meanwhile
+            self._not_checking.clear()
+            try:
+                return await self._until_taken()
+            finally:
+                self._not_checking.set()
+
+    async def _until_taken(self) -> bool:
+        pause = Breaker()
+        pause.trip(time.monotonic(), "refuses")
+        waited = False
+        while (taken := await self.is_taken(anew=waited)) is False:
+            waited = True
+            now = time.monotonic()
+            if pause.away_s(now) >= self._max_outage_s:
+                return False
+            pause.failed(now)
+            await self._stop.sleep(pause.probe_in_s(now))
+            if self._stop.requested:
+                return False
+        return taken is True
