@@ -143,8 +143,10 @@ def load_config(
             origins[name] = f"default of server {profile.name}"
     if profile.max_body_bytes is not None:
         # The framing of a part is about 100 bytes: the whole body keeps below the limit.
-        room = profile.max_body_bytes - 256 * values["max_batch_instances"]
-        values["max_batch_bytes"] = min(values["max_batch_bytes"], max(1, room))
+        room = max(1, profile.max_body_bytes - 256 * values["max_batch_instances"])
+        if values["max_batch_bytes"] > room:
+            values["max_batch_bytes"] = room
+            origins["max_batch_bytes"] += f", lowered: a request of {profile.name} holds no more"
     for name, what in (("results", "results"), ("log_file", "log")):
         if values[name] is not None and _same_file(values[name], values["journal"]):
             raise UsageError(f"the {what} file is the journal: {values[name]}", "name another")

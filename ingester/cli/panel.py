@@ -100,7 +100,8 @@ def lay_out(
     )
     grid.add_row("outcomes", _outcomes(snapshot))
     if not ended:
-        grid.add_row("held up by", snapshot.bottleneck)
+        away = f"a server that is away, for {_clock(snapshot.away_s)}"
+        grid.add_row("held up by", away if snapshot.away_s else snapshot.bottleneck)
     left = None if ended else left_s(snapshot, rates.files.value)
     about = "" if left is None else f", about {_clock(left)} left"
     grid.add_row("elapsed", f"{_clock(snapshot.elapsed_s)}{about}")

@@ -126,7 +126,8 @@ def decide(
         if not situation.proven:
             return Stop(
                 f"there is no STOW-RS service at this address (HTTP {status})",
-                "the base URL is what stands before /studies",
+                "the base URL is what stands before /studies; of HealthImaging look at the "
+                "data store's id and its region",
             )
         return _again(Retry, situation, policy, random)
     if status == 413:
@@ -188,7 +189,8 @@ def _unauthorized(
     if not situation.keys_are_good:
         return Stop(
             f"the server refuses the credentials (HTTP {answer.status})",
-            "check --auth, the credentials, and with SigV4 this machine's clock",
+            "check --auth, the credentials and what they may do, and with SigV4 the region and "
+            "this machine's clock",
         )
     return Refused(Outcome.REJECTED, "refused")
 

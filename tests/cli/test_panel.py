@@ -252,6 +252,10 @@ class TestWhatIsDrawn:
             "elapsed     0:00:10, about 0:00:10 left",
         ]
 
+    def test_says_that_the_server_is_away(self) -> None:
+        text = drawn(snapshot(away_s=754.2))
+        assert row(text, "held up by") == "a server that is away, for 0:12:34"
+
     def test_has_neither_a_bar_nor_an_end_while_files_are_discovered(self) -> None:
         rates = Rates()
         rates.take(snapshot())

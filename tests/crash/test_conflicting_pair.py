@@ -54,10 +54,12 @@ class TestAServerThatKeepsTheFirst:
             killed = run(server, tmp_path, server_kind=server_kind, kill=True)
             assert killed.returncode == -signal.SIGKILL
             server.default = StoreAll()
-            first = server.stored[SOP][0]
+            first, copies = server.stored[SOP][0], len(server.stored[SOP])
 
             write(tmp_path / "archive" / "a.dcm", seed=1)  # the walk meets it before the other
             ended = run(server, tmp_path, server_kind=server_kind, kill=False)
             assert ended.returncode == 3, ended.stderr
             assert outcomes(tmp_path) == {"a.dcm": Outcome.CONFLICT, "b.dcm": Outcome.STORED}
             assert set(server.stored[SOP]) == {first}
+            if server_kind == "healthimaging":  # it is asked, and nothing is sent again
+                assert len(server.stored[SOP]) == copies

@@ -87,6 +87,7 @@ class TestPrecedence:
             }
         )
         assert found.max_batch_bytes + 256 * 5000 <= 999_999_999
+        assert "lowered" in found.origins["max_batch_bytes"]
 
     @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
     def test_a_flag_has_a_variable_and_a_key(self, option: object) -> None:

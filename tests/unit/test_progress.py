@@ -70,6 +70,10 @@ class TestTheLine:
         assert found["bottleneck"] == bottleneck.replace(" ", "_")
         assert outcomes.keys() <= found.keys()
 
+    def test_says_how_long_a_server_has_been_away_and_nothing_else(self) -> None:
+        assert fields(progress_line(snapshot(away_s=754.2)))["away_s"] == "754"
+        assert "away_s" not in fields(progress_line(snapshot()))
+
 
 def waits(**seconds: float) -> Waits:
     start = Waits(10, 0, 0, 0, 0, 0)
