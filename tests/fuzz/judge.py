@@ -113,7 +113,7 @@ def judged(data: bytes, uids: tuple[str, ...] | None = None) -> Verdict:
         other = _heard(data, FEW_BYTES, wrong)
         if other is None or outcome(other) != said:
             wrong.append(f"depends on how much is read at once: {found}, {other}")
-    if CANARY in repr(found):
+    if isinstance(found, Problem) and CANARY in found.reason:
         wrong.append("a value of the patient is in what is said")
     if isinstance(found, Problem) and "MemoryError" in found.reason:
         wrong.append("needs more memory than there is")
