@@ -112,10 +112,12 @@ class Parcel:
         earlier = self.instances[position].earlier
         if earlier is None:
             return True
-        instance, known = self.instances[position], earlier.sha256 is not None
-        itself = earlier.file_id == instance.file.file_id
-        may_be_it = earlier.outcome in IN_THE_STORE or itself or known
-        return may_be_it and not self.replaces_another(position)
+        # Of what is in doubt nobody knows whether, and over which other bytes, it was stored.
+        return earlier.outcome in IN_THE_STORE and not self.replaces_another(position)
+
+    def is_doubted(self, position: int) -> bool:
+        """Whether an earlier attempt, of this run or one before, may have stored an instance."""
+        return self.ever_in_doubt or self.unconfirmed or self.instances[position].file.in_doubt
 
     def give_back_buffers(self) -> None:
         """Nothing of it will be sent any more."""

@@ -89,8 +89,7 @@ def _refused(
         return result._replace(evidence=Evidence.MANIFEST, failure_code=failure_code)
     if disposition == "alone_once" and not parcel.asked_again:
         return "failed"
-    doubted = parcel.ever_in_doubt or parcel.unconfirmed
-    if disposition == "alone_once" and (doubted or profile.ask_on_doubt):
+    if disposition == "alone_once" and (parcel.is_doubted(position) or profile.ask_on_doubt):
         return "look_up"
     code = "no_reason" if failure_code is None else f"failure_{failure_code:04X}"
     result = parcel.result(position, Outcome.REJECTED, code)

@@ -148,7 +148,7 @@ class Upload:
 
     async def _deliver(self, first: Parcel) -> None:
         """Send a parcel and all that it is split into, until each file has its end."""
-        stack = await self._remember_doubts(first)
+        stack = [first]
         while stack and not self._stop.requested:
             parcel = stack.pop()
             verdict, parcel.verdict = parcel.verdict, None
@@ -157,18 +157,6 @@ class Upload:
                 continue
             step = await self._attempts.until_decided(parcel)
             stack.extend(await self._settle(parcel, step))
-
-    async def _remember_doubts(self, parcel: Parcel) -> list[Parcel]:
-        """What an earlier run may have sent: a refusal now may be of what it stored then."""
-        doubted = [each for each in parcel.instances if each.file.in_doubt]
-        if not doubted:
-            return [parcel]
-        rest = [each for each in parcel.instances if not each.file.in_doubt]
-        parcels = self._replace(parcel, [part for part in (rest, doubted) if part])
-        parcels[-1].unconfirmed = True
-        if not self._options.profile.ask_on_doubt:
-            return parcels
-        return parcels[:-1] + await self._ask_first(parcels[-1], 0.0)
 
     async def _settle(self, parcel: Parcel, step: Step) -> list[Parcel]:
         """Act on the end of a parcel's attempts; returns what is left to send."""
@@ -254,8 +242,7 @@ class Upload:
         self._ledger.decide(
             [parcel.result(n, Outcome.STORED)._replace(evidence=Evidence.QIDO) for n in shown]
         )
-        if parcel.ever_in_doubt:  # of this run: what an earlier one sent says nothing of now
-            self._release(self._trial.succeeded())
+        self._release(self._trial.succeeded())
         return following
 
     def _later(self, parcel: Parcel, instances: Sequence[Instance]) -> list[Parcel]:
@@ -282,8 +269,7 @@ class Upload:
         if found is None:
             return parcel.result(0, Outcome.IN_DOUBT, "refused_after_a_doubt")
         if found:
-            doubted = parcel.ever_in_doubt or parcel.unconfirmed
-            outcome = Outcome.STORED if doubted else Outcome.ALREADY_STORED
+            outcome = Outcome.STORED if parcel.is_doubted(0) else Outcome.ALREADY_STORED
             return parcel.result(0, outcome)._replace(evidence=Evidence.QIDO)
         return parcel.result(0, Outcome.REJECTED, "refused")
 

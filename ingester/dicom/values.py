@@ -6,8 +6,9 @@
 
 from typing import Final, Literal, NamedTuple
 
-MAX_TEXT_CHARACTERS: Final = 1_024
-"""Text is cut here: a header lives as long as its instance is open, and 50,000 may be."""
+MAX_TEXT_CHARACTERS: Final = 320
+"""Text is cut here: a header lives as long as its instance is open, and 50,000 may be. LO has 64
+characters of up to four bytes (PS3.5 6.2), and a UID beyond the limit must still look it."""
 
 MAX_UID_CHARACTERS: Final = 64
 """PS3.5 9.1. Longer ones exist and are pydicom's to read."""

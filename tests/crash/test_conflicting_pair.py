@@ -54,12 +54,10 @@ class TestAServerThatKeepsTheFirst:
             killed = run(server, tmp_path, server_kind=server_kind, kill=True)
             assert killed.returncode == -signal.SIGKILL
             server.default = StoreAll()
-            first, copies = server.stored[SOP][0], len(server.stored[SOP])
+            first = server.stored[SOP][0]
 
             write(tmp_path / "archive" / "a.dcm", seed=1)  # the walk meets it before the other
             ended = run(server, tmp_path, server_kind=server_kind, kill=False)
             assert ended.returncode == 3, ended.stderr
             assert outcomes(tmp_path) == {"a.dcm": Outcome.CONFLICT, "b.dcm": Outcome.STORED}
             assert set(server.stored[SOP]) == {first}
-            if server_kind == "healthimaging":  # it is asked, and nothing is sent again
-                assert len(server.stored[SOP]) == copies

@@ -81,7 +81,7 @@ class TestOrthancKilled:
     def test_and_gone_the_run_stops_and_the_same_command_completes(
         self, instances: int, orthanc: Orthanc, corpus: Corpus, tmp_path: Path
     ) -> None:
-        options = ("--max-batch-instances=25", "--backoff-base-s=0.02", "--max-attempts=4")
+        options = ("--max-batch-instances=25", "--backoff-base-s=0.02", "--max-outage-s=2")
         command = Command(corpus.root, orthanc.dicomweb_url, tmp_path, options)
         with command.start() as process:
             wait_for(orthanc, instances, process)

@@ -7,6 +7,7 @@ from typing import BinaryIO
 import pytest
 
 from ingester.dicom import HandOver, Header, NeedMore, Problem, inspect_part10, read_header
+from ingester.dicom.values import MAX_TEXT_CHARACTERS
 from tests.unit.dicom.part10 import (
     BIG_ENDIAN,
     DEFLATED,
@@ -90,7 +91,7 @@ class TestAFileThatIsSent:
         )
         found = inspect(part10(data + pixels()))
         assert isinstance(found, Header)
-        assert found.patient_id == "P" * 1_024
+        assert found.patient_id == "P" * MAX_TEXT_CHARACTERS
 
     def test_may_have_its_elements_out_of_order(self) -> None:
         late = element(0x00080018, "UI", SOP)
