@@ -15,6 +15,7 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
 from ingester.dicom import Header, NeedMore, Problem, inspect_part10
+from ingester.dicom.values import MAX_TEXT_CHARACTERS
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
@@ -210,7 +211,8 @@ FIELDS = {
 
 
 def fields_by_pydicom(meta: Dataset, data_set: Dataset) -> dict[str, str]:
-    """What a Header should say, by pydicom."""
+    """What a Header should say, by pydicom: text no longer than a Header keeps."""
     return {
-        name: raw_value(meta if tag >> 16 == 2 else data_set, tag) for name, tag in FIELDS.items()
+        name: raw_value(meta if tag >> 16 == 2 else data_set, tag)[:MAX_TEXT_CHARACTERS]
+        for name, tag in FIELDS.items()
     }
