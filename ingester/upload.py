@@ -174,8 +174,7 @@ class Upload:
         if isinstance(step, Interrupted):
             return []
         if isinstance(step, Stop):
-            self._stop.request(FatalError(step.message, step.hint, self._attempts.last_refusal))
-            return []
+            return await self._stopped(parcel, step)
         if isinstance(step, SourceFailed):
             return self._without(parcel, step)
         if isinstance(step, Reconciled):
@@ -284,6 +283,14 @@ class Upload:
             outcome = Outcome.STORED if doubted else Outcome.ALREADY_STORED
             return parcel.result(0, outcome)._replace(evidence=Evidence.QIDO)
         return parcel.result(0, Outcome.REJECTED, "refused")
+
+    async def _stopped(self, parcel: Parcel, stop: Stop) -> list[Parcel]:
+        """End the run, unless the server takes what it took before: a firewall refuses bodies."""
+        words = self._attempts.last_refusal
+        if stop.unless_known_good and await self._attempts.takes_known_good(anew=False):
+            return await self._refused(parcel, Refused(Outcome.REJECTED, "refused"))
+        self._stop.request(FatalError(stop.message, stop.hint, words))
+        return []
 
     async def _refused(self, parcel: Parcel, refused: Refused) -> list[Parcel]:
         """Take a refusal at its word, or keep it until another request succeeds."""

@@ -97,10 +97,14 @@ class Outage(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """The run cannot go on with this target."""
+    """The run cannot go on with this target.
+
+    ``unless_known_good``: if it takes a stored file again, it refuses this request only.
+    """
 
     message: str
     hint: str
+    unless_known_good: bool = False
 
 
 Action = Retry | Resend | Split | Refused | GiveUp | Outage | Stop
@@ -189,6 +193,7 @@ def _unauthorized(
         return Stop(
             f"the server refuses the credentials (HTTP {answer.status})",
             "check --auth, the credentials, and with SigV4 this machine's clock",
+            unless_known_good=situation.proven,
         )
     return Refused(Outcome.REJECTED, "refused")
 
