@@ -254,6 +254,22 @@ class TestAProxyThatTakesNoLargeBody:
         )
 
 
+class TestAnEarlyRefusal:
+    """The proxy answers and closes while the body goes out: a reset follows the answer."""
+
+    @pytest.mark.parametrize(("loop", "size"), [("asyncio", 3_000), ("uvloop", 100_000)])
+    def test_is_always_heard(
+        self, loop: str, size: int, orthanc: Orthanc, proxied: OpenProxy, tmp_path: Path
+    ) -> None:
+        corpus = write_corpus(tmp_path / "archive", 100, 1, size)
+        with proxied("http-request deny deny_status 413") as proxy:
+            options = (*FAST, f"--event-loop={loop}")
+            run = Command(corpus.root, proxy.dicomweb_url, tmp_path, options).run()
+            assert (run.exit_code, run.outcomes) == (3, {"too_large": 100})
+            assert run.summary["requests"] == 100
+        assert orthanc.instances() == []
+
+
 class TestAProxyThatReadsNothing:
     def test_is_given_up_after_the_stall_timeout_and_the_body_goes_again(
         self, orthanc: Orthanc, proxied: OpenProxy, tmp_path: Path
