@@ -54,6 +54,8 @@ MAX_ANSWERS_WITH_UNKNOWN_UIDS = 3
 MANY_IN_A_ROW = 10
 """So many requests lost by anybody, without a success in between: the server is away. Twice what a
 server of a few connections loses in one moment, and far fewer than all workers would try."""
+BODY_WITHOUT_A_LOOK = 4
+"""One probe in so many is the batch itself although the look-up before it failed."""
 DEATHS_THAT_BLAME = 2
 """Once may be chance: the server was well before a request and gone after it."""
 TRIAL_OUTAGE_IN_BACKOFFS = 60
@@ -172,7 +174,11 @@ class Attempts:
             if taken is not None:
                 parcel.after_known_good = taken
                 return taken
-        return await self._is_well(parcel)
+        if await self._is_well(parcel):
+            return True
+        parcel.failed_probes += 1
+        # Its look-ups may be what is away: where nothing else can be asked, the body, now and then.
+        return parcel.failed_probes % BODY_WITHOUT_A_LOOK == 0
 
     async def _is_well(self, parcel: Parcel) -> bool:
         """Whether it answers a small question, before it gets a body."""
@@ -208,17 +214,24 @@ class Attempts:
         if isinstance(reply, SourceFailed):
             return reply
         away = shows_an_outage(reply)
+        reconciled: Reconciled | None = None
+        if isinstance(reply, Answer):
+            parcel.last_answer = reply
+            response = _manifest_of(reply)
+            if response is not None:
+                reconciled = reconcile_parcel(parcel, response, self._options.profile)
+                # Out of resources for all of them: it is there, and takes nothing.
+                away = len(reconciled.later) == len(parcel.instances)
         if not away:
             self._bad_in_a_row = 0
             self._admission.is_back()
-        if isinstance(reply, Answer):
-            parcel.last_answer = reply
-            if reply.status in READABLE_STATUS:
-                response = parse_store_response(reply.body)
-                if response is not None:
-                    return self._reconcile(parcel, reply, response)
         if away and turn.probe:
             parcel.failed_probes += 1
+        if reconciled is not None and isinstance(reply, Answer):
+            if away and self._admission.breaker.open:
+                return self._still_away(parcel)
+            return self._reconciled(parcel, reply, reconciled)
+        if away and turn.probe:
             gone = isinstance(reply, NoAnswer) and reply.maybe_stored
             parcel.deaths += gone or parcel.after_known_good
         step = self._decided(parcel, reply, away and self._admission.breaker.open)
@@ -241,6 +254,7 @@ class Attempts:
             lost = isinstance(reply, NoAnswer) and reply.kind == "lost"
             if not situation.proven and not lost:
                 return Stop(action.message, SAME_COMMAND)
+            parcel.successes_at_outage = self._trial.successes
             self._admission.is_away(action.message)
         elif self._bad_in_a_row >= MANY_IN_A_ROW and situation.proven:
             self._admission.is_away(f"{self._bad_in_a_row} requests in a row were lost")
@@ -259,12 +273,12 @@ class Attempts:
         if self._admission.away_s >= longest_s:
             return Stop(f"the server has taken nothing for {longest_s:.0f} s", SAME_COMMAND)
         asked_s = 0.0 if situation is None else situation.retry_after_s or 0.0
-        self._admission.probe_failed(asked_s)
+        left_s = longest_s - self._admission.away_s  # the last look is at its very end
+        self._admission.probe_failed(min(asked_s, left_s), left_s)
         parcel.start_over()
         return Resend(0.0) if in_doubt else Retry(0.0)
 
-    def _reconcile(self, parcel: Parcel, answer: Answer, response: StoreResponse) -> Step:
-        reconciled = reconcile_parcel(parcel, response, self._options.profile)
+    def _reconciled(self, parcel: Parcel, answer: Answer, reconciled: Reconciled) -> Step:
         if reconciled.unknown_uids:
             self._answers_with_unknown_uids += 1
             if self._answers_with_unknown_uids >= MAX_ANSWERS_WITH_UNKNOWN_UIDS:
@@ -283,6 +297,7 @@ class Attempts:
 
     def _situation(self, parcel: Parcel, reply: Answer | NoAnswer) -> Situation:
         retry_after = reply.retry_after if isinstance(reply, Answer) else None
+        outage = parcel.successes_at_outage
         return Situation(
             attempts=parcel.attempts,
             doubts=parcel.doubts,
@@ -293,7 +308,8 @@ class Attempts:
             keys_are_good=parcel.auth_refusals > 0 and self.last_good > parcel.refused_at,
             retry_after_s=retry_after_s(retry_after, datetime.now(UTC)),
             conflict_is_transient=self._options.profile.conflict_is_transient,
-            others_succeed_now=self._trial.successes > parcel.successes_when_sent,
+            others_succeed_now=self._trial.successes > parcel.successes_when_sent
+            or (outage is not None and self._trial.successes > outage),
             is_to_blame=parcel.deaths >= DEATHS_THAT_BLAME,
         )
 
@@ -314,6 +330,10 @@ class Attempts:
         transient = self._options.profile.conflict_is_transient
         if transient and isinstance(reply, Answer) and reply.status == 409:
             self._gate.close()  # two requests met in one series
+
+
+def _manifest_of(answer: Answer) -> StoreResponse | None:
+    return parse_store_response(answer.body) if answer.status in READABLE_STATUS else None
 
 
 def _end_of(reply: Reply, step: Step) -> End:

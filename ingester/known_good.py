@@ -71,7 +71,7 @@ class KnownGood:
                 self._file = instance._replace(buffer=None)
 
     async def undisturbed(self) -> None:
-        """Return when no check is under way: nobody else sends during one."""
+        """Return when no check is under way: nobody else begins to send during one."""
         await self._not_checking.wait()
 
     async def is_taken(self, *, anew: bool) -> bool | None:
@@ -80,16 +80,10 @@ class KnownGood:
         If so, refused batches that waited for a success are let go: to be acted upon, or, where
         the server was not well when it refused them (``anew``), to be sent once more.
         """
-        if self._file is None:
-            self._file = await self._find()
-        if self._file is None:
+        sent = await self._send_one()
+        if sent is None:
             return None
-        body = make_body([self._file], self._profile, self._readers, checksums=False)
-        parcel = Parcel(self._file.key.study_instance_uid, (self._file,), body, 0)
-        reply = await self._send(parcel)
-        if isinstance(reply, SourceFailed):
-            self._file = None
-            return None
+        parcel, reply = sent
         response = parse_store_response(reply.body) if isinstance(reply, Answer) else None
         if response is None or not reconcile_parcel(parcel, response, self._profile).confirmed:
             return False
@@ -99,6 +93,20 @@ class KnownGood:
             each.verdict = None
         self._release(released)
         return True
+
+    async def _send_one(self) -> tuple[Parcel, Reply] | None:
+        """Send it, or another where it is not what it was; None where there is none."""
+        for kept in (self._file, None):
+            file = self._file = kept or await self._find()
+            if file is None:
+                return None
+            body = make_body([file], self._profile, self._readers, checksums=False)
+            parcel = Parcel(file.key.study_instance_uid, (file,), body, 0)
+            reply = await self._send(parcel)
+            if not isinstance(reply, SourceFailed):
+                return parcel, reply
+            self._file = None
+        return None
 
     async def check_setting(self) -> bool:
         """Whether the setting is right, for a server that refuses one batch after the other.

@@ -40,6 +40,7 @@ class Parcel:
     unconfirmed: bool = False  # an earlier 2xx did not name it: it may be there
     asked_again: bool = False  # the server did not confirm it once before
     successes_before: int = 0  # of all requests, when its first attempt began
+    successes_at_outage: int | None = None  # when it last was why the server is said to be away
     successes_when_sent: int = 0  # when its last one began
     sent: int = 0  # the number of its last attempt among all
     refused_at: int = 0  # the number of the last attempt of any when its keys were first refused
@@ -75,6 +76,7 @@ class Parcel:
             tuple(instances),
             body,
             self.batch_id,
+            successes_at_outage=self.successes_at_outage,
             deaths=min(self.deaths, 1),  # one of its parts may be to blame: sooner seen
             earlier_attempts=self.earlier_attempts + self.attempts,
             ever_in_doubt=self.ever_in_doubt,

@@ -75,7 +75,8 @@ class Upload:
         self._undecided: set[Parcel] = set()
         self._busy = 0
         self._input_ended = False
-        self._checked = False  # the setting, because nothing but refusals came
+        self._checked = False  # the setting, because nothing but refusals came at the end
+        self._setting_is_doubtful = False
 
     @property
     def retries(self) -> int:
@@ -101,7 +102,8 @@ class Upload:
     def leave(self) -> None:
         """The run ends here: what may have been stored without a word is in doubt."""
         for parcel in list(self._undecided):  # ending one takes it out
-            if parcel.ever_in_doubt or parcel.body.bytes_out:
+            unconfirmed = parcel.unconfirmed and self._trial.proven
+            if parcel.ever_in_doubt or parcel.body.bytes_out or unconfirmed:
                 self._end_all(parcel, Outcome.IN_DOUBT, "interrupted")
         self._undecided.clear()
 
@@ -111,7 +113,7 @@ class Upload:
                 if not len(self._trial):
                     if self._inbox.closed:
                         return None
-                elif self._trial.proven and not self._trial.successes and not self._checked:
+                elif self._trial.proven and not self._checked:
                     await self._check_at_the_end()
                     continue
                 elif released := self._trial.end_of_input():
@@ -129,11 +131,12 @@ class Upload:
         return None
 
     async def _check_at_the_end(self) -> None:
-        """Only refusals in the whole run: see whether a file that was taken before still is."""
+        """Nothing but refusals at the end: see whether a file that was taken before still is."""
         self._checked = True
         self._busy += 1
         try:
-            await self._attempts.known_good.is_taken(anew=False)
+            taken = await self._attempts.known_good.is_taken(anew=False)
+            self._setting_is_doubtful = taken is False
         finally:
             self._busy -= 1
 
@@ -163,8 +166,7 @@ class Upload:
         if isinstance(step, Interrupted):
             return []
         if isinstance(step, Stop):
-            self._stop.request(FatalError(step.message, step.hint, self._attempts.last_refusal))
-            return []
+            return await self._stopped(parcel, step)
         if isinstance(step, SourceFailed):
             return self._without(parcel, step)
         if isinstance(step, Reconciled):
@@ -252,6 +254,8 @@ class Upload:
         later = parcel.with_instances(instances, self._options.profile)
         later.attempts, later.earlier_attempts = parcel.attempts, parcel.earlier_attempts
         later.successes_before = parcel.successes_before
+        later.successes_when_sent = parcel.successes_when_sent
+        later.failed_probes = parcel.failed_probes
         self._undecided.add(later)
         later.last_answer = parcel.last_answer
         step = self._attempts.again_later(later)
@@ -273,10 +277,18 @@ class Upload:
             return parcel.result(0, outcome)._replace(evidence=Evidence.QIDO)
         return parcel.result(0, Outcome.REJECTED, "refused")
 
+    async def _stopped(self, parcel: Parcel, stop: Stop) -> list[Parcel]:
+        """End the run, unless the server takes what it took before: a firewall refuses bodies."""
+        words = self._attempts.last_refusal
+        if stop.unless_known_good and await self._attempts.known_good.is_taken(anew=False):
+            return await self._refused(parcel, Refused(Outcome.REJECTED, "refused"))
+        self._stop.request(FatalError(stop.message, stop.hint, words))
+        return []
+
     async def _refused(self, parcel: Parcel, refused: Refused) -> list[Parcel]:
         """Take a refusal at its word, or keep it until another request succeeds."""
         verdict: Split | GiveUp = Split(refused=True)
-        if parcel.single:
+        if parcel.single or refused.outcome is Outcome.FAILED:  # a conflict is never split
             verdict = GiveUp(refused.outcome, refused.reason_code)
         if self._trial.may_act(parcel.successes_when_sent):
             return self._apply(parcel, verdict)
@@ -291,6 +303,8 @@ class Upload:
         return self._trial.proven and await self._attempts.known_good.check_setting()
 
     def _setting_is_wrong(self, message: str) -> None:
+        if self._stop.requested:
+            return
         self._stop.request(
             FatalError(
                 f"{message}, and none succeeded",
@@ -301,8 +315,9 @@ class Upload:
 
     def _apply(self, parcel: Parcel, verdict: Split | GiveUp) -> list[Parcel]:
         refused = isinstance(verdict, Split) and verdict.refused
-        if self._trial.successes == 0 and (refused or _is_rejection(verdict)):
-            # Of this run nothing shows that the setting is still right: try again next time.
+        doubtful = self._trial.successes == 0 or self._setting_is_doubtful
+        if doubtful and (refused or _is_rejection(verdict)):
+            # Nothing shows that the setting is still right: try again next time.
             self._end_all(parcel, Outcome.FAILED, "refused_without_any_success")
             return []
         if isinstance(verdict, GiveUp):

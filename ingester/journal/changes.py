@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 GONE: Final = 99  # instead of an outcome: the row goes away
 IN_DOUBT: Final = OUTCOME_CODES[Outcome.IN_DOUBT]
 PENDING: Final = OUTCOME_CODES[Outcome.PENDING]
+ENDS_A_DOUBT: Final = frozenset(
+    OUTCOME_CODES[outcome]
+    for outcome in (Outcome.REJECTED, Outcome.TOO_LARGE, Outcome.DUPLICATE, Outcome.CONFLICT)
+)
+"""Of the very bytes that may have been stored: the server, or another file, has the last word."""
 INCOMPLETE_CODES: Final = frozenset(OUTCOME_CODES[outcome] for outcome in INCOMPLETE)
 
 _PUT_FILE = """
@@ -121,15 +126,17 @@ class Changes:
         if row.study_id is not None and row.sop_instance_uid is not None:
             self.claims_dropped.append((row.study_id, row.sop_instance_uid, row.file_id))
 
-    def pass_claim(self, old: Row, outcome: int, *, same_instance: bool) -> None:
+    def pass_claim(
+        self, old: Row, outcome: int, *, same_instance: bool, same_bytes: bool = False
+    ) -> None:
         """What becomes of the claim of a row that had ``old`` and now has ``outcome``."""
         if old.outcome <= IN_THE_STORE_MAX:
             if not (same_instance and outcome <= IN_THE_STORE_MAX):
                 self._freeze_claim(old)
         elif old.outcome == IN_DOUBT:
-            if outcome > HOLDS_MAX:
+            if same_instance and same_bytes and outcome in ENDS_A_DOUBT:
                 self._drop_claim(old)
-            elif not same_instance:
+            elif outcome > HOLDS_MAX or not same_instance:
                 self._freeze_claim(old)
         elif old.outcome == PENDING and not (same_instance and outcome <= HOLDS_MAX):
             self._drop_claim(old)

@@ -189,7 +189,9 @@ class Recorder:
         if old is not None:
             changes.count(old, -1)
             same_instance = study_id == old.study_id and sop_instance_uid == old.sop_instance_uid
-            changes.pass_claim(old, outcome, same_instance=same_instance)
+            digests = {result.sha256, old.sha256} - {None}
+            same_bytes = size == old.size and len(digests) < 2
+            changes.pass_claim(old, outcome, same_instance=same_instance, same_bytes=same_bytes)
         if outcome <= HOLDS_MAX and study_id is not None and sop_instance_uid is not None:
             changes.claims.append((study_id, sop_instance_uid, file.file_id, outcome))
 

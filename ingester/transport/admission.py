@@ -102,9 +102,9 @@ class Admission:
             log(WARNING, "outage", limit=self._limiter.limit)
         self.breaker.trip(self._clock(), reason)
 
-    def probe_failed(self, least_wait_s: float = 0.0) -> None:
-        """It still takes nothing."""
-        self.breaker.failed(self._clock(), least_wait_s)
+    def probe_failed(self, least_wait_s: float, most_wait_s: float) -> None:
+        """It still takes nothing. The next probe is between so many seconds from now."""
+        self.breaker.failed(self._clock(), least_wait_s, most_wait_s)
 
     def is_back(self) -> None:
         """The server answers again."""

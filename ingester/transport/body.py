@@ -41,6 +41,7 @@ from ingester.readers import Readers, failure_of
 from ingester.threads import ReadTimeoutError, deliver, failed, progressed
 from ingester.transport.chunked import ChunkWriter
 from ingester.transport.flush import flushed_position, wait_until_flushed
+from ingester.transport.last_words import LastWords, Listener
 from ingester.transport.reply import SourceFailed
 
 HALF_PIECE_BYTES = PIECE_BYTES // 2
@@ -209,6 +210,7 @@ class BodyPayload(Payload):
         self._piece = memoryview(piece)
         self._writer: AbstractStreamWriter | None = None
         self._transport: asyncio.WriteTransport | None = None  # aiohttp forgets one it closes
+        self._listener: Listener | None = None
         self._unflushed: deque[_Written] = deque()
         self._read_ahead: deque[memoryview] = deque()
         self.handed_over = 0
@@ -234,6 +236,8 @@ class BodyPayload(Payload):
         """
         self._writer = writer
         self._transport = writer.transport
+        if writer.transport is not None:
+            self._listener = Listener(writer.transport)
         framing = self._body.framing
         for index, lead in enumerate(framing.before):
             if lead:
@@ -244,6 +248,10 @@ class BodyPayload(Payload):
         if self._chunks is not None:
             await self._chunks.end(writer)
         self.complete = True
+
+    def last_words(self) -> LastWords | None:
+        """What the server had answered when the connection broke, where nobody has read it."""
+        return None if self._listener is None else self._listener.last_words()
 
     def settle(self) -> bool:
         """Give back every buffer the transport is done with and forget the others.
@@ -256,6 +264,8 @@ class BodyPayload(Payload):
         clean = self._writer is None or position >= self._writer.output_size
         if self._transport is not None and not clean and (position < 0 or not self.complete):
             self._transport.abort()
+        if self._listener is not None:
+            self._listener.close()
         while self._unflushed:
             written = self._unflushed.popleft()
             if written.end <= position:

@@ -43,11 +43,16 @@ class Breaker:
             self._next_probe = now + SHORTEST_WAIT_S
         self.reason = reason
 
-    def failed(self, now: float, least_wait_s: float = 0.0) -> None:
-        """A probe was not taken; ``least_wait_s`` is what the server asked for."""
+    def failed(
+        self, now: float, least_wait_s: float = 0.0, most_wait_s: float = float("inf")
+    ) -> None:
+        """A probe was not taken; ``least_wait_s`` is what the server asked for.
+
+        ``most_wait_s``: there is no time for more.
+        """
         share_s = self.away_s(now) * SHARE_OF_OUTAGE
         wait_s = min(max(share_s, SHORTEST_WAIT_S), LONGEST_WAIT_S)
-        self._next_probe = now + max(wait_s, least_wait_s)
+        self._next_probe = now + min(max(wait_s, least_wait_s), most_wait_s)
 
     def close(self) -> None:
         """The server took something, or refused it for what it is."""

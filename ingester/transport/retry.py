@@ -97,10 +97,14 @@ class Outage(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """The run cannot go on with this target."""
+    """The run cannot go on with this target.
+
+    ``unless_known_good``: if it takes a stored file again, it refuses this request only.
+    """
 
     message: str
     hint: str
+    unless_known_good: bool = False
 
 
 Action = Retry | Resend | Split | Refused | GiveUp | Outage | Stop
@@ -140,9 +144,8 @@ def decide(
         return _in_doubt(situation, policy, random)
     if status == 409 and situation.conflict_is_transient:
         action = _again(Retry, situation, policy, random)
-        if isinstance(action, Outage):  # it answers: it is not away
-            return Stop(action.message, "every request meets a conflict: see the server's words")
-        return action
+        used_up = isinstance(action, Outage | GiveUp)  # it answers: it is not away
+        return Refused(Outcome.FAILED, "attempts_used_up") if used_up else action
     if status < 300:
         return Refused(Outcome.IN_DOUBT, "not_confirmed")
     return Refused(Outcome.REJECTED, "refused")
@@ -191,6 +194,7 @@ def _unauthorized(
             f"the server refuses the credentials (HTTP {answer.status})",
             "check --auth, the credentials and what they may do, and with SigV4 the region and "
             "this machine's clock",
+            unless_known_good=situation.proven,
         )
     return Refused(Outcome.REJECTED, "refused")
 

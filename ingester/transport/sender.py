@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
+from email.message import Message
 from types import TracebackType
 from typing import Self
 
@@ -167,12 +169,12 @@ class Sender:
         except _TooLong:
             return NoAnswer("answer_too_long", f"more than {ANSWER_LIMIT_BYTES >> 20} MiB")
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            sent = payload is not None and payload.handed_over > 0
-            expired = None if watchdog is None else watchdog.expired
-            no_answer = await self._explained(_no_answer(error, sent=sent, expired=expired))
-            if payload is not None and not no_answer.maybe_stored:
-                payload.body.bytes_out = 0
-            return no_answer
+            said = None if payload is None else payload.last_words()
+            if said is None:
+                expired = None if watchdog is None else watchdog.expired
+                return await self._without_answer(error, payload, expired)
+            answer = _answer(said.status, said.headers, said.body)._replace(body_complete=False)
+            refused_at = said.headers.get("Date")
         finally:
             if watchdog is not None:
                 watchdog.stop()
@@ -185,6 +187,15 @@ class Sender:
         if answer.status < 300:
             self._authorizer.accepted(authorized)
         return answer
+
+    async def _without_answer(
+        self, error: Exception, payload: BodyPayload | None, expired: str | None
+    ) -> NoAnswer:
+        sent = payload is not None and payload.handed_over > 0
+        no_answer = await self._explained(_no_answer(error, sent=sent, expired=expired))
+        if payload is not None and not no_answer.maybe_stored:
+            payload.body.bytes_out = 0
+        return no_answer
 
     async def _explained(self, reply: NoAnswer) -> NoAnswer:
         """Whether a first request was lost because the server refuses us in TLS."""
@@ -210,10 +221,13 @@ async def _read_answer(response: aiohttp.ClientResponse, watchdog: Watchdog) -> 
         if len(body) > ANSWER_LIMIT_BYTES:
             response.close()
             raise _TooLong
-    headers = response.headers
+    return _answer(response.status, response.headers, bytes(body))
+
+
+def _answer(status: int, headers: Mapping[str, str] | Message, body: bytes) -> Answer:
     request_id = next((headers[name] for name in _REQUEST_ID_HEADERS if name in headers), "")
     shown = "".join(c for c in request_id[:200] if c.isascii() and c.isprintable())
-    return Answer(response.status, bytes(body), headers.get("Retry-After"), shown)
+    return Answer(status, body, headers.get("Retry-After"), shown)
 
 
 def _no_answer(error: Exception, *, sent: bool, expired: str | None) -> NoAnswer:

@@ -145,6 +145,20 @@ class TestASettingThatIsRight:
         assert job.run().exit_code == 3
         assert len(server.posts) == requests, "they are settled"
 
+    @pytest.mark.parametrize("which", [0, 2])
+    def test_a_403_for_one_body_sinks_only_that_file(
+        self, job: Job, server: ScriptedServer, which: int
+    ) -> None:
+        """A firewall before the server; the credentials are good."""
+        job.write("good.dcm", study="good")
+        assert job.run().exit_code == 0
+        names = job.write_many(5, study="mixed")
+        words = Answer(403, {}, b"blocked by policy")
+        server.default = Choose(_refuse([uid_of(names[which]).encode()], words))
+        ran = job.run(max_concurrency=1)
+        assert ran.outcomes == {"stored": 5, "rejected": 1}
+        assert ran.exit_code == 3
+
     def test_a_full_disk_behind_a_200_is_waited_for(self, job: Job, server: ScriptedServer) -> None:
         job.write_many(2, study="good")
         assert job.run().exit_code == 0
