@@ -9,7 +9,15 @@ import time
 import pytest
 
 from tests.pipeline.job import Job, age, uid_of
-from tests.support.scripted import Answer, Choose, Request, ScriptedServer, Step, StoreAll
+from tests.support.scripted import (
+    Answer,
+    Choose,
+    Request,
+    ScriptedServer,
+    Step,
+    StoreAll,
+    StoreThenDrop,
+)
 
 _IMPLEMENTATION_CLASS_UID = b"\x02\x00\x12\x00UI"
 
@@ -345,8 +353,9 @@ class TestADeltaLoad:
         assert ran.outcome(names[2]) == "stored"
         assert ran.outcome(names[1]) == "in_doubt"
         server.default = StoreAll()
+        sent = len(job.stored(names[2]))  # more than once: it told bad files from a bad setting
         assert job.run().outcomes == {"stored": 3}
-        assert len(job.stored(names[2])) == 1
+        assert job.stored(names[2]) == [job.sha256(names[2])] * sent
 
 
 class TestASecondRun:
@@ -393,3 +402,19 @@ class TestASecondRun:
         assert ran.outcomes == {"stored": 1}
         assert len(job.stored("a.dcm")) == 2
         assert len(server.posts) == 2
+
+
+class TestADoubt:
+    """A server that keeps the first copy stored a file, and its answer was lost."""
+
+    def test_outlives_the_file_that_it_is_about(self, job: Job, server: ScriptedServer) -> None:
+        first = job.write("a.dcm", sop="x")
+        server.default = StoreThenDrop()
+        assert job.run(server="orthanc").outcomes == {"in_doubt": 1}
+        server.default = StoreAll()
+        first.write_text("somebody else's notes")
+        assert job.run(server="orthanc").outcomes == {"not_dicom": 1}
+        job.write("b.dcm", sop="x", seed=2)
+        ran = job.run(server="orthanc", check=False)
+        assert ran.outcome("b.dcm") == "already_stored"
+        assert ran.rows["b.dcm"].reason_code == "earlier_version_kept"

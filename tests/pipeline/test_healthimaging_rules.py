@@ -174,6 +174,17 @@ class TestAnAnswerLostForAFileThatChanged:
 
 
 class TestAConflictException:
+    def test_of_one_series_that_never_ends_sinks_that_alone(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("0.dcm", study="always in conflict")
+        job.write_studies(12)
+        uid = uid_of("0.dcm").encode()
+        server.default = Choose(lambda request: CONFLICT if uid in request.body else Wait(0.2))
+        ran = job.run(server="healthimaging", max_concurrency=4)
+        assert ran.outcomes == {"stored": 12, "failed": 1}
+        assert ran.outcome("0.dcm") == "failed"
+
     def test_is_tried_again_and_never_split(self, job: Job, server: ScriptedServer) -> None:
         job.write_many(3)
         server.push(CONFLICT, CONFLICT)

@@ -17,8 +17,10 @@ from tests.support.scripted import (
     ScriptedServer,
     Step,
     StoreAll,
+    Wait,
 )
 
+NO_ROOM = StoreAll(status=409, only=lambda _uid: False, failures=lambda _uid: 0xA700)
 EMPTY_LISTS = b'{"00081198": {"vr": "SQ"}, "00081199": {"vr": "SQ"}}'
 
 
@@ -130,7 +132,7 @@ class TestASettingThatIsRight:
         assert ran.outcomes == {"stored": 2, outcome: 9}
         assert ran.exit_code == 3
         copies = [len(server.stored[uid_of(name)]) for name in good]
-        assert sorted(copies) == [1, 2]  # one was sent again, once, to see
+        assert sorted(copies) == [1, 3]  # one was sent again to see: in the middle and at the end
 
     def test_two_in_a_run_without_any_good_one_are_rejected_too(
         self, job: Job, server: ScriptedServer
@@ -200,3 +202,68 @@ class TestAFileThatIsTakenForAnOutage:
         assert ran.outcomes == {"stored": 8, outcome: 1}
         assert ran.outcome(names[2]) == outcome
         assert len(server.posts) <= 40
+
+
+class TestAStoreThatHasNoRoom:
+    """Every answer is a manifest in which every instance failed with A700 (PS3.18 Table I.2-2)."""
+
+    def test_is_waited_for(self, job: Job, server: ScriptedServer) -> None:
+        job.write_studies(8)
+        server.default = Choose(Away(NO_ROOM, after=1, seconds=3))
+        ran = job.run(max_outage_s=600)
+        assert ran.outcomes == {"stored": 8}
+
+    def test_is_not_waited_for_without_end(self, job: Job, server: ScriptedServer) -> None:
+        job.write("0first.dcm", study="before")
+        assert job.run().exit_code == 0
+        job.write_studies(8)
+        server.default = NO_ROOM
+        ran = job.run(max_outage_s=2)
+        assert ran.exit_code == 1
+        assert ran.outcomes == {"stored": 1, "pending": 8}
+        assert len(server.posts) <= 1 + 6 + 5
+
+
+class TestAProbe:
+    def test_that_is_told_to_come_back_in_a_week_comes_at_the_end_of_the_wait(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_studies(5)
+        server.push(StoreAll(), *[Answer(503)] * 6, Answer(503, {"Retry-After": "604800"}))
+        ran = job.run(max_outage_s=4)
+        assert ran.outcomes == {"stored": 5}
+
+    def test_goes_out_although_look_ups_are_not_answered(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_studies(5)
+        server.default_get = Answer(502)
+        server.default = Choose(Away(Answer(502), after=1, seconds=1.5))
+        ran = job.run(max_outage_s=60)
+        assert ran.outcomes == {"stored": 5}
+
+
+class TestOneThatIsRefusedWhileOthersAreTaken:
+    def test_is_not_sent_for_as_long_as_the_others_take(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        bad = job.write("0.dcm", study="bad")
+        job.write_studies(30)
+        uid = uid_of(bad.name).encode()
+        server.default = Choose(lambda request: Answer(500) if uid in request.body else Wait(0.3))
+        ran = job.run(max_concurrency=4, max_outage_s=600)
+        assert ran.outcomes == {"stored": 30, "in_doubt": 1}
+        assert sum(uid in post.body for post in server.posts) <= 2 * 6 + 2
+
+
+class TestRefusalsAtTheEnd:
+    def test_of_a_server_that_refuses_what_it_took_before_reject_nothing(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_studies(5)
+        server.push(StoreAll())
+        server.default = Answer(400, {}, b"maintenance")
+        ran = job.run()
+        assert ran.outcomes == {"stored": 1, "failed": 4}
+        server.default = StoreAll()
+        assert job.run().outcomes == {"stored": 5}

@@ -14,6 +14,7 @@ from ingester.journal.schema import OUTCOME_CODES, pack_uid, unpack_uid
 from tests.unit.journal.made import MTIME_NS, Session, header, outcome_of, recount, stored
 
 KEY = InstanceKey("1.2", "1.2.3")
+REFUSES_THESE_BYTES = {Outcome.REJECTED, Outcome.TOO_LARGE, Outcome.DUPLICATE, Outcome.CONFLICT}
 RELEASED = [
     Outcome.INVALID,
     Outcome.REJECTED,
@@ -266,7 +267,23 @@ class TestAClaim:
                 session = Session(path)
                 session.journal.record(stored(session.ref(b"a"))._replace(outcome=end))
                 session.end()
-        assert holder(path) is None
+        found = holder(path)
+        if before is Outcome.IN_DOUBT and outcome not in REFUSES_THESE_BYTES:
+            assert found is not None
+            assert found.outcome is Outcome.IN_DOUBT  # nobody has said that it is not stored
+        else:
+            assert found is None
+        recount(path)
+
+    def test_is_kept_for_bytes_in_doubt_when_others_are_refused(self, path: str) -> None:
+        for outcome, digest in ((Outcome.IN_DOUBT, b"a"), (Outcome.REJECTED, b"b")):
+            session = Session(path)
+            result = stored(session.ref(b"a"), digest=digest)
+            session.journal.record(result._replace(outcome=outcome))
+            session.end()
+        found = holder(path)
+        assert found is not None
+        assert (found.outcome, found.sha256) == (Outcome.IN_DOUBT, b"a" * 32)
         recount(path)
 
     def test_stays_with_the_store_when_the_file_has_another_instance_now(self, path: str) -> None:

@@ -77,7 +77,7 @@ TABLE: list[tuple[str, Answer | NoAnswer, Situation, type[object] | Action]] = [
     ("the same, alone", LOST, SINGLE._replace(is_to_blame=True, others_succeed=False), GiveUp(Outcome.IN_DOUBT, "no_answer")),
     ("refused at last, but in doubt before", NOT_SENT, SINGLE._replace(attempts=6, doubts=1), GiveUp(Outcome.IN_DOUBT, "no_answer")),
     ("ConflictException", answered(409), SINGLE._replace(conflict_is_transient=True), Retry),
-    ("ConflictException is never split", answered(409), LAST._replace(conflict_is_transient=True), GiveUp(Outcome.FAILED, "attempts_used_up")),
+    ("ConflictException is never split", answered(409), LAST._replace(conflict_is_transient=True), Refused(Outcome.FAILED, "attempts_used_up")),
     *[(f"{status} without a manifest", answered(status), QUIET, Refused(Outcome.REJECTED, "refused")) for status in (400, 409, 410, 415, 422, 431, 451)],
     *[(f"{status} that confirms nothing", answered(status), QUIET, Refused(Outcome.IN_DOUBT, "not_confirmed")) for status in (200, 202, 204)],
     ("413", answered(413), QUIET, Split(shrink=True)),
@@ -95,7 +95,7 @@ TABLE: list[tuple[str, Answer | NoAnswer, Situation, type[object] | Action]] = [
     ("503 to the end, right after a stored file was taken", answered(503), LAST._replace(others_succeed_now=False, is_to_blame=True), Split(shrink=False)),
     ("the same, alone", answered(503), LAST._replace(single=True, others_succeed_now=False, is_to_blame=True), GiveUp(Outcome.FAILED, "attempts_used_up")),
     ("404 to the end, nobody succeeds", answered(404), LAST._replace(others_succeed_now=False), Outage),
-    ("ConflictException to the end, nobody succeeds", answered(409), LAST._replace(conflict_is_transient=True, others_succeed_now=False), Stop),
+    ("ConflictException to the end, nobody succeeds", answered(409), LAST._replace(conflict_is_transient=True, others_succeed_now=False), Refused(Outcome.FAILED, "attempts_used_up")),
     ("503 to the end while others succeed", answered(503), LAST, GiveUp(Outcome.FAILED, "attempts_used_up")),
 ]  # fmt: skip
 
