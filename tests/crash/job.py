@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM, IN_THE_STORE, Outcome
-from ingester.journal import FileRow, iter_files
+from ingester.journal import FileRow
 from tests.crash.archive import Archive, Key, make_archive
 from tests.support.exchange import Exchange
 from tests.support.journals import Copied, copy_journal

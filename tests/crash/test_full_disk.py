@@ -138,7 +138,9 @@ class TestADiskThatIsFullAtTheStart:
             load = Load(corpus, server, mounted.path / "journal.db", tmp_path / "results.jsonl")
             filler = mounted.path / "filler"
             filler.write_bytes(bytes((256 - free_kib) * KIB))
-            assert_says_once(load.run(), "the journal cannot be ")
+            ended = load.run()
+            assert_says_once(ended, "the journal cannot be ")
+            assert "the disk is full" in ended.stderr
             assert server.requests == []
             filler.unlink()
             mounted.remount("size=64m")
