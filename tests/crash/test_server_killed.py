@@ -32,14 +32,16 @@ class TestAServerThatIsKilled:
 
         killer = threading.Thread(target=go_down_and_come_back)
         killer.start()
-        ended = job.run(job.moment(certain=True), lambda _: due.set())
+        job.moment(certain=True).arm(job.server, due.set)
+        with job.start() as process:
+            ended = process.wait()
         back.set()
         killer.join()
-        job.settle()
-        assert due.is_set()
+        job.ended(ended, 0)
+        assert lost
         assert ended.returncode == 3, ended.stderr  # the archive has what cannot be stored
         summary: Summary = json.loads(ended.stdout)
-        job.check_complete(summary)
+        job.check_complete(summary, lost)
         claimed = {key_of(row) for row in job.rows() if row.outcome in IN_THE_STORE}
         assert claimed == job.archive.storable.keys() == job.stored().keys()
         for key, digests in job.stored().items():
