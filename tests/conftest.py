@@ -1,4 +1,4 @@
-"""Fixtures for every kind of test: servers, each fresh for its test."""
+"""Fixtures for every kind of test: servers and faults, each fresh for its test."""
 
 import os
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.faults import Faults, compile_library
 from tests.support.orthanc import Orthanc, find_orthanc
 from tests.support.scripted import ScriptedServer
 
@@ -36,6 +37,23 @@ def orthanc_with_users(tmp_path: Path) -> Iterator[Orthanc]:
     _require_orthanc()
     with Orthanc(tmp_path / "orthanc", users={"operator": "s3cret:word"}) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def faults_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that makes a file system fail, compiled once."""
+    try:
+        return compile_library(tmp_path_factory.mktemp("faults"))
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def faults(faults_library: Path, tmp_path: Path) -> Iterator[Faults]:
+    """No faults at first; what hangs in the end is let go."""
+    made = Faults(faults_library, tmp_path / "faults")
+    yield made
+    made.rule()
 
 
 def _require_orthanc() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from ingester.dicomweb.outcome import Evidence, Outcome
-from ingester.journal.opening import connect_reader
+from ingester.journal.opening import connect_reader, reading
 from ingester.journal.schema import EVIDENCES, OUTCOME_CODES, OUTCOMES, unpack_uid
 
 PIECE: Final = 1_000
@@ -67,11 +67,14 @@ def iter_files(path: str, outcomes: Iterable[Outcome] | None = None) -> Iterator
     statement = _ROWS.format(codes=codes, piece=PIECE)
     connection = connect_reader(path)
     try:
-        last: object = 0
-        while rows := connection.execute(statement, (last,)).fetchall():
-            for row in rows:
-                yield _file_row(row)
-            last = rows[-1][0]
+        last = 0
+        while True:
+            with reading(path):
+                rows = [_file_row(row) for row in connection.execute(statement, (last,))]
+            if not rows:
+                return
+            yield from rows
+            last = rows[-1].file_id
     finally:
         connection.close(force=True)
 

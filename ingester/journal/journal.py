@@ -17,6 +17,8 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
+import msgspec
+
 from ingester.dicomweb.outcome import Outcome
 from ingester.errors import JournalError, WrongTargetError
 from ingester.items import Directory, FileRef, Holder, Instance, InstanceKey, Result, Root
@@ -253,6 +255,6 @@ def _prepare(connection: apsw.Connection, path: str, target: str, *, rebind: boo
         with connection:
             max_file_id = connection.execute("SELECT max(file_id) FROM files").get
             max_dir_id = connection.execute("SELECT max(dir_id) FROM directories").get
-    except apsw.Error as error:
+    except (apsw.Error, UnicodeError, msgspec.MsgspecError) as error:
         raise journal_error(path, "opened", error) from error
     return Ids((max_file_id or 0) + 1, (max_dir_id or 0) + 1)

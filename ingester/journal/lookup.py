@@ -1,6 +1,7 @@
 """What the journal knew when the run met a file or an instance: reading, beside the writer.
 
-Both classes have a connection of their own that sees what is committed. What is handed over and
+Both classes have a connection of their own that sees what is committed. A damaged page or value
+raises JournalError from every look-up. What is handed over and
 not committed yet is known to those who handed it over.
 """
 
@@ -15,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from ingester.dicomweb.outcome import SETTLED, Evidence, Outcome
 from ingester.items import Directory, FileRef, Holder, InstanceKey, Previous, Root
-from ingester.journal.opening import connect_reader
+from ingester.journal.opening import connect_reader, reading
 from ingester.journal.schema import EVIDENCE_CODES, OUTCOME_CODES, OUTCOMES, pack_uid
 
 MAX_FRESH_DIRECTORIES: Final = 8_192  # more than can be uncommitted
@@ -69,6 +70,7 @@ class KnownFiles:
         retry: AbstractSet[Outcome] = frozenset(),
     ) -> None:
         """``retry``: outcomes that are sent again although they are settled."""
+        self._path = path
         self._connection = connect_reader(path)
         self._ids = ids
         self._hand_over = hand_over
@@ -78,7 +80,7 @@ class KnownFiles:
 
     def directory(self, root: Root, rel_path: bytes) -> Directory:
         """The directory, with a fresh number where it was never met."""
-        with self._lock:
+        with self._lock, reading(self._path):
             return self._directory(root, rel_path)
 
     def _directory(self, root: Root, rel_path: bytes) -> Directory:
@@ -101,7 +103,7 @@ class KnownFiles:
 
     def files(self, directory: Directory, names: Sequence[bytes]) -> dict[bytes, Known]:
         """What is known of these names; fresh numbers for those that were never met."""
-        with self._lock:
+        with self._lock, reading(self._path):
             return self._files(directory, names)
 
     def _files(self, directory: Directory, names: Sequence[bytes]) -> dict[bytes, Known]:
@@ -132,14 +134,13 @@ class KnownFiles:
 
     def has_files(self, root_name: bytes) -> bool:
         """Whether the journal has any file of the root of this name."""
-        return (
-            self._connection.execute(
+        with reading(self._path):
+            found = self._connection.execute(
                 "SELECT 1 FROM roots r JOIN directories d ON d.root_id = r.root_id"
                 " JOIN files f ON f.dir_id = d.dir_id WHERE r.name = ? LIMIT 1",
                 (root_name,),
             ).get
-            is not None
-        )
+        return found is not None
 
     def close(self) -> None:
         """Idempotent."""
@@ -151,7 +152,8 @@ def stored_samples(path: str) -> list[tuple[FileRef, bytes | None]]:
     """The smallest of the latest files that the store has by its own word, at most 20."""
     connection = connect_reader(path)
     try:
-        rows: list[tuple[Any, ...]] = connection.execute(_SAMPLES).fetchall()
+        with reading(path):
+            rows: list[tuple[Any, ...]] = connection.execute(_SAMPLES).fetchall()
     finally:
         connection.close()
     found = []
@@ -165,6 +167,7 @@ class Holders:
     """Finds who holds the claims on instances. For any thread."""
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self._connection = connect_reader(path)
         self._lock = threading.Lock()
 
@@ -172,7 +175,7 @@ class Holders:
         """The holder of each key, None where nobody holds it."""
         execute = self._connection.execute
         studies: dict[str, int | None] = {}
-        with self._lock:
+        with self._lock, reading(self._path):
             execute("BEGIN")  # one look for all of them, and one lock
             try:
                 for uid in {key.study_instance_uid for key in keys}:

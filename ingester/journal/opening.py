@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from ingester.errors import JournalError
@@ -17,6 +18,8 @@ BUSY_TIMEOUT_MS: Final = 10_000
 CHECKPOINT_PAGES: Final = 4_000  # 16 MiB of WAL between checkpoints
 WRITER_CACHE_KIB: Final = 16_384
 READER_CACHE_KIB: Final = 4_096
+_NO_SHARED_MEMORY: Final = 4874  # SQLITE_IOERR_SHMSIZE: the disk has no room for its 32 KiB
+_DAMAGED: Final = ("the file is damaged", "restore it from a backup, or start a new one")
 _HINTS: Final = {
     "FullError": ("the disk is full", "free some space, then give the same command again"),
     "IOError": ("input/output error", "check the disk, then give the same command again"),
@@ -24,15 +27,33 @@ _HINTS: Final = {
     "ReadOnlyError": ("it is read-only", "check the permissions of the file and its directory"),
     "CantOpenError": ("it cannot be opened", "check the permissions of the file's directory"),
     "NotADBError": ("it is not an ingester journal", "name another file with --journal"),
-    "CorruptError": ("the file is damaged", "restore it from a backup, or start a new one"),
+    "CorruptError": _DAMAGED,
 }
 
 
 def journal_error(path: str, action: str, error: BaseException) -> JournalError:
-    """One line for what SQLite says, without any value of a row."""
+    """One line for what went wrong, without any value of a row.
+
+    What is not an error of SQLite is a value that cannot be one: the file is damaged, too.
+    """
     kind = type(error).__name__
+    if not type(error).__module__.startswith("apsw"):
+        kind = "CorruptError"
+    if getattr(error, "extendedresult", 0) == _NO_SHARED_MEMORY:
+        kind = "FullError"
     reason, hint = _HINTS.get(kind, (kind, ""))
     return JournalError(f"the journal cannot be {action}: {reason}: {path}", hint)
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Around a look-up: a page or a value that cannot be read raises JournalError."""
+    import apsw  # noqa: PLC0415 - loaded by whoever made the connection
+
+    try:
+        yield
+    except (apsw.Error, ValueError, KeyError) as error:
+        raise journal_error(path, "read", error) from error
 
 
 def create_private(path: str) -> None:
@@ -45,7 +66,10 @@ def create_private(path: str) -> None:
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise JournalError(f"the journal is not a regular file: {path}")
+                raise JournalError(
+                    f"the journal is not a regular file: {path}",
+                    "name another file with --journal",
+                )
             if stat.S_IMODE(status.st_mode) != 0o600:
                 os.fchmod(fd, 0o600)
         finally:

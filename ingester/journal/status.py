@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ingester.journal.lock import live_pid
-from ingester.journal.opening import connect_reader, journal_error
+from ingester.journal.opening import connect_reader, reading
 from ingester.journal.runs import Run, read_runs
 from ingester.journal.schema import pack_uid, unpack_uid
 from ingester.journal.totals import NOTHING, Totals, read_totals
@@ -78,8 +78,9 @@ class Reading:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._connection.close(force=True)
-        if isinstance(error, Exception) and type(error).__module__.startswith("apsw"):
-            raise journal_error(self._path, "read", error) from error
+        if error is not None:
+            with reading(self._path):
+                raise error
 
     def status(self) -> Status:
         """See the class of that name."""

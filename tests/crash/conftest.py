@@ -11,7 +11,15 @@ import pytest
 from tests.crash.job import Job
 from tests.support.scripted import ScriptedServer
 
-SEEDS = {"kill_seed": 20, "kills_seed": 5, "signal_seed": 6, "fault_seed": 5, "some_seed": 2}
+SEEDS = {
+    "kill_seed": 60,
+    "kills_seed": 5,
+    "commit_seed": 8,
+    "signal_seed": 6,
+    "fault_seed": 5,
+    "server_seed": 5,
+    "some_seed": 2,
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -33,6 +41,18 @@ def kill_seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def kills_seed(request: pytest.FixtureRequest) -> int:
     """For several SIGKILLs on one journal."""
+    return _told(request)
+
+
+@pytest.fixture
+def commit_seed(request: pytest.FixtureRequest) -> int:
+    """For a SIGKILL inside a commit."""
+    return _told(request)
+
+
+@pytest.fixture
+def server_seed(request: pytest.FixtureRequest) -> int:
+    """For a server that is killed."""
     return _told(request)
 
 

@@ -6,22 +6,22 @@ and checks one against the other after every run, however that has ended.
 
 import json
 import random
-import shutil
 import signal
 import socket
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
-from ingester.journal import FileRow, iter_files
+from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM, IN_THE_STORE, Outcome
+from ingester.journal import FileRow
 from tests.crash.archive import Archive, Key, make_archive
 from tests.support.exchange import Exchange
+from tests.support.journals import Copied, copy_journal
 from tests.support.process import Completed, Process, start_ingester
 from tests.support.scripted import ScriptedServer, StoreAll
 
@@ -116,6 +116,8 @@ class Job:
     chance: random.Random = field(init=False)
     safe: set[Key] = field(default_factory=set)  # committed when the last run ended
     sent: Counter[Key] = field(default_factory=Counter)  # how often stored until then
+    environment: dict[str, str] = field(default_factory=dict)
+    killed_posts: int | None = None  # where the requests of the last run begin, if it was killed
 
     def __post_init__(self) -> None:
         self.chance = chance = random.Random(f"job {self.seed}")
@@ -169,17 +171,24 @@ class Job:
             f"--results={self.results}",
             "--json",
             *(f"{name}={value}" for name, value in self.options.items()),
+            env=self.environment,
         )
 
     def run(self, moment: Moment, act: Callable[[Process], None]) -> Completed:
         """Runs to the end; at the moment something is done to the process."""
+        posts = len(self.server.posts)
         started: Future[Process] = Future()  # the moment may come before `start` returns
         moment.arm(self.server, lambda: act(started.result(60)))
         with self.start() as process:
             started.set_result(process)
             ended = process.wait()
-        self.settle()
+        self.ended(ended, posts)
         return ended
+
+    def ended(self, ended: Completed, posts: int) -> None:
+        """A run has ended, before which there were so many requests."""
+        self.settle()
+        self.killed_posts = posts if ended.returncode == -signal.SIGKILL else None
 
     def kill_at(self, moment: Moment) -> bool:
         """Runs until SIGKILL at the moment; False when the run had ended by then."""
@@ -211,21 +220,23 @@ class Job:
 
     def rows(self) -> list[FileRow]:
         """What the journal has committed, from a copy: the next run finds it as it was left."""
-        if not self.journal.exists():
-            return []
-        copy = self.directory / "copy" / self.journal.name
-        copy.parent.mkdir(exist_ok=True)
-        for suffix in ("", "-wal"):
-            Path(f"{copy}{suffix}").unlink(missing_ok=True)
-            if Path(f"{self.journal}{suffix}").exists():
-                shutil.copyfile(f"{self.journal}{suffix}", f"{copy}{suffix}")
-        return list(iter_files(str(copy)))
+        copied = self._copy()
+        return [] if copied is None else copied.rows()
+
+    def recovered(self) -> list[FileRow]:
+        """What the next run will find: what a killed one had announced is in doubt."""
+        copied = self._copy()
+        return [] if copied is None else copied.recovered()
+
+    def _copy(self) -> Copied | None:
+        return copy_journal(self.journal, self.directory / "copy")
 
     def lines(self) -> list[Line]:
-        """All results lines so far, of all runs."""
+        """All results lines so far, of all runs; a kill may have torn the last one."""
         if not self.results.exists():
             return []
-        return [json.loads(line) for line in self.results.read_text().splitlines()]
+        whole, _, _ = self.results.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def stored(self) -> dict[Key, list[str]]:
         """The digests of what the server has stored, in the order of storing."""
@@ -236,6 +247,7 @@ class Job:
         rows, stored = self.rows(), self.stored()
         self._check_claims(rows, stored)
         self._check_lines(rows)
+        self._check_announced(stored)
         times = Counter({key: len(digests) for key, digests in stored.items()})
         for key, count in times.items():
             assert count - self.sent[key] <= 1, f"stored twice in one run: {key}"
@@ -257,6 +269,25 @@ class Job:
             if file is not None:
                 assert file.sha256 in stored[key_of(row)], f"other bytes: {row}"
 
+    def _check_announced(self, stored: dict[Key, list[str]]) -> None:
+        """Whatever the server may have bytes of, the journal speaks of, however a run has ended."""
+        rows, files = defaultdict(list), self.archive.files
+        for row in self.recovered():
+            rows[key_of(row)].append(row)
+        for key, digests in stored.items():
+            known = [row for row in rows[key] if row.outcome in HOLDS_ITS_CLAIM]
+            assert known, f"forgotten: {key}"
+            paths = [Path(row.path.decode()) for row in known]
+            if all(path in files for path in paths):  # none was renamed meanwhile
+                assert set(digests) <= {files[path].sha256 for path in paths}, key
+        if self.killed_posts is not None:
+            keys = {file.key for file in files.values() if file.kind == "instance"}
+            for post in self.server.posts[self.killed_posts :]:
+                for key in keys:
+                    if all(uid.encode() in post.body for uid in key):
+                        outcomes = {row.outcome for row in rows[key]}
+                        assert outcomes - {Outcome.PENDING}, f"sent, and not announced: {key}"
+
     def _check_lines(self, rows: list[FileRow]) -> None:
         by_id = {row.file_id: row for row in rows}
         lines = self.lines()
@@ -268,8 +299,11 @@ class Job:
                 assert line["outcome"] == row.outcome, (line, row)
                 assert line["sop_instance_uid"] == row.sop_instance_uid, (line, row)
 
-    def check_complete(self, summary: Summary) -> None:
-        """Every file has its one right outcome, and the server has all that it takes."""
+    def check_complete(self, summary: Summary, lost: Sequence[bytes] = ()) -> None:
+        """Every file has its one right outcome, and the server has all that it takes.
+
+        Of a file that it refuses and that was in a body without an answer nobody can be certain.
+        """
         files, rows, stored = self.archive.files, self.rows(), self.stored()
         assert summary["files"] == sum(summary["outcomes"].values()) == len(files)
         by_path = {Path(row.path.decode()): row for row in rows if row.seen_run_id}
@@ -281,13 +315,13 @@ class Job:
         assert stored.keys() == storable.keys()
         for key, digests in stored.items():
             assert set(digests) <= storable[key], key
-        self._check_outcomes(met)
+        self._check_outcomes(met, lost)
         decided = {row.file_id for row in rows if row.decided_run_id == summary["run_id"]}
         lines = [line for line in self.lines() if line["run_id"] == summary["run_id"]]
         told = {line["file_id"] for line in lines if line["reason_code"] != "moved"}
         assert told == decided
 
-    def _check_outcomes(self, met: dict[Path, FileRow]) -> None:
+    def _check_outcomes(self, met: dict[Path, FileRow], lost: Sequence[bytes]) -> None:
         groups: dict[Key, list[Path]] = defaultdict(list)
         for path, file in self.archive.files.items():
             if file.kind == "instance":
@@ -299,7 +333,10 @@ class Job:
             if key in self.archive.storable:
                 self._check_group(paths, met)
             else:
-                assert {how_refused(met[path]) for path in paths} == {"rejected"}, key
+                refused = [met[path] for path in paths]
+                in_doubt = any(all(uid.encode() in body for uid in key) for body in lost)
+                allowed = {"rejected", "in_doubt"} if in_doubt else {"rejected"}
+                assert {how_refused(row) for row in refused} <= allowed, refused
 
     def _check_group(self, paths: list[Path], met: dict[Path, FileRow]) -> None:
         holders = [path for path in paths if met[path].outcome in IN_THE_STORE]

@@ -5,15 +5,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
 import pytest
 
-from ingester.dicomweb.outcome import IN_THE_STORE
 from ingester.journal import iter_files
 from ingester.journal.writer import MAX_UNCOMMITTED_CALLS
 from tests.support.dicom_files import Corpus, write_corpus
+from tests.support.journals import copy_journal
 from tests.support.process import Process, run_ingester, start_ingester
 from tests.support.scripted import ScriptedServer
 
@@ -37,9 +38,18 @@ class Locked:
         self._connection.close(force=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """A run whose journal cannot commit; the SOP Instance UIDs of what it knows."""
+
+    process: Process
+    committed: set[str]  # as stored
+    announced: set[str]  # and not committed
+
+
 @contextmanager
-def stalled(server: ScriptedServer, arguments: list[str], journal: Path) -> Iterator[Process]:
-    """A run whose journal cannot commit, from its tenth answer on; it sends nothing more."""
+def stalled(server: ScriptedServer, arguments: list[str], journal: Path) -> Iterator[Stalled]:
+    """From the tenth answer on; what was announced by then goes out, and nothing else."""
     locks: list[Locked] = []
     held = threading.Event()
 
@@ -53,15 +63,16 @@ def stalled(server: ScriptedServer, arguments: list[str], journal: Path) -> Iter
 
     server.before_answer(lock)
     with start_ingester(*arguments) as process:
-        # It may not stop before so many are not committed.
-        server.wait_until(lambda: server.answers >= MAX_UNCOMMITTED_CALLS)
-        seen = -1
-        while seen != server.answers:
-            seen = server.answers
-            time.sleep(0.3)
-        assert process.running
         try:
-            yield process
+            assert held.wait(60)
+            copied = copy_journal(journal, journal.parent / "locked")
+            assert copied is not None
+            committed = {row.sop_instance_uid for row in copied.rows() if row.evidence}
+            known = copied.known_to_be_sent()
+            server.wait_until(lambda: server.answers >= len(known))
+            time.sleep(0.3)  # what may go out on top of that has the time to
+            assert process.running
+            yield Stalled(process, committed, known - committed)
         finally:
             for each in locks:
                 each.end()
@@ -92,15 +103,14 @@ class TestWhileTheJournalCannotCommit:
         self, tmp_path: Path, server: ScriptedServer, corpus: Corpus
     ) -> None:
         journal, results = tmp_path / "journal.db", tmp_path / "results.jsonl"
-        with stalled(server, arguments(corpus, server, tmp_path), journal) as process:
-            rows = [row for row in iter_files(str(journal)) if row.outcome in IN_THE_STORE]
-            committed = {row.sop_instance_uid for row in rows}
+        with stalled(server, arguments(corpus, server, tmp_path), journal) as run:
             told = results.read_text().splitlines()
-            process.kill()
-        assert {json.loads(line)["sop_instance_uid"] for line in told} == committed
-        in_flight = server.stored.keys() - committed
-        assert server.stored.keys() >= committed
-        assert CONCURRENCY < len(in_flight) <= MAX_UNCOMMITTED_CALLS + CONCURRENCY
+            run.process.kill()
+        assert {json.loads(line)["sop_instance_uid"] for line in told} == run.committed
+        in_flight = server.stored.keys() - run.committed
+        assert server.stored.keys() >= run.committed
+        assert in_flight == run.announced
+        assert 0 < len(in_flight) <= MAX_UNCOMMITTED_CALLS + CONCURRENCY
         server.before_answer(lambda _number: None)
 
         assert run_ingester(*arguments(corpus, server, tmp_path)).returncode == 0
@@ -114,9 +124,9 @@ class TestWhileTheJournalCannotCommit:
         self, tmp_path: Path, server: ScriptedServer, corpus: Corpus
     ) -> None:
         journal = tmp_path / "journal.db"
-        with stalled(server, arguments(corpus, server, tmp_path), journal) as process:
+        with stalled(server, arguments(corpus, server, tmp_path), journal) as run:
             assert len(server.stored) < len(corpus)
-        assert process.wait().returncode == 0
+        assert run.process.wait().returncode == 0
         assert {sop: [sha] for sop, sha in corpus.sha256_by_sop.items()} == server.stored
         rows = list(iter_files(str(tmp_path / "journal.db")))
         assert {row.sop_instance_uid for row in rows} == corpus.sop_instance_uids

@@ -19,7 +19,6 @@ from tests.support.process import (
     Completed,
     Process,
     start_ingester,
-    start_python,
     wait_for_turns,
 )
 from tests.support.scripted import (
@@ -186,15 +185,10 @@ class TestTheSecondSignal:
 class TestAJournalThatCannotBeWritten:
     def run_with_a_limit(self, job: Job, limit_bytes: int) -> Completed:
         """Runs the command under RLIMIT_FSIZE: a disk that is full, for this process."""
-        code = (
-            "import resource, runpy; "
-            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, resource.RLIM_INFINITY)); "
-            "runpy.run_module('ingester', run_name='__main__', alter_sys=True)"
-        )
-        with start_python(
-            "-c", code, "run", job.archive, "--url", job.server.url, "--journal", job.journal,
+        with start_ingester(
+            "run", job.archive, "--url", job.server.url, "--journal", job.journal,
             *QUICK, "--max-batch-instances=2", "--max-concurrency=1",
-            cwd=job.archive.parent,
+            cwd=job.archive.parent, max_file_bytes=limit_bytes,
         ) as process:  # fmt: skip
             return process.wait()
 

@@ -1,9 +1,11 @@
 /* A file system that fails or hangs, in the calls of one process: preloaded into it.
  *
  * FAULTS_OF_TESTS names a file of rules, a line each: "CALL ACTION PART". CALL is open, read, preadv,
- * stat or list; PART is a part of the path. ACTION is `hang`, until the rule is gone; a number, the
- * errno of the error; or `once:` and one of these, for the first call of a path only. What a rule
- * did is appended to the file's name with ".log", as "CALL PATH" on a line, before it is done.
+ * stat, list or sync; PART is a part of the path. ACTION is `hang`, until the rule is gone; a number,
+ * the errno of the error; `slow:MS`, so many milliseconds before it is done; `once:` and one of these,
+ * for the first call of a path only; or `from:N:` and one of these, from the N-th call of the process
+ * on, counted from 1. What a rule did is appended to the file's name with ".log", as "CALL PATH" on a
+ * line, before it is done.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -22,19 +24,22 @@
 #include <unistd.h>
 
 static char seen[256][4200];
+static int seen_times[256];
 static int seen_count;
 static pthread_mutex_t seen_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static int first_time(const char *call, const char *path) {
+/* How many such calls there were, this one included; those of more than 256 kinds are all first. */
+static int count(const char *call, const char *path) {
     char key[4200];
     snprintf(key, sizeof key, "%s %s", call, path);
-    int first = 1;
+    int i;
     pthread_mutex_lock(&seen_lock);
-    for (int i = 0; i < seen_count; i++)
-        if (!strcmp(seen[i], key)) first = 0;
-    if (first && seen_count < 256) strcpy(seen[seen_count++], key);
+    for (i = 0; i < seen_count; i++)
+        if (!strcmp(seen[i], key)) break;
+    if (i == seen_count && i < 256) strcpy(seen[seen_count++], key);
+    int times = i < 256 ? ++seen_times[i] : 1;
     pthread_mutex_unlock(&seen_lock);
-    return first;
+    return times;
 }
 
 static void tell(const char *control, const char *call, const char *path) {
@@ -48,7 +53,9 @@ static void tell(const char *control, const char *call, const char *path) {
     }
 }
 
-/* Returns what the first rule says: 0 nothing, -1 hang, else an errno. */
+/* Returns what the first rule says: 0 nothing, HANG, SLOW and milliseconds, else an errno. */
+#define HANG -1
+#define SLOW 100000
 static int rule_for(const char *control, const char *call, const char *path, int begins) {
     char rules[8192], *line, *rest;
     int fd = syscall(SYS_openat, AT_FDCWD, control, O_RDONLY | O_CLOEXEC);
@@ -62,10 +69,16 @@ static int rule_for(const char *control, const char *call, const char *path, int
         char *action = strtok_r(NULL, " ", &fields);
         if (!name || !action || strcmp(name, call) || !strstr(path, fields)) continue;
         if (!strncmp(action, "once:", 5)) {
-            if (!begins || first_time(call, path)) action += 5;
+            if (!begins || count(call, path) == 1) action += 5;
             else continue;
         }
-        return strcmp(action, "hang") ? atoi(action) : -1;
+        if (!strncmp(action, "from:", 5)) {
+            int from = strtol(action + 5, &action, 10);
+            if (begins && count(call, fields) < from) continue;
+            action++;
+        }
+        if (!strncmp(action, "slow:", 5)) return SLOW + atoi(action + 5);
+        return strcmp(action, "hang") ? atoi(action) : HANG;
     }
     return 0;
 }
@@ -77,12 +90,17 @@ static int judge(const char *call, const char *path) {
     int rule = rule_for(control, call, path, 1);
     if (!rule) return 0;
     tell(control, call, path);
+    if (rule >= SLOW) {
+        struct timespec span = {(rule - SLOW) / 1000, (rule - SLOW) % 1000 * 1000000L};
+        nanosleep(&span, NULL);
+        return 0;
+    }
     if (rule > 0) {
         errno = rule;
         return -1;
     }
     struct timespec pause = {0, 5000000};
-    while (rule_for(control, call, path, 0) < 0) nanosleep(&pause, NULL);
+    while (rule_for(control, call, path, 0) == HANG) nanosleep(&pause, NULL);
     return 0;
 }
 
@@ -154,3 +172,11 @@ PREADV2(preadv64v2)
     }
 READDIR(struct dirent, readdir)
 READDIR(struct dirent64, readdir64)
+
+#define SYNC(name) \
+    int name(int fd) { \
+        REAL(int, name, int); \
+        return judge_fd("sync", fd) ? -1 : real(fd); \
+    }
+SYNC(fsync)
+SYNC(fdatasync)

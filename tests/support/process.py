@@ -18,6 +18,11 @@ from typing import Self
 
 _DROPPED = re.compile(r"(INGESTER_|AWS_|SSL_CERT_|PYTEST_).*|.*_proxy", re.IGNORECASE)
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LIMITED = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))
+runpy.run_module("ingester", run_name="__main__", alter_sys=True)
+"""
 PROGRESS = "--progress-interval-s=0.02"
 """For `wait_for_turns`."""
 
@@ -189,10 +194,14 @@ def start_ingester(
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
     ignored_signals: tuple[signal.Signals, ...] = (),
+    max_file_bytes: int | None = None,
 ) -> Process:
-    """Starts `python -m ingester` with arguments."""
-    arguments = ("-m", "ingester", *arguments)
-    return Process(arguments, env=env, cwd=cwd, ignored_signals=ignored_signals)
+    """Starts `python -m ingester` with arguments.
+
+    With `max_file_bytes` no file that it writes may be larger (RLIMIT_FSIZE): a full disk for it.
+    """
+    how = ("-m", "ingester") if max_file_bytes is None else ("-c", _LIMITED, str(max_file_bytes))
+    return Process((*how, *arguments), env=env, cwd=cwd, ignored_signals=ignored_signals)
 
 
 def run_ingester(

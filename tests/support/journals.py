@@ -1,0 +1,52 @@
+"""A journal as a process that has gone, or is going on, has left it on the disk: from a copy."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM
+from ingester.journal import FileRow, Journal, iter_files
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A copy: whatever is done with it, the next run finds the original as it was left."""
+
+    path: Path
+
+    def rows(self) -> list[FileRow]:
+        """What was committed; nothing where its maker was killed before its tables were there."""
+        connection = apsw.Connection(str(self.path))
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
+        connection.close()
+        return list(iter_files(str(self.path))) if tables else []
+
+    def recovered(self) -> list[FileRow]:
+        """What the next run would find: what was announced and not decided is in doubt."""
+        Journal.open(str(self.path), target="of a copy", rebind=True).close()
+        return self.rows()
+
+    def known_to_be_sent(self) -> set[str]:
+        """The SOP Instance UIDs that the next run would know to be stored, or to be in doubt."""
+        rows = self.recovered()
+        return {row.sop_instance_uid for row in rows if row.outcome in HOLDS_ITS_CLAIM}
+
+
+def copy_journal(journal: Path, directory: Path) -> Copied | None:
+    """Copies the database and its WAL; None if there is no journal.
+
+    Nobody may be writing to it. The shared memory stays behind: it is made anew of the WAL.
+    """
+    if not journal.exists():
+        return None
+    directory.mkdir(exist_ok=True)
+    copy = directory / journal.name
+    for suffix in ("", "-wal"):
+        Path(f"{copy}{suffix}").unlink(missing_ok=True)
+        if Path(f"{journal}{suffix}").exists():
+            shutil.copyfile(f"{journal}{suffix}", f"{copy}{suffix}")
+    return Copied(copy)
