@@ -50,7 +50,7 @@ from ingester.transport.sender import Sender
 from ingester.transport.series_gate import SeriesGate
 from ingester.transport.trial import Trial
 
-MAX_ANSWERS_WITH_UNKNOWN_UIDS = 3
+MAX_STRANGE_BATCHES = 3
 MANY_IN_A_ROW = 10
 """So many requests lost by anybody, without a success in between: the server is away. Twice what a
 server of a few connections loses in one moment, and far fewer than all workers would try."""
@@ -115,7 +115,7 @@ class Attempts:
         self._stop = stop
         self._random = random
         self._gate = SeriesGate()
-        self._answers_with_unknown_uids = 0
+        self._strange_batches: set[int] = set()  # in a row, answered with UIDs never sent
         self._sent = 0  # attempts, of all parcels
         self._bad_in_a_row = 0  # of anybody, without an answer to anybody in between
         self.last_good = 0  # the latest of the attempts that stored something
@@ -279,9 +279,11 @@ class Attempts:
         return Resend(0.0) if in_doubt else Retry(0.0)
 
     def _reconciled(self, parcel: Parcel, answer: Answer, reconciled: Reconciled) -> Step:
+        if reconciled.confirmed and not reconciled.unknown_uids:
+            self._strange_batches.clear()
         if reconciled.unknown_uids:
-            self._answers_with_unknown_uids += 1
-            if self._answers_with_unknown_uids >= MAX_ANSWERS_WITH_UNKNOWN_UIDS:
+            self._strange_batches.add(parcel.batch_id)
+            if len(self._strange_batches) >= MAX_STRANGE_BATCHES:
                 return Stop(
                     "the server answers with SOP Instance UIDs that were never sent",
                     "does it change UIDs? Then what is stored cannot be told from what is not",

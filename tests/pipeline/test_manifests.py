@@ -242,6 +242,24 @@ class TestUidsNeverSent:
         assert ran.cause is not None
         assert "never sent" in ran.cause.message
 
+    @pytest.mark.parametrize("together", [True, False], ids=["in a batch", "alone"])
+    def test_for_single_files_sink_only_these(
+        self, job: Job, server: ScriptedServer, *, together: bool
+    ) -> None:
+        """A file may hold its UID twice, and the server takes the other one."""
+        names = job.write_studies(12, 3 if together else 1)
+        odd = {uid_of(name) for name in names[1::5]}
+
+        def pick(request: Request) -> Step:
+            held = any(uid.encode() in request.body for uid in odd)
+            others = StoreAll(named=lambda uid: uid not in odd, unknown=["2.25.99"])
+            return others if held else StoreAll()
+
+        server.default = Choose(pick)
+        ran = job.run()
+        assert ran.exit_code == 3
+        assert ran.outcomes == {"stored": len(names) - len(odd), "in_doubt": len(odd)}
+
 
 class TestWarnings:
     @pytest.mark.parametrize(
