@@ -103,7 +103,10 @@ class TestKeysThatExpireDuringARun:
         both = threading.Event()
         late = Then(again, Wait(answered, Answer(403)))
         by_file = ByFile(
-            {refused: [Wait(both, Answer(403)), late], let_in: [Then(both, Wait(again))]}
+            {
+                refused: [Wait(both, Answer(403)), late],
+                let_in: [Then(both, Wait(again)), Answer(403)],  # when it is sent to see
+            }
         )
         server.default = Choose(by_file)
         server.after_answer(lambda n: answered.set() if n == 2 else None)
