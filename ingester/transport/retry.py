@@ -194,7 +194,7 @@ def _unauthorized(
             f"the server refuses the credentials (HTTP {answer.status})",
             "check --auth, the credentials and what they may do, and with SigV4 the region and "
             "this machine's clock",
-            unless_known_good=situation.proven,
+            unless_known_good=situation.proven and answer.status == 403,
         )
     return Refused(Outcome.REJECTED, "refused")
 
