@@ -23,7 +23,7 @@ from ingester.config import Config
 from ingester.control import StopControl
 from ingester.dicomweb.profiles import conflict_words
 from ingester.group import Group, GroupOptions, ToGroup
-from ingester.items import FileRef, Instance, Root, ToUpload
+from ingester.items import Directory, FileRef, Instance, Root, ToUpload
 from ingester.journal import Journal, KnownFiles
 from ingester.journal.schema import MIGRATIONS
 from ingester.known_good import FindKnownGood
@@ -145,17 +145,17 @@ def known_good_finder(
     journal: Journal, scanner: Scanner, roots: Sequence[Root], readers: Readers, thread: Executor
 ) -> FindKnownGood:
     """Finds a small file of these roots that the store has, as it was sent, to try the store."""
-    known = {root.root_id for root in roots}
 
     async def find() -> Instance | None:
         loop = asyncio.get_running_loop()
         for file, sha256 in await loop.run_in_executor(thread, journal.stored_samples):
-            if file.directory.root.root_id not in known:
+            here = in_a_root(file, roots)
+            if here is None:
                 continue
             found: list[Found] = []
-            reader = readers.of(file.directory.root)
+            reader = readers.of(here.directory.root)
             with suppress(OSError):  # its root does not answer: another file may
-                await loop.run_in_executor(reader, scanner.scan, [file], found)
+                await loop.run_in_executor(reader, scanner.scan, [here], found)
             for instance in found:
                 if isinstance(instance, Instance):
                     if instance.buffer is not None:
@@ -165,6 +165,16 @@ def known_good_finder(
         return None
 
     return find
+
+
+def in_a_root(file: FileRef, roots: Sequence[Root]) -> FileRef | None:
+    """The same file below a root of this run: it may have been loaded from another source."""
+    for root in roots:
+        if file.path.startswith(os.path.join(root.path, b"")):
+            rel_path = os.path.dirname(file.path)[len(os.path.join(root.path, b"")) :]
+            directory = Directory(file.directory.dir_id, root, rel_path)
+            return file._replace(directory=directory)
+    return None
 
 
 def sender_options(config: Config) -> SenderOptions:

@@ -253,6 +253,11 @@ class BodyPayload(Payload):
         """What the server had answered when the connection broke, where nobody has read it."""
         return None if self._listener is None else self._listener.last_words()
 
+    def stop_listening(self) -> None:
+        """The exchange is over."""
+        if self._listener is not None:
+            self._listener.close()
+
     def settle(self) -> bool:
         """Give back every buffer the transport is done with and forget the others.
 
@@ -264,8 +269,6 @@ class BodyPayload(Payload):
         clean = self._writer is None or position >= self._writer.output_size
         if self._transport is not None and not clean and (position < 0 or not self.complete):
             self._transport.abort()
-        if self._listener is not None:
-            self._listener.close()
         while self._unflushed:
             written = self._unflushed.popleft()
             if written.end <= position:

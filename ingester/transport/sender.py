@@ -176,6 +176,8 @@ class Sender:
             answer = _answer(said.status, said.headers, said.body)._replace(body_complete=False)
             refused_at = said.headers.get("Date")
         finally:
+            if payload is not None:
+                payload.stop_listening()
             if watchdog is not None:
                 watchdog.stop()
         self._heard = True

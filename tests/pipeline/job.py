@@ -121,9 +121,18 @@ class Job:
         return self.server.stored.get(uid_of(name if sop is None else sop), [])
 
     def run(
-        self, flags: Mapping[str, object] = {}, /, *, check: bool = True, **more: object
+        self,
+        flags: Mapping[str, object] = {},
+        /,
+        *,
+        check: bool = True,
+        source: str = "",
+        **more: object,
     ) -> Ran:
-        """Runs the engine in this process. `check`: what is stored still lies where it was."""
+        """Runs the engine in this process. `check`: what is stored still lies where it was.
+
+        `source`: a directory of the archive, by default all of it.
+        """
         options = {
             **QUICK,
             "url": self.server.url,
@@ -139,7 +148,7 @@ class Job:
             nonlocal stop
             stop = StopControl()
             return await ingest(
-                config, [Source(os.fsencode(self.archive))],
+                config, [Source(os.fsencode(self.archive / source))],
                 stop=stop, watch=snapshots.append, watch_every_s=0.05,
             )  # fmt: skip
 

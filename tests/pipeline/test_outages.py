@@ -161,6 +161,18 @@ class TestASettingThatIsRight:
         assert ran.outcomes == {"stored": 5, "rejected": 1}
         assert ran.exit_code == 3
 
+    def test_the_file_that_tells_may_have_come_from_another_source(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """The night before loaded a directory of the archive, this night the whole of it."""
+        job.write("good/0.dcm", study="good")
+        assert job.run(source="good").exit_code == 0
+        bad = job.write("0bad.dcm", study="bad")
+        server.default = Choose(_refuse([uid_of(bad.name).encode()], Answer(403, {}, b"blocked")))
+        ran = job.run()
+        assert ran.exit_code == 3
+        assert ran.outcome(bad.name) == "rejected"
+
     def test_a_full_disk_behind_a_200_is_waited_for(self, job: Job, server: ScriptedServer) -> None:
         job.write_many(2, study="good")
         assert job.run().exit_code == 0

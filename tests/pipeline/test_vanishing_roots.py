@@ -59,7 +59,7 @@ def run_until_it_vanishes(
             vanish()
 
     server.before_answer(before)
-    return job.run(check=False, **options)
+    return job.run(options, check=False)
 
 
 class TestARootThatVanishes:
