@@ -321,6 +321,7 @@ class TestTheVersionOfAJournal:
         refused(command, "the journal cannot be opened: the disk is full")
         assert command.journal.read_bytes() == before
         filler.unlink()
+        mounted.remount("size=64m")
         assert command.run().outcomes == {"stored": len(corpus)}
 
 

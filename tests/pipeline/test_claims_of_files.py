@@ -130,7 +130,7 @@ class TestARefusedCopy:
     ) -> None:
         job.write("a.dcm")
         job.write("b.dcm", sop="a.dcm", seed=1)
-        for number in range(3):
+        for number in range(8):  # so that two come after it, whichever comes first
             job.write(f"z{number}.dcm", study=number + 1)
         refuse = self.refuse_the_first(job, "a.dcm", reason)
         content = (job.archive / "a.dcm").read_bytes()
