@@ -22,11 +22,10 @@ from ingester.dicomweb.outcome import Outcome
 from ingester.dicomweb.profiles import ServerProfile
 from ingester.dicomweb.qido import instance_query
 from ingester.dicomweb.retry_after import retry_after_s
-from ingester.dicomweb.store_response import StoreResponse, parse_store_response
 from ingester.known_good import FindKnownGood, KnownGood
 from ingester.parcel import Parcel, words_of
 from ingester.readers import Readers
-from ingester.reconciliation import READABLE_STATUS, Reconciled, reconcile_parcel
+from ingester.reconciliation import Reconciled, manifest_of, reconcile_parcel
 from ingester.transport.admission import Admission, End, Turn
 from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
 from ingester.transport.retry import (
@@ -217,7 +216,7 @@ class Attempts:
         reconciled: Reconciled | None = None
         if isinstance(reply, Answer):
             parcel.last_answer = reply
-            response = _manifest_of(reply)
+            response = manifest_of(reply)
             if response is not None:
                 reconciled = reconcile_parcel(parcel, response, self._options.profile)
                 # Out of resources for all of them: it is there, and takes nothing.
@@ -332,10 +331,6 @@ class Attempts:
         transient = self._options.profile.conflict_is_transient
         if transient and isinstance(reply, Answer) and reply.status == 409:
             self._gate.close()  # two requests met in one series
-
-
-def _manifest_of(answer: Answer) -> StoreResponse | None:
-    return parse_store_response(answer.body) if answer.status in READABLE_STATUS else None
 
 
 def _end_of(reply: Reply, step: Step) -> End:

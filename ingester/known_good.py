@@ -16,11 +16,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from ingester.control import StopControl
 from ingester.dicomweb.outcome import Outcome
 from ingester.dicomweb.profiles import ServerProfile
-from ingester.dicomweb.store_response import parse_store_response
 from ingester.items import Instance
 from ingester.parcel import Parcel, make_body
 from ingester.readers import Readers
-from ingester.reconciliation import Reconciled, reconcile_parcel
+from ingester.reconciliation import Reconciled, manifest_of, reconcile_parcel
 from ingester.transport.admission import Admission
 from ingester.transport.breaker import Breaker
 from ingester.transport.reply import Answer, Reply, SourceFailed
@@ -84,7 +83,7 @@ class KnownGood:
         if sent is None:
             return None
         parcel, reply = sent
-        response = parse_store_response(reply.body) if isinstance(reply, Answer) else None
+        response = manifest_of(reply) if isinstance(reply, Answer) else None
         if response is None or not reconcile_parcel(parcel, response, self._profile).confirmed:
             return False
         self._admission.is_back()

@@ -10,9 +10,17 @@ from typing import Literal, NamedTuple
 from ingester.dicomweb.outcome import Evidence, Outcome
 from ingester.dicomweb.profiles import SecondCopy, ServerProfile, disposition_of
 from ingester.dicomweb.reasons import warning_words
-from ingester.dicomweb.store_response import Refused, Stored, StoreResponse, Verdict, reconcile
+from ingester.dicomweb.store_response import (
+    Refused,
+    Stored,
+    StoreResponse,
+    Verdict,
+    parse_store_response,
+    reconcile,
+)
 from ingester.items import Instance, Result
 from ingester.parcel import Parcel
+from ingester.transport.reply import Answer
 
 OpenEnd = Literal["failed", "unnamed", "later", "look_up"]
 
@@ -30,6 +38,11 @@ class Reconciled(NamedTuple):
     look_up: list[int]  # positions: refused now, but an earlier attempt may have stored them
     confirmed: int
     unknown_uids: int  # UIDs in the answer that were never sent
+
+
+def manifest_of(answer: Answer) -> StoreResponse | None:
+    """The manifest of an answer; None where its status is none that has one, or it has none."""
+    return parse_store_response(answer.body) if answer.status in READABLE_STATUS else None
 
 
 def reconcile_parcel(parcel: Parcel, response: StoreResponse, profile: ServerProfile) -> Reconciled:

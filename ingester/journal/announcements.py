@@ -88,12 +88,11 @@ class Announcements:
             self._connection.executemany("DELETE FROM announced WHERE row_id = ?", done)
 
 
-def recover(connection: apsw.Connection) -> int:
-    """Record what a run that was killed had announced and not decided; returns how many files.
+def recover(connection: apsw.Connection) -> None:
+    """Record what a run that was killed had announced and not decided.
 
     For a connection that writes, before any other write of a new run.
     """
-    recovered = 0
     with connection:
         recorder = Recorder(connection)
         query = "SELECT run_id, batch FROM announced ORDER BY run_id"
@@ -104,9 +103,7 @@ def recover(connection: apsw.Connection) -> int:
             batch = _DECODER.decode(encoded)
             left = [one for one in batch.instances if not _decided(connection, run_id, one)]
             recorder.record([_in_doubt(batch, one) for one in left])
-            recovered += len(left)
         connection.execute("DELETE FROM announced")
-    return recovered
 
 
 def _encode(instances: Sequence[Instance]) -> bytes:

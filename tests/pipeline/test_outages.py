@@ -161,6 +161,22 @@ class TestASettingThatIsRight:
         assert ran.outcomes == {"stored": 5, "rejected": 1}
         assert ran.exit_code == 3
 
+    def test_it_is_not_shown_by_a_manifest_under_a_500(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("good.dcm", study="good")
+        assert job.run().exit_code == 0
+        bad = [uid_of(name).encode() for name in job.write_studies(9)]
+
+        def pick(request: Request) -> Step:
+            refused = any(uid in request.body for uid in bad)
+            return Answer(400, {}, b"no") if refused else StoreAll(status=500)
+
+        server.default = Choose(pick)
+        ran = job.run()
+        assert ran.exit_code == 1
+        assert ran.outcomes == {"stored": 1, "pending": 9}
+
     def test_the_file_that_tells_may_have_come_from_another_source(
         self, job: Job, server: ScriptedServer
     ) -> None:
