@@ -246,7 +246,7 @@ class TestACrash:
     @pytest.mark.parametrize(
         "where",
         [
-            "ingester.attempts.parse_store_response",
+            "ingester.attempts.manifest_of",
             "ingester.scan._header_of",
             "ingester.cli.live.progress_line",
         ],
@@ -258,6 +258,7 @@ class TestACrash:
         module, _, name = where.rpartition(".")
         code = (
             f"import {module} as module\n"
+            f"module.{name}  # a name that is gone would plant nothing\n"
             f"def {name}(*_): raise RuntimeError({BUG!r})\n"
             f"module.{name} = {name}\n"
         )
