@@ -15,7 +15,7 @@ from typing import Final
 
 from ingester.dicom.elements import read_explicit, read_implicit
 from ingester.dicom.encoding import FILE_ENDS, Buffer, Window, length_32
-from ingester.dicom.values import HandOver, Header, NeedMore, NotPart10
+from ingester.dicom.values import HandOver, Header, NeedMore, NotPart10, code_of
 
 META_OFFSET: Final = 132
 """Preamble of 128 bytes and 'DICM' (PS3.10 7.1)."""
@@ -120,6 +120,6 @@ def header_of(values: dict[int, str], data_set_offset: int) -> Header:
         get(0x00100021, ""),
         get(0x00080020, ""),
         get(0x00080050, ""),
-        get(0x00080060, ""),
+        code_of(get(0x00080060, "")),
         data_set_offset,
     )

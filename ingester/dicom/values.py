@@ -4,6 +4,7 @@
 (inspection) gives Header, NeedMore or Problem. None of them is ever raised.
 """
 
+import re
 from typing import Final, Literal, NamedTuple
 
 MAX_TEXT_CHARACTERS: Final = 320
@@ -14,6 +15,8 @@ MAX_UID_CHARACTERS: Final = 64
 """PS3.5 9.1. Longer ones exist and are pydicom's to read."""
 
 UID_ALPHABET: Final = b"0123456789."
+
+_CODE: Final = re.compile(r"[A-Z0-9 _]{1,16}")
 
 
 class Header(NamedTuple):
@@ -34,7 +37,7 @@ class Header(NamedTuple):
     issuer_of_patient_id: str  # (0010,0021) LO
     study_date: str  # (0008,0020) DA
     accession_number: str  # (0008,0050) SH
-    modality: str  # (0008,0060) CS
+    modality: str  # (0008,0060) CS; '' where it is no code
     data_set_offset: int  # bytes; the first one after group 2 (PS3.10 7.1)
 
 
@@ -67,6 +70,14 @@ class Problem(NamedTuple):
 def text_of(raw: bytes) -> str:
     """The characters of a text value, without its padding (PS3.5 6.2), never failing."""
     return raw.rstrip(b"\0 ")[:MAX_TEXT_CHARACTERS].decode("latin-1")
+
+
+def code_of(text: str) -> str:
+    """The CS value (PS3.5 6.2), or ''.
+
+    It is shown where patients' data is not, and a length that lies puts other text in its place.
+    """
+    return text if _CODE.fullmatch(text) else ""
 
 
 def uid_of(raw: bytes) -> str | None:

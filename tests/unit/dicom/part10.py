@@ -13,6 +13,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
+from pydicom.valuerep import validate_type_and_regex
 
 from ingester.dicom import Header, NeedMore, Problem, inspect_part10
 from ingester.dicom.values import MAX_TEXT_CHARACTERS
@@ -211,8 +212,10 @@ FIELDS = {
 
 
 def fields_by_pydicom(meta: Dataset, data_set: Dataset) -> dict[str, str]:
-    """What a Header should say, by pydicom: text no longer than a Header keeps."""
-    return {
+    """What a Header should say, by pydicom: text no longer than a Header keeps, a code or none."""
+    fields = {
         name: raw_value(meta if tag >> 16 == 2 else data_set, tag)[:MAX_TEXT_CHARACTERS]
         for name, tag in FIELDS.items()
     }
+    is_code, _ = validate_type_and_regex("CS", fields["modality"])
+    return fields if is_code else fields | {"modality": ""}

@@ -144,6 +144,14 @@ class TestAFileThatIsSent:
         assert isinstance(found, Header)
         assert (found.modality, found.study_instance_uid) == ("CT", STUDY)
 
+    @pytest.mark.parametrize("other", ["Doe^Jane", "CT\\MR", "A CODE OF 17 CHAR", "ct"])
+    def test_has_no_modality_where_that_is_no_code(self, other: str) -> None:
+        """(0008,0060) is shown where patients' data is not."""
+        modality, wrong = (element(0x00080060, "CS", value) for value in ("CT", other))
+        found = inspect(part10(identity().replace(modality, wrong) + pixels()))
+        assert isinstance(found, Header)
+        assert (found.modality, found.study_instance_uid) == ("", STUDY)
+
     def test_may_end_behind_its_identity(self) -> None:
         assert isinstance(inspect(part10(identity())), Header)
 
