@@ -147,9 +147,12 @@ def load_config(
         if values["max_batch_bytes"] > room:
             values["max_batch_bytes"] = room
             origins["max_batch_bytes"] += f", lowered: a request of {profile.name} holds no more"
+    from ingester.journal.names import journal_files  # noqa: PLC0415 - not for --help
+
     for name, what in (("results", "results"), ("log_file", "log")):
-        if values[name] is not None and _same_file(values[name], values["journal"]):
-            raise UsageError(f"the {what} file is the journal: {values[name]}", "name another")
+        path = values[name]
+        if path is not None and os.path.realpath(path) in journal_files(values["journal"]):
+            raise UsageError(f"the {what} file is the journal: {path}", "name another")
     _check_log(values)
     return Config(
         **values,
@@ -177,12 +180,6 @@ def _check_log(values: Mapping[str, Any]) -> None:
     results, log = values["results"], values["log_file"]
     if None not in (results, log) and os.path.realpath(results) == os.path.realpath(log):
         raise UsageError(f"the log file is the results file: {log}", "name another")
-
-
-def _same_file(results: str, journal: str) -> bool:
-    """Whether results would be written into the journal or a file beside it."""
-    beside = os.path.realpath(results).removeprefix(os.path.realpath(journal))
-    return beside in ("", "-wal", "-shm", "-journal", ".lock")
 
 
 def _authorization(

@@ -124,7 +124,7 @@ class KnownGood:
 
     async def _until_taken(self) -> bool:
         pause = Breaker()
-        pause.trip(time.monotonic(), "refuses")
+        pause.trip(time.monotonic())
         waited = False
         while (taken := await self.is_taken(anew=waited)) is False:
             waited = True

@@ -25,7 +25,7 @@ from ingester.config import Config
 from ingester.control import StopControl
 from ingester.dicomweb.outcome import IN_THE_STORE, INCOMPLETE, Outcome
 from ingester.errors import FatalError, JournalError
-from ingester.items import Result, Root, pending
+from ingester.items import Result, pending
 from ingester.journal import Journal, RunFigures, RunInfo, read_status
 from ingester.ledger import Ledger
 from ingester.logs import DEBUG, INFO, WARNING, log, wanted
@@ -138,10 +138,8 @@ class Run:
         if self._results is not None:
             self._results.run_id = run_id
         log(INFO, "run", run_id=run_id, roots=len(resolved), stored_before=stored_before)
-        roots: list[Root] = []
-        for source in resolved:
-            root_id = journal.register_root(source.name, source.path).root_id
-            roots.append(as_root(source, root_id))
+        root_ids = journal.register_roots([(source.name, source.path) for source in resolved])
+        roots = [as_root(*each) for each in zip(resolved, root_ids, strict=True)]
         self._readers = readers = Readers(roots, config.readers)
         async with Sender(options, authorizer) as sender:
             self._sender = sender

@@ -7,7 +7,7 @@ same file is known again when the whole directory is loaded later.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -67,10 +67,13 @@ async def resolve_sources(
 
 def _collapsed(found: Sequence[ResolvedSource]) -> list[ResolvedSource]:
     resolved = _merge_files(found)
-    kept: list[ResolvedSource] = []
+    directories: set[bytes] = set()  # sources as a whole: what lies in them is theirs
+    kept: dict[ResolvedSource, None] = {}
     for source in sorted(resolved, key=lambda each: (len(each.path), each.only is not None)):
-        if not any(_inside(source, other) for other in kept):
-            kept.append(source)
+        if directories.isdisjoint(_with_parents(source.path)):
+            kept[source] = None
+            if source.only is None:
+                directories.add(source.path)
     named = {(source.name, source.path) for source in kept}
     if len({name for name, _ in named}) != len(named):
         raise UsageError("two sources have the same name", "give each --root another NAME")
@@ -137,10 +140,11 @@ def _refuse_an_empty_mount_point(
         )
 
 
-def _inside(inner: ResolvedSource, outer: ResolvedSource) -> bool:
-    if outer.only is not None:
-        return False  # files of one directory are merged already
-    return inner.path == outer.path or inner.path.startswith(outer.path.rstrip(b"/") + b"/")
+def _with_parents(path: bytes) -> Iterator[bytes]:
+    yield path
+    while (parent := os.path.dirname(path)) != path:
+        yield parent
+        path = parent
 
 
 def as_root(source: ResolvedSource, root_id: int) -> Root:

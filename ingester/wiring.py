@@ -25,7 +25,7 @@ from ingester.dicomweb.profiles import conflict_words
 from ingester.group import Group, GroupOptions, ToGroup
 from ingester.items import Directory, FileRef, Instance, Root, ToUpload
 from ingester.journal import Journal, KnownFiles
-from ingester.journal.schema import MIGRATIONS
+from ingester.journal.names import journal_files
 from ingester.known_good import FindKnownGood
 from ingester.ledger import Ledger
 from ingester.parcel import Parcel
@@ -221,11 +221,6 @@ async def open_authorizer(
 
 def own_files(config: Config) -> frozenset[bytes]:
     """What the run writes itself, and must not meet inside a source."""
-    journal = os.fsencode(os.path.realpath(config.journal))
-    copies = [b".schema%d" % version for version in MIGRATIONS]
-    files = [journal, *(journal + copy for copy in copies)]
-    own = {file + suffix for file in files for suffix in (b"", b"-wal", b"-shm", b"-journal")}
-    own.add(journal + b".lock")
     kept = (config.results, config.log_file)
-    own |= {os.fsencode(os.path.realpath(path)) for path in kept if path is not None}
-    return frozenset(own)
+    own = {os.path.realpath(path) for path in kept if path is not None}
+    return frozenset(map(os.fsencode, own | journal_files(config.journal)))

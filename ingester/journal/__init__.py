@@ -3,6 +3,7 @@
 SQLite in WAL mode on a local disk, one writing thread, commits in groups with ``synchronous=FULL``.
 
     schema   tables and codes
+    names    what its files are called
     opening  how the file is made, opened and checked
     lock     one live run a journal, no network file systems
     rows     results to rows

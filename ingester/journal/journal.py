@@ -2,7 +2,7 @@
 
     with Journal.open(path, target=…) as journal:
         run_id = journal.start_run(RunInfo(…))
-        root = journal.register_root(name, path)
+        root_ids = journal.register_roots([(name, path), …])
         …  # known_files for the walk, find_holders for the claims, record and seen for the ends
         journal.finish_run(run_id, exit_code, RunFigures(…))
 
@@ -21,7 +21,7 @@ import msgspec
 
 from ingester.dicomweb.outcome import Outcome
 from ingester.errors import JournalError, WrongTargetError
-from ingester.items import Directory, FileRef, Holder, Instance, InstanceKey, Result, Root
+from ingester.items import Directory, FileRef, Holder, Instance, InstanceKey, Result
 from ingester.journal.announcements import recover
 from ingester.journal.lock import RunLock, refuse_network_file_system
 from ingester.journal.lookup import Holders, Ids, KnownFiles, stored_samples
@@ -137,18 +137,21 @@ class Journal:
         connection = self._writer.connection
         self._writer.call(lambda: end_run(connection, run_id, exit_code, figures))
 
-    def register_root(self, name: bytes, path: bytes, only: frozenset[bytes] | None = None) -> Root:
-        """A source of this run. Its name is the key; where it lies may have changed."""
+    def register_roots(self, sources: Sequence[tuple[bytes, bytes]]) -> list[int]:
+        """Name and path of each source of this run to its root_id. Waits for the one commit.
 
-        def step() -> int:
-            row = self._writer.connection.execute(
+        The name is the key; where it lies may have changed.
+        """
+
+        def step() -> list[int]:
+            rows = self._writer.connection.executemany(
                 "INSERT INTO roots (name, path) VALUES (?, ?)"
                 " ON CONFLICT (name) DO UPDATE SET path = excluded.path RETURNING root_id",
-                (name, path),
+                sources,
             )
-            return int(row.get)
+            return [root_id for (root_id,) in rows]
 
-        return Root(self._writer.call(step), name, path, only)
+        return self._writer.call(step)
 
     def known_files(self, retry: AbstractSet[Outcome] = frozenset()) -> KnownFiles:
         """Look-ups for the walk's thread; ``retry`` are settled outcomes to be sent again."""

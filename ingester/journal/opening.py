@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from ingester.errors import JournalError
+from ingester.journal.names import copy_before_migration
 from ingester.journal.schema import APPLICATION_ID, MIGRATIONS, SCHEMA_VERSION, TABLES
 
 if TYPE_CHECKING:
@@ -161,7 +162,9 @@ def _migrate(connection: apsw.Connection, path: str) -> None:
         return
     import apsw  # noqa: PLC0415 - the same
 
-    copy = f"{path}.schema{version}"  # one that an interrupted migration left is made anew
+    copy = copy_before_migration(
+        path, version
+    )  # one that an interrupted migration left is made anew
     create_private(copy)
     target = apsw.Connection(copy, flags=apsw.SQLITE_OPEN_READWRITE)
     try:

@@ -97,10 +97,10 @@ class Admission:
         self._gone()
 
     def is_away(self, reason: str) -> None:
-        """The server takes nothing: from now on one probe at a time."""
+        """The server takes nothing, and why one thinks so: from now on one probe at a time."""
         if not self.breaker.open:
-            log(WARNING, "outage", limit=self._limiter.limit)
-        self.breaker.trip(self._clock(), reason)
+            log(WARNING, "outage", reason=reason, limit=self._limiter.limit)
+        self.breaker.trip(self._clock())
 
     def probe_failed(self, least_wait_s: float, most_wait_s: float) -> None:
         """It still takes nothing. The next probe is between so many seconds from now."""

@@ -14,11 +14,9 @@ SHARE_OF_OUTAGE = 1 / 8
 
 
 class Breaker:
-    """Closed at first. ``reason`` says why it is open, in words for a person."""
+    """Closed at first."""
 
     def __init__(self) -> None:
-        self.reason = ""
-        self.outages = 0
         self._since: float | None = None
         self._next_probe = 0.0
 
@@ -35,13 +33,11 @@ class Breaker:
         """Seconds until the next probe may start."""
         return max(0.0, self._next_probe - now)
 
-    def trip(self, now: float, reason: str) -> None:
+    def trip(self, now: float) -> None:
         """The server takes nothing; it is away from now on."""
         if self._since is None:
             self._since = now
-            self.outages += 1
             self._next_probe = now + SHORTEST_WAIT_S
-        self.reason = reason
 
     def failed(
         self, now: float, least_wait_s: float = 0.0, most_wait_s: float = float("inf")
@@ -57,4 +53,3 @@ class Breaker:
     def close(self) -> None:
         """The server took something, or refused it for what it is."""
         self._since = None
-        self.reason = ""

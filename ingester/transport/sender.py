@@ -27,8 +27,11 @@ from ingester.transport.body import Body, BodyPayload
 from ingester.transport.reply import Answer, NoAnswer, Reply
 from ingester.transport.watchdog import Watchdog
 
-ANSWER_LIMIT_BYTES = 64 << 20
-"""A hundred times the answer of a real server to 1,000 files (0.6 MB)."""
+ANSWER_BYTES = 1 << 20
+ANSWER_BYTES_PER_FILE = 6 << 10
+"""An answer may be as long as both together: a real server writes 0.6 KB of each file."""
+LOOK_UP_BYTES = 8 << 20
+"""A page of 1,000 instances, with 8 KiB of each."""
 
 UNAUTHORIZED = frozenset({401, 403})
 _REQUEST_ID_HEADERS = ("x-amzn-RequestId", "x-amz-request-id", "x-ms-request-id", "X-Request-Id")
@@ -96,6 +99,7 @@ class Sender:
         """
         if self._authorizer.needs_sha256 and (failed := await body.hash_whole()) is not None:
             return failed
+        await self.ready()
         payload = BodyPayload(
             body,
             self._pieces.pop() if self._pieces else bytearray(PIECE_BYTES),
@@ -143,6 +147,9 @@ class Sender:
         url = self.options.base_url + path
         proxy = self.options.proxy
         authorized = self._authorize(method, url, payload)
+        limit = LOOK_UP_BYTES
+        if payload is not None:
+            limit = ANSWER_BYTES + ANSWER_BYTES_PER_FILE * len(payload.body.instances)
         try:
             async with asyncio.timeout(None) as deadline:
                 watchdog = Watchdog(
@@ -161,13 +168,13 @@ class Sender:
                     allow_redirects=False,
                     upload_tracker=tracker,
                 ) as response:
-                    answer = await _read_answer(response, watchdog)
+                    answer = await _read_answer(response, watchdog, limit)
                     refused_at = response.headers.get("Date")
                     if payload is not None and not payload.complete:
                         response.close()  # or aiohttp would go on writing the body
                         answer = answer._replace(body_complete=False)
         except _TooLong:
-            return NoAnswer("answer_too_long", f"more than {ANSWER_LIMIT_BYTES >> 20} MiB")
+            return NoAnswer("answer_too_long", f"more than {limit >> 10} KiB")
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             said = None if payload is None else payload.last_words()
             if said is None:
@@ -215,12 +222,12 @@ class _TooLong(Exception):  # noqa: N818 - caught above
     pass
 
 
-async def _read_answer(response: aiohttp.ClientResponse, watchdog: Watchdog) -> Answer:
+async def _read_answer(response: aiohttp.ClientResponse, watchdog: Watchdog, limit: int) -> Answer:
     body = bytearray()
     async for piece in response.content.iter_any():
         watchdog.answer_progress()
         body += piece
-        if len(body) > ANSWER_LIMIT_BYTES:
+        if len(body) > limit:
             response.close()
             raise _TooLong
     return _answer(response.status, response.headers, bytes(body))

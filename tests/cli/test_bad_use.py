@@ -160,6 +160,11 @@ CASES: dict[str, tuple[tuple[str, ...], str, str]] = {  # arguments, line, hint
         r"the results file is the journal: j\.db-wal",
         "name another",
     ),
+    "results into the copy of the journal": (
+        ("run", "archive", *TO, "--journal", "j.db", "--results", "j.db.schema1"),
+        r"the results file is the journal: j\.db\.schema1",
+        "name another",
+    ),
     "a configuration that is not there": (
         ("run", "archive", *TO, "--config", "missing.toml"),
         r"the configuration cannot be read \(No such file or directory\): missing\.toml",

@@ -379,6 +379,14 @@ class TestStrangeAnswers:
         padding = b" " * 500_000
         server.push(_Padded(padding))
         assert job.run().outcomes == {"stored": 3}
+        assert len(server.posts) == 1
+
+    def test_one_without_end_is_no_answer(self, job: Job, server: ScriptedServer) -> None:
+        """A MiB and 6 KiB a file are kept of it."""
+        job.write_many(3)
+        server.push(_Padded(b" " * (1_048_576 + 3 * 6144)))
+        assert job.run().outcomes == {"stored": 3}
+        assert_one_body(server, 2)
 
     @pytest.mark.parametrize(
         "raw",

@@ -12,7 +12,7 @@ from ingester.dicomweb.outcome import Outcome
 from ingester.errors import JournalError
 from ingester.items import FileRef, Result
 from ingester.journal import Journal, RunInfo
-from tests.unit.journal.made import TARGET, header
+from tests.unit.journal.made import TARGET, header, registered
 
 ENDS = [Outcome.STORED] * 6 + [Outcome.FAILED, Outcome.IN_DOUBT, Outcome.NOT_DICOM, Outcome.PENDING]
 
@@ -28,7 +28,7 @@ def main(path: str, seed: int, limit: int) -> None:
     rng = random.Random(seed)
     with Journal.open(path, target=TARGET, on_commit=say) as journal:
         journal.start_run(RunInfo())
-        root = journal.register_root(b"archive", b"/archive")
+        root = registered(journal)
         known = journal.known_files()
         for number in range(100_000):
             directory = known.directory(root, b"%d" % (number % 50))

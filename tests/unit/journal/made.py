@@ -8,7 +8,7 @@ import apsw
 
 from ingester.dicom.values import Header
 from ingester.dicomweb.outcome import Evidence, Outcome
-from ingester.items import FileRef, Result
+from ingester.items import FileRef, Result, Root
 from ingester.journal import Journal, KnownFiles, RunFigures, RunInfo
 from ingester.journal.changes import INCOMPLETE_CODES
 from ingester.journal.schema import HOLDS_MAX, IN_THE_STORE_MAX, OUTCOME_CODES
@@ -35,6 +35,12 @@ def header(study: str = "1.2", series: str = "", sop: str = "", *, year: str = "
     )
 
 
+def registered(journal: Journal, path: bytes = b"/archive") -> Root:
+    """The root that all files made here lie in."""
+    (root_id,) = journal.register_roots([(b"archive", path)])
+    return Root(root_id, b"archive", path)
+
+
 class Session:
     """One run: an open journal, its root, and what the walk would ask."""
 
@@ -42,7 +48,7 @@ class Session:
         self.committed: list[Result] = []
         self.journal = Journal.open(path, target=TARGET, on_commit=self.committed.extend)
         self.run_id = self.journal.start_run(RunInfo(name="night"))
-        self.root = self.journal.register_root(b"archive", b"/archive")
+        self.root = registered(self.journal)
         self.known: KnownFiles = self.journal.known_files(retry)
 
     def refs(

@@ -12,7 +12,7 @@ import pytest
 from ingester.dicomweb.outcome import Outcome
 from ingester.items import FileIdentity, FileRef, Instance, InstanceKey
 from ingester.journal.schema import MIGRATIONS, SCHEMA_VERSION
-from tests.unit.journal.made import Session, header, outcome_of, recount, stored
+from tests.unit.journal.made import Session, header, outcome_of, recount, registered, stored
 
 
 def instance(ref: FileRef, sop: str) -> Instance:
@@ -56,10 +56,10 @@ class TestABatchThatIsAnnounced:
         a, b = session.refs([b"a", b"b"])
         session.journal.announce([instance(a, "1.1"), instance(b, "1.2")])
         session.journal.record(stored(a, "1.1"))
-        session.journal.register_root(b"waits", b"/for/the/commit")
+        registered(session.journal)  # waits for the commit
         assert announced(path) == 1
         session.journal.record(stored(b, "1.2"))
-        session.journal.register_root(b"waits", b"/for/the/commit")
+        registered(session.journal)  # waits for the commit
         assert announced(path) == 0
         session.end()
         recount(path)
@@ -72,7 +72,7 @@ class TestABatchThatIsAnnounced:
         session.journal.announce([instance(a, "1.1"), instance(b, "1.2")])
         session.journal.record(stored(c, "1.3"))
         session.journal.record(stored(a, "1.1"))
-        session.journal.register_root(b"waits", b"/for/the/commit")
+        registered(session.journal)  # waits for the commit
         copy = as_after_a_crash(path, tmp_path)
         session.end()
 
@@ -98,7 +98,7 @@ class TestABatchThatIsAnnounced:
         second = Session(path)
         a = second.ref(b"a", size=200)
         second.journal.announce([instance(a, "1.1")])
-        second.journal.register_root(b"waits", b"/for/the/commit")
+        registered(second.journal)  # waits for the commit
         copy = as_after_a_crash(path, tmp_path)
         second.end()
         third = Session(copy)

@@ -11,7 +11,15 @@ from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM, Evidence, Outcome
 from ingester.items import Holder, InstanceKey, Result
 from ingester.journal import Count, iter_files, read_all_runs, read_status, read_study
 from ingester.journal.schema import OUTCOME_CODES, pack_uid, unpack_uid
-from tests.unit.journal.made import MTIME_NS, Session, header, outcome_of, recount, stored
+from tests.unit.journal.made import (
+    MTIME_NS,
+    Session,
+    header,
+    outcome_of,
+    recount,
+    registered,
+    stored,
+)
 
 KEY = InstanceKey("1.2", "1.2.3")
 REFUSES_THESE_BYTES = {Outcome.REJECTED, Outcome.TOO_LARGE, Outcome.DUPLICATE, Outcome.CONFLICT}
@@ -228,7 +236,7 @@ class TestTheNextRun:
     def test_may_find_a_root_at_another_place(self, path: str) -> None:
         session = Session(path)
         session.journal.record(stored(session.ref(b"a")))
-        moved = session.journal.register_root(b"archive", b"/elsewhere")
+        moved = registered(session.journal, b"/elsewhere")
         assert moved.root_id == session.root.root_id
         session.end()
         assert [row.path for row in iter_files(path)] == [b"/elsewhere/d/a"]

@@ -1,0 +1,20 @@
+"""What the journal's files are called: nothing else may be written there, or read as a source."""
+
+from __future__ import annotations
+
+import os
+
+from ingester.journal.schema import MIGRATIONS
+
+
+def journal_files(path: str) -> frozenset[str]:
+    """Absolute names of all files that the journal at this path has now or may come to have."""
+    journal = os.path.realpath(path)
+    databases = [journal, *(copy_before_migration(journal, version) for version in MIGRATIONS)]
+    beside = {name + end for name in databases for end in ("", "-wal", "-shm", "-journal")}
+    return frozenset({*beside, f"{journal}.lock"})
+
+
+def copy_before_migration(path: str, version: int) -> str:
+    """The copy of a journal of an earlier schema, made before it is brought forward."""
+    return f"{path}.schema{version}"
