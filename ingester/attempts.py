@@ -20,20 +20,18 @@ from ingester.attempt_log import log_attempt
 from ingester.control import StopControl
 from ingester.dicomweb.outcome import Outcome
 from ingester.dicomweb.profiles import ServerProfile
-from ingester.dicomweb.qido import instance_query
 from ingester.dicomweb.retry_after import retry_after_s
 from ingester.known_good import FindKnownGood, KnownGood
+from ingester.outages import DEATHS_THAT_BLAME, Outages
 from ingester.parcel import Parcel, words_of
 from ingester.readers import Readers
 from ingester.reconciliation import Reconciled, manifest_of, reconcile_parcel
 from ingester.transport.admission import Admission, End, Turn
 from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
 from ingester.transport.retry import (
-    SAME_COMMAND,
     THROTTLED,
     Action,
     GiveUp,
-    Outage,
     Refused,
     Resend,
     Retry,
@@ -50,15 +48,6 @@ from ingester.transport.series_gate import SeriesGate
 from ingester.transport.trial import Trial
 
 MAX_STRANGE_BATCHES = 3
-MANY_IN_A_ROW = 10
-"""So many requests lost by anybody, without a success in between: the server is away. Twice what a
-server of a few connections loses in one moment, and far fewer than all workers would try."""
-BODY_WITHOUT_A_LOOK = 4
-"""One probe in so many is the batch itself although the look-up before it failed."""
-DEATHS_THAT_BLAME = 2
-"""Once may be chance: the server was well before a request and gone after it."""
-TRIAL_OUTAGE_IN_BACKOFFS = 60
-"""Before anything was ever stored, a server that dies is waited for 60 back-off bases: 30 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +97,10 @@ class Attempts:
             find_known_good, self._post, options.profile, readers, admission, trial, release, stop,
             options.max_outage_s,
         )  # fmt: skip
+        self._outages = Outages(
+            admission, trial, sender, self.known_good,
+            max_outage_s=options.max_outage_s, backoff_base_s=options.retry.backoff_base_s,
+        )  # fmt: skip
         self._sender = sender
         self._admission = admission
         self._trial = trial
@@ -116,7 +109,6 @@ class Attempts:
         self._gate = SeriesGate()
         self._strange_batches: set[int] = set()  # in a row, answered with UIDs never sent
         self._sent = 0  # attempts, of all parcels
-        self._bad_in_a_row = 0  # of anybody, without an answer to anybody in between
         self.last_good = 0  # the latest of the attempts that stored something
         self.given_up = 0  # parcels that never got an answer, without a success in between
         self.last_refusal = ""  # the server's words
@@ -136,7 +128,8 @@ class Attempts:
     def again_later(self, parcel: Parcel) -> Step:
         """What to do with instances that the server had no resources for: as after a 503."""
         asked = None if parcel.last_answer is None else parcel.last_answer.retry_after
-        step = self._decided(parcel, Answer(503, b"", asked), self._admission.breaker.open)
+        away = self._admission.breaker.open
+        step = self._decided(parcel, Answer(503, b"", asked), still_away=away)
         if isinstance(step, Retry):
             self._admission.hold(step.hold_all_s)
         return step
@@ -151,8 +144,8 @@ class Attempts:
             end: End = "other"
             hold_s = 0.0
             try:
-                if turn.probe and not await self._may_probe(parcel):
-                    return self._still_away(parcel)
+                if turn.probe and not await self._outages.may_probe(parcel):
+                    return self._outages.wait(parcel)
                 began = time.monotonic()
                 reply = await self._send(parcel)
                 step = log_attempt(parcel, reply, self._read(parcel, reply, turn), began)
@@ -161,31 +154,6 @@ class Attempts:
                 return step
             finally:
                 self._admission.leave(turn, end, hold_s)
-
-    async def _may_probe(self, parcel: Parcel) -> bool:
-        """Whether a server that was away is well enough to get this parcel.
-
-        One that was lost before is not the first to be tried again: it may be why.
-        """
-        parcel.after_known_good = False
-        if parcel.failed_probes:
-            taken = await self.known_good.is_taken(anew=True)
-            if taken is not None:
-                parcel.after_known_good = taken
-                return taken
-        if await self._is_well(parcel):
-            return True
-        parcel.failed_probes += 1
-        # Its look-ups may be what is away: where nothing else can be asked, the body, now and then.
-        return parcel.failed_probes % BODY_WITHOUT_A_LOOK == 0
-
-    async def _is_well(self, parcel: Parcel) -> bool:
-        """Whether it answers a small question, before it gets a body."""
-        first = parcel.instances[0].header
-        query = instance_query(first.study_instance_uid, first.sop_instance_uid)
-        answer = await self._sender.get(query)
-        # Some servers have no QIDO-RS: that one is not found does not say that it is away.
-        return isinstance(answer, Answer) and answer.status not in (429, 502, 503, 504)
 
     async def _send(self, parcel: Parcel) -> Reply:
         parcel.successes_when_sent = self._trial.successes
@@ -221,61 +189,24 @@ class Attempts:
                 reconciled = reconcile_parcel(parcel, response, self._options.profile)
                 # Out of resources for all of them: it is there, and takes nothing.
                 away = len(reconciled.later) == len(parcel.instances)
-        if not away:
-            self._bad_in_a_row = 0
-            self._admission.is_back()
-        if away and turn.probe:
-            parcel.failed_probes += 1
+        still_away = self._outages.heard(parcel, away=away, probe=turn.probe)
         if reconciled is not None and isinstance(reply, Answer):
-            if away and self._admission.breaker.open:
-                return self._still_away(parcel)
+            if still_away:
+                return self._outages.wait(parcel)
             return self._reconciled(parcel, reply, reconciled)
         if away and turn.probe:
-            gone = isinstance(reply, NoAnswer) and reply.maybe_stored
-            parcel.deaths += gone or parcel.after_known_good
-        step = self._decided(parcel, reply, away and self._admission.breaker.open)
+            self._outages.blame(parcel, reply)
+        step = self._decided(parcel, reply, still_away=still_away)
         if isinstance(step, Resend) and self._options.profile.ask_on_doubt:
             return AskFirst(step.wait_s)
         return step
 
-    def _decided(self, parcel: Parcel, reply: Answer | NoAnswer, still_away: bool) -> Step:
-        """The decision about a reply without a manifest, remembered; a long wait for an outage."""
+    def _decided(self, parcel: Parcel, reply: Answer | NoAnswer, *, still_away: bool) -> Action:
+        """The decision about a reply without a manifest, remembered."""
         situation = self._situation(parcel, reply)
         action = decide(reply, situation, self._options.retry, self._random)
         self._remember(parcel, reply, action)
-        if situation.is_to_blame and isinstance(action, Split | GiveUp):
-            return action
-        if still_away and not isinstance(action, Stop):
-            return self._still_away(parcel, in_doubt=leaves_in_doubt(reply), situation=situation)
-        if parcel.deaths and shows_an_outage(reply) and not situation.others_succeed:
-            action = Outage("it takes nothing since a request was lost")  # soon told by a probe
-        if isinstance(action, Outage):
-            lost = isinstance(reply, NoAnswer) and reply.kind == "lost"
-            if not situation.proven and not lost:
-                return Stop(action.message, SAME_COMMAND)
-            parcel.successes_at_outage = self._trial.successes
-            self._admission.is_away(action.message)
-        elif self._bad_in_a_row >= MANY_IN_A_ROW and situation.proven:
-            self._admission.is_away(f"{self._bad_in_a_row} requests in a row were lost")
-        else:
-            return action
-        parcel.start_over()
-        return Resend(0.0) if leaves_in_doubt(reply) else Retry(0.0)
-
-    def _still_away(
-        self, parcel: Parcel, *, in_doubt: bool = False, situation: Situation | None = None
-    ) -> Step:
-        """A probe was not taken: wait for the next, unless that was long enough."""
-        longest_s = self._options.max_outage_s
-        if not self._trial.proven:
-            longest_s = TRIAL_OUTAGE_IN_BACKOFFS * self._options.retry.backoff_base_s
-        if self._admission.away_s >= longest_s:
-            return Stop(f"the server has taken nothing for {longest_s:.0f} s", SAME_COMMAND)
-        asked_s = 0.0 if situation is None else situation.retry_after_s or 0.0
-        left_s = longest_s - self._admission.away_s  # the last look is at its very end
-        self._admission.probe_failed(min(asked_s, left_s), left_s)
-        parcel.start_over()
-        return Resend(0.0) if in_doubt else Retry(0.0)
+        return self._outages.instead_of(action, parcel, reply, situation, still_away=still_away)
 
     def _reconciled(self, parcel: Parcel, answer: Answer, reconciled: Reconciled) -> Step:
         if reconciled.confirmed and not reconciled.unknown_uids:
@@ -322,8 +253,6 @@ class Attempts:
             parcel.auth_refusals = parcel.auth_refusals + 1 if refused else 0
             self.last_refusal = words_of(reply)
             parcel.unconfirmed = parcel.unconfirmed or reply.status < 300
-        if isinstance(reply, NoAnswer) or reply.status not in THROTTLED:
-            self._bad_in_a_row += shows_an_outage(reply)
         if leaves_in_doubt(reply):
             parcel.doubts += 1
             parcel.ever_in_doubt = True

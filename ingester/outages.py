@@ -1,0 +1,149 @@
+"""Whether the server is away for everybody, and the wait for it, in place of one batch's decision.
+
+An attempt says of its reply whether it looks like an outage. While there is one, batches are the
+probes, one at a time; one that the server is lost over, though it was well right before, is to
+blame itself. Event loop only; what is known of one batch is kept in its Parcel.
+"""
+
+from __future__ import annotations
+
+from ingester.dicomweb.qido import instance_query
+from ingester.known_good import KnownGood
+from ingester.parcel import Parcel
+from ingester.transport.admission import Admission
+from ingester.transport.reply import Answer, NoAnswer
+from ingester.transport.retry import (
+    SAME_COMMAND,
+    THROTTLED,
+    Action,
+    GiveUp,
+    Outage,
+    Resend,
+    Retry,
+    Situation,
+    Split,
+    Stop,
+    leaves_in_doubt,
+    shows_an_outage,
+)
+from ingester.transport.sender import Sender
+from ingester.transport.trial import Trial
+
+MANY_IN_A_ROW = 10
+"""So many requests lost by anybody, without a success in between: the server is away. Twice what a
+server of a few connections loses in one moment, and far fewer than all workers would try."""
+BODY_WITHOUT_A_LOOK = 4
+"""One probe in so many is the batch itself although the look-up before it failed."""
+DEATHS_THAT_BLAME = 2
+"""Once may be chance: the server was well before a request and gone after it."""
+TRIAL_OUTAGE_IN_BACKOFFS = 60
+"""Before anything was ever stored, a server that dies is waited for 60 back-off bases: 30 s."""
+
+
+class Outages:
+    """What all attempts know together of a server that takes nothing. Times in seconds."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        trial: Trial[Parcel],
+        sender: Sender,
+        known_good: KnownGood,
+        *,
+        max_outage_s: float,
+        backoff_base_s: float,
+    ) -> None:
+        self._admission = admission
+        self._trial = trial
+        self._sender = sender
+        self._known_good = known_good
+        self._max_outage_s = max_outage_s
+        self._trial_outage_s = TRIAL_OUTAGE_IN_BACKOFFS * backoff_base_s
+        self._lost_in_a_row = 0  # of anybody, without an answer to anybody in between
+
+    async def may_probe(self, parcel: Parcel) -> bool:
+        """Whether a server that was away is well enough to get this parcel.
+
+        One that was lost before is not the first to be tried again: it may be why.
+        """
+        parcel.after_known_good = False
+        if parcel.failed_probes:
+            taken = await self._known_good.is_taken(anew=True)
+            if taken is not None:
+                parcel.after_known_good = taken
+                return taken
+        if await self._is_well(parcel):
+            return True
+        parcel.failed_probes += 1
+        # Its look-ups may be what is away: where nothing else can be asked, the body, now and then.
+        return parcel.failed_probes % BODY_WITHOUT_A_LOOK == 0
+
+    async def _is_well(self, parcel: Parcel) -> bool:
+        """Whether it answers a small question, before it gets a body."""
+        first = parcel.instances[0].header
+        query = instance_query(first.study_instance_uid, first.sop_instance_uid)
+        answer = await self._sender.get(query)
+        # Some servers have no QIDO-RS: that one is not found does not say that it is away.
+        return isinstance(answer, Answer) and answer.status not in (429, 502, 503, 504)
+
+    def heard(self, parcel: Parcel, *, away: bool, probe: bool) -> bool:
+        """Take in how an attempt ended; say whether the server is still away."""
+        if not away:
+            self._lost_in_a_row = 0
+            self._admission.is_back()
+        elif probe:
+            parcel.failed_probes += 1
+        return away and self._admission.breaker.open
+
+    def blame(self, parcel: Parcel, reply: Answer | NoAnswer) -> None:
+        """A probe without a manifest: was the server lost over it, or after it took another?"""
+        gone = isinstance(reply, NoAnswer) and reply.maybe_stored
+        parcel.deaths += gone or parcel.after_known_good
+
+    def instead_of(
+        self,
+        action: Action,
+        parcel: Parcel,
+        reply: Answer | NoAnswer,
+        situation: Situation,
+        *,
+        still_away: bool,
+    ) -> Action:
+        """The decision about one batch, or the wait for the server where that is what it shows."""
+        if isinstance(reply, NoAnswer) or reply.status not in THROTTLED:
+            self._lost_in_a_row += shows_an_outage(reply)
+        if situation.is_to_blame and isinstance(action, Split | GiveUp):
+            return action
+        in_doubt = leaves_in_doubt(reply)
+        if still_away and not isinstance(action, Stop):
+            return self.wait(parcel, in_doubt=in_doubt, asked_s=situation.retry_after_s)
+        if parcel.deaths and shows_an_outage(reply) and not situation.others_succeed:
+            action = Outage("it takes nothing since a request was lost")  # soon told by a probe
+        if isinstance(action, Outage):
+            lost = isinstance(reply, NoAnswer) and reply.kind == "lost"
+            if not situation.proven and not lost:
+                return Stop(action.message, SAME_COMMAND)
+            parcel.successes_at_outage = self._trial.successes
+            self._admission.is_away(action.message)
+        elif self._lost_in_a_row >= MANY_IN_A_ROW and situation.proven:
+            self._admission.is_away(f"{self._lost_in_a_row} requests in a row were lost")
+        else:
+            return action
+        return _again_as_probe(parcel, in_doubt=in_doubt)
+
+    def wait(
+        self, parcel: Parcel, *, in_doubt: bool = False, asked_s: float | None = None
+    ) -> Stop | Retry | Resend:
+        """A probe was not taken: wait for the next, unless that was long enough."""
+        longest_s = self._max_outage_s if self._trial.proven else self._trial_outage_s
+        if self._admission.away_s >= longest_s:
+            return Stop(f"the server has taken nothing for {longest_s:.0f} s", SAME_COMMAND)
+        left_s = longest_s - self._admission.away_s  # the last look is at its very end
+        self._admission.probe_failed(min(asked_s or 0.0, left_s), left_s)
+        return _again_as_probe(parcel, in_doubt=in_doubt)
+
+
+def _again_as_probe(parcel: Parcel, *, in_doubt: bool) -> Retry | Resend:
+    """When it gets its turn, and not before: the door knows when the server is asked again."""
+    parcel.start_over()
+    return Resend(0.0) if in_doubt else Retry(0.0)
