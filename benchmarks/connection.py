@@ -46,7 +46,8 @@ class SinkProtocol(asyncio.BufferedProtocol):
         """Forgets the transport: a late answer has nowhere to go. Counts a body broken off."""
         self._transport = None
         if self._head is not None:
-            self._totals.wasted_bytes += self._head.content_length - self._remaining
+            taken = self._head.content_length - self._remaining
+            self._totals.wasted_bytes += taken + min(self._fill, self._remaining)
             self._head = None
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
