@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from benchmarks.corpora import Corpus
+from benchmarks.corpus_files import record_of
 
 BOUNDARY: Final = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 CONTENT_TYPE: Final = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
@@ -45,12 +46,13 @@ def make_bodies(corpus: Corpus, files: str, *, max_bytes: int, max_instances: in
     wanted = list(groups(corpus, max_bytes, max_instances))
     paths = [os.path.join(directory, f"{number:06d}.body") for number in range(len(wanted))]
     sizes = [len(group) * (len(_PART) + corpus.size + 2) + len(_END) for group in wanted]
-    if not _are_there(paths, sizes, record):
+    whole = {**record_of(corpus), "body_bytes": sum(sizes)}
+    if not _are_there(paths, sizes, record, whole):
         os.makedirs(directory, exist_ok=True)
         for group, path in zip(wanted, paths, strict=True):
             _write(corpus, files, group, path)
         with open(record, "w", encoding="ascii") as out:
-            json.dump(sum(sizes), out)
+            json.dump(whole, out)
     return paths
 
 
@@ -64,10 +66,12 @@ def _write(corpus: Corpus, files: str, group: range, path: str) -> None:
         out.write(_END)
 
 
-def _are_there(paths: list[str], sizes: list[int], record: str) -> bool:
+def _are_there(
+    paths: list[str], sizes: list[int], record: str, whole: dict[str, str | int]
+) -> bool:
     try:
         with open(record, encoding="ascii") as text:
-            if json.load(text) != sum(sizes):
+            if json.load(text) != whole:
                 return False
         return all(os.stat(path).st_size == size for path, size in zip(paths, sizes, strict=True))
     except (FileNotFoundError, ValueError):

@@ -177,6 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures what the options ask for; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.dicomweb_client_python is not None:  # clients run in another directory
+        options.dicomweb_client_python = os.path.abspath(options.dicomweb_client_python)
     rows = _chosen(parser, options)
     try:
         versions = _versions(rows, options.dicomweb_client_python)

@@ -118,7 +118,7 @@ def _is_complete(corpus: Corpus, root: str) -> bool:
     """Whether the corpus is there, by its record and by each file's size."""
     try:
         with open(os.path.join(root, "corpus.json"), encoding="ascii") as record:
-            if json.load(record) != _record(corpus):
+            if json.load(record) != record_of(corpus):
                 return False
         return all(
             os.stat(os.path.join(root, "files", corpus.path(index))).st_size == corpus.size
@@ -128,7 +128,8 @@ def _is_complete(corpus: Corpus, root: str) -> bool:
         return False
 
 
-def _record(corpus: Corpus) -> dict[str, str | int]:
+def record_of(corpus: Corpus) -> dict[str, str | int]:
+    """What must be the same for the files on the disk to be this corpus."""
     return {**asdict(corpus), "format": FORMAT}
 
 
@@ -147,7 +148,7 @@ def make(corpus: Corpus, work: str) -> str:
         os.makedirs(files, exist_ok=True)
         _write_files(corpus, files)
         with open(os.path.join(root, "corpus.json"), "w", encoding="ascii") as record:
-            json.dump(_record(corpus), record)
+            json.dump(record_of(corpus), record)
     return files
 
 
@@ -160,7 +161,9 @@ def main() -> None:
     options = parser.parse_args()
     for name in dict.fromkeys(options.tier or TIERS):
         corpus = TIERS[name].scaled(options.scale)
-        print(json.dumps({"path": make(corpus, options.directory), **_record(corpus)}), flush=True)
+        print(
+            json.dumps({"path": make(corpus, options.directory), **record_of(corpus)}), flush=True
+        )
 
 
 if __name__ == "__main__":
