@@ -19,77 +19,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from benchmarks.corpora import Corpus
-from benchmarks.corpus_files import make
+from benchmarks.entries import Entry, Row
 from benchmarks.environment import ROOT, machine
-from benchmarks.figures import Start, start_of
-from benchmarks.measure import Run, check, check_digests, run_client, warm
 from benchmarks.records import line_of, record
 from benchmarks.rivals import Curl, DicomwebClient, curl_version, dicomweb_client_version
-from benchmarks.rows import Entry, Row, Rows
-from benchmarks.sink_process import running_sink
-from benchmarks.subjects import Ingester, Place, Subject
+from benchmarks.rows import Rows
+from benchmarks.subjects import Ingester
+from benchmarks.turns import measure_group
 
 RESULTS: Final = os.path.join(ROOT, "benchmarks", "results", "compare.jsonl")
-_ONE: Final = Corpus("one", files=1, size=32 * 1024, studies=1)
-_STARTS: Final = 4  # the first warms up
 _REPEATS_MAX: Final = 100
-
-
-def measure(entry: Entry, work: str, *, timeout_s: float, verify: bool = False) -> Run:
-    """Runs `entry` once, with a journal and a sink of its own."""
-    files = make(entry.corpus, work)
-    warm(entry.subject.reads(entry.corpus, files))
-    with tempfile.TemporaryDirectory(prefix="run-", dir=work) as directory:
-        digests = os.path.join(directory, "digests.json") if verify else None
-        with running_sink(entry.sink, digests_file=digests) as sink:
-            job = entry.subject.job(Place(entry.corpus, files, directory, work, sink.url, sink.ca))
-            run = run_client(job, directory, timeout_s)
-        run.sink = sink.totals
-        check(run, job)
-        if digests is not None:
-            check_digests(run, entry.corpus, files, digests)
-    return run
-
-
-def measure_start(subject: Subject, work: str, timeout_s: float) -> Start:
-    """What the subject costs on one small file.
-
-    Raises:
-        RuntimeError: it is wrong even there.
-    """
-    one = Entry(replace(subject, rounds=1) if isinstance(subject, Curl) else subject, _ONE)
-    runs = [measure(one, work, timeout_s=timeout_s) for _ in range(_STARTS)]
-    problems = [problem for run in runs for problem in run.problems]
-    if problems:
-        raise RuntimeError(f"{subject.name} on one file: {problems[0]}")
-    return start_of(runs)
-
-
-def measure_group(
-    entries: Sequence[Entry], work: str, *, repeats: int, timeout_s: float, verify: bool = False
-) -> tuple[dict[Entry, list[Run]], dict[Entry, Start]]:
-    """Runs every entry `repeats` times, by turns, after what they need was made and written out."""
-    for entry in entries:
-        _say(f"making {entry.name}")
-        for _ in entry.subject.reads(entry.corpus, make(entry.corpus, work)):
-            pass
-    os.sync()  # or the disk would still be busy with it in the first turn
-    subjects = dict.fromkeys(entry.subject for entry in entries)
-    start_of_subject = {one: measure_start(one, work, timeout_s) for one in subjects}
-    runs: dict[Entry, list[Run]] = {entry: [] for entry in entries}
-    for turn in range(repeats):
-        first = turn % len(entries)  # nobody always runs after the same other
-        for entry in (*entries[first:], *entries[:first]):
-            run = measure(entry, work, timeout_s=timeout_s, verify=verify)
-            runs[entry].append(run)
-            words = "; ".join(run.problems) or f"{run.content_bytes / 1e6 / run.wall_s:.0f} MB/s"
-            _say(f"turn {turn + 1}/{repeats} {entry.name}: {words}")
-    return runs, {entry: start_of_subject[entry.subject] for entry in entries}
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+_SCALE_MAX: Final = 1000
 
 
 def _versions(rows: Sequence[Row], dicomweb_client_python: str | None) -> dict[str, str]:
@@ -147,8 +87,8 @@ def _chosen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> lis
         parser.error(f"--repeats is from 1 to {_REPEATS_MAX}")
     if options.record and (options.verify or options.client_args):
         parser.error("--record is for the rows as they are: no --verify and no --client-args")
-    if options.scale is not None and not options.scale > 0:
-        parser.error("--scale is above 0")
+    if options.scale is not None and not 0 < options.scale <= _SCALE_MAX:
+        parser.error(f"--scale is above 0, and at most {_SCALE_MAX}")
     try:
         rows = Rows(options.scale, options.dicomweb_client_python).all()
     except ValueError as error:
@@ -187,26 +127,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # An ordinary SIGTERM would leave sink, client and corpora behind.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     wrong = False
-    with contextlib.ExitStack() as stack:
-        work = options.work
-        if work is None:
-            work = stack.enter_context(tempfile.TemporaryDirectory(prefix="ingester-bench-"))
-        os.makedirs(work, exist_ok=True)
-        for chosen, entries in _groups(rows):
+    for chosen, entries in _groups(rows):
+        with _directory(options.work) as work:
             runs, starts = measure_group(
                 entries,
-                os.path.abspath(work),
+                work,
                 repeats=options.repeats,
                 timeout_s=options.timeout_s,
                 verify=options.verify,
             )
-            for row in chosen:
-                made = record(row, runs, starts, {**machine(), "rivals": versions})
-                wrong |= made["value"] is None
-                print(json.dumps(made) if options.json else line_of(made), flush=True)
-                if options.record:
-                    _append(options.record, json.dumps(made))
+        for row in chosen:
+            made = record(row, runs, starts, {**machine(), "rivals": versions})
+            wrong |= made["value"] is None
+            print(json.dumps(made) if options.json else line_of(made), flush=True)
+            if options.record:
+                _append(options.record, json.dumps(made))
     return int(wrong)
+
+
+@contextlib.contextmanager
+def _directory(work: str | None) -> Iterator[str]:
+    """The directory that was asked for, or a temporary one for the time of the block."""
+    if work is None:
+        with tempfile.TemporaryDirectory(prefix="ingester-bench-") as directory:
+            yield directory
+    else:
+        os.makedirs(work, exist_ok=True)
+        yield os.path.abspath(work)
 
 
 def _append(path: str, line: str) -> None:

@@ -8,6 +8,8 @@ two corpora can go to one store; `scattered` only moves the files of another cor
 """
 
 import hashlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -84,6 +86,10 @@ class Corpus:
         if self.scattered:
             return f"part-{index % self.studies:04d}/{index + 1:07d}.dcm"
         return f"study-{self.study_of(index):04d}/{index + 1:07d}.dcm"
+
+    def paths(self, files: str) -> Iterator[str]:
+        """Where all files are, in their order; `files` is the directory of the corpus's files."""
+        return (os.path.join(files, self.path(index)) for index in range(self.files))
 
     def _uid(self, kind: str, number: int) -> str:
         """A UUID-derived UID, PS3.5 B.2, of always 44 characters so that nothing needs padding."""

@@ -105,8 +105,7 @@ class Writer:
 def _write_files(corpus: Corpus, directory: str) -> None:
     writer = Writer(corpus)
     made = set()
-    for index in range(corpus.files):
-        path = os.path.join(directory, corpus.path(index))
+    for index, path in enumerate(corpus.paths(directory)):
         parent = os.path.dirname(path)
         if parent not in made:
             made.add(parent)
@@ -120,10 +119,8 @@ def _is_complete(corpus: Corpus, root: str) -> bool:
         with open(os.path.join(root, "corpus.json"), encoding="ascii") as record:
             if json.load(record) != record_of(corpus):
                 return False
-        return all(
-            os.stat(os.path.join(root, "files", corpus.path(index))).st_size == corpus.size
-            for index in range(corpus.files)
-        )
+        paths = corpus.paths(os.path.join(root, "files"))
+        return all(os.stat(path).st_size == corpus.size for path in paths)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
 

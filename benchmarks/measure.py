@@ -140,8 +140,8 @@ def check_digests(run: Run, corpus: Corpus, files: str, digests_file: str) -> No
     with open(digests_file, encoding="ascii") as text:
         arrived = json.load(text)
     wrong = 0
-    for index in range(corpus.files):
-        with open(os.path.join(files, corpus.path(index)), "rb") as file:
+    for index, path in enumerate(corpus.paths(files)):
+        with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         wrong += arrived.get(corpus.sop_instance_uid(index)) != digest
     if wrong:

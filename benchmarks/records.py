@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+from benchmarks.entries import Entry, Row
 from benchmarks.figures import Figure, Start, of_run, ratio, reached, rounded, summarized
 from benchmarks.measure import Run
-from benchmarks.rows import Entry, Row
 
 _KEPT: Final = ("requests", "retries", "elapsed_s", "mb_per_s", "instances_per_s", "peak_rss_mib")
 

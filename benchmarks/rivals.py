@@ -128,7 +128,7 @@ class DicomwebClient:
 
     def reads(self, corpus: Corpus, files: str) -> Iterable[str]:
         """The corpus itself."""
-        return (os.path.join(files, corpus.path(index)) for index in range(corpus.files))
+        return corpus.paths(files)
 
     def job(self, place: Place) -> Job:
         """The command."""

@@ -5,12 +5,11 @@ row's group. Scales make a run so long that the start of the interpreter is unde
 bodies are those of the tier as it is, sent so many times over.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.corpora import TIERS, Corpus
+from benchmarks.corpora import TIERS
+from benchmarks.entries import Entry, Row
 from benchmarks.rivals import Curl, DicomwebClient
-from benchmarks.sink_process import SinkOptions
 from benchmarks.subjects import (
     PLAIN,
     PLAIN_NONE,
@@ -34,43 +33,6 @@ SCALES: Final = {
 MAX_RPS: Final = 20.0
 LATENCY_MS: Final = 100.0
 RSS_MIB: Final = 256.0
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A subject on a corpus against a sink: what is run again and again."""
-
-    subject: Subject
-    corpus: Corpus
-    latency_ms: float = 0.0
-    max_rps: float | None = None
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        words = [self.subject.name, self.corpus.directory]
-        words += [f"latency {self.latency_ms:g} ms"] if self.latency_ms else []
-        words += [f"{self.max_rps:g} requests/s"] if self.max_rps is not None else []
-        return ", ".join(words)
-
-    @property
-    def sink(self) -> SinkOptions:
-        """The sink it runs against."""
-        return SinkOptions(self.subject.tls, self.latency_ms, self.max_rps)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table."""
-
-    name: str
-    group: str  # rows of one group are measured in one interleaved run
-    says: str  # what is compared, for people
-    figure: str  # of `figures.of_run`
-    subject: Entry
-    rival: Entry | None = None  # None: the figure itself is the value, not a ratio
-    target: float | None = None  # None: shown beside the others
-    at_most: bool = False  # the target is an upper bound
 
 
 class Rows:

@@ -67,7 +67,7 @@ class Ingester:
 
     def reads(self, corpus: Corpus, files: str) -> Iterable[str]:
         """The corpus itself."""
-        return (os.path.join(files, corpus.path(index)) for index in range(corpus.files))
+        return corpus.paths(files)
 
     def job(self, place: Place) -> Job:
         """The command with files of its own in the place's directory."""

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from benchmarks.compare import RESULTS
+from benchmarks.entries import Row
 from benchmarks.environment import ROOT
-from benchmarks.rows import Row, Rows
+from benchmarks.rows import Rows
 
 README: Final = os.path.join(ROOT, "benchmarks", "README.md")
 BEGIN: Final = "<!-- table: python -m benchmarks.table -->"
