@@ -54,7 +54,7 @@ class TestMakeBodies:
             for index in range(CORPUS.files)
         }
 
-    @pytest.mark.parametrize("damage", ["gone", "short", "unfinished", "none"])
+    @pytest.mark.parametrize("damage", ["gone", "short", "unfinished", "other corpus", "none"])
     def test_are_made_again_only_where_they_are_damaged(self, tmp_path: Path, damage: str) -> None:
         files = make(CORPUS, str(tmp_path))
         bodies = make_bodies(CORPUS, files, max_bytes=10**9, max_instances=2)
@@ -66,6 +66,9 @@ class TestMakeBodies:
             Path(bodies[2]).write_bytes(b"short")
         elif damage == "unfinished":
             Path(bodies[2]).with_name("bodies.json").unlink()
+        elif damage == "other corpus":
+            Path(bodies[2]).write_bytes(bytes(len(whole[2])))
+            Path(bodies[2]).with_name("bodies.json").write_text("{}")
         assert make_bodies(CORPUS, files, max_bytes=10**9, max_instances=2) == bodies
         assert [Path(body).read_bytes() for body in bodies] == whole
         assert (os.stat(bodies[0]).st_mtime_ns == before) == (damage == "none")
