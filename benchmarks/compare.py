@@ -19,13 +19,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from benchmarks import slow_sync
 from benchmarks.entries import Entry, Row
 from benchmarks.environment import ROOT, machine
 from benchmarks.records import line_of, record
 from benchmarks.rivals import Curl, DicomwebClient, curl_version, dicomweb_client_version
 from benchmarks.rows import Rows
 from benchmarks.subjects import Ingester
-from benchmarks.turns import measure_group
+from benchmarks.turns import WrongStartError, measure_group
 
 RESULTS: Final = os.path.join(ROOT, "benchmarks", "results", "compare.jsonl")
 _REPEATS_MAX: Final = 100
@@ -36,8 +37,11 @@ def _versions(rows: Sequence[Row], dicomweb_client_python: str | None) -> dict[s
     """Of the rivals that the rows need.
 
     Raises:
-        ValueError: one is not there.
+        ValueError: one is not there, or what a subject needs is not.
     """
+    ours = [row.subject.subject for row in rows]
+    if any(isinstance(subject, Ingester) and subject.slow_sync_ms for subject in ours):
+        slow_sync.compiler()
     rivals = [row.rival.subject for row in rows if row.rival is not None]
     versions = {}
     if any(isinstance(rival, Curl) for rival in rivals):
@@ -128,14 +132,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     wrong = False
     for chosen, entries in _groups(rows):
-        with _directory(options.work) as work:
-            runs, starts = measure_group(
-                entries,
-                work,
-                repeats=options.repeats,
-                timeout_s=options.timeout_s,
-                verify=options.verify,
-            )
+        try:
+            with _directory(options.work) as work:
+                runs, starts = measure_group(
+                    entries,
+                    work,
+                    repeats=options.repeats,
+                    timeout_s=options.timeout_s,
+                    verify=options.verify,
+                )
+        except WrongStartError as error:
+            wrong = True
+            print(f"{', '.join(row.name for row in chosen)}: {error}", file=sys.stderr)
+            continue
         for row in chosen:
             made = record(row, runs, starts, {**machine(), "rivals": versions})
             wrong |= made["value"] is None

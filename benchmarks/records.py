@@ -5,7 +5,7 @@ subject and rival the corpus with its seed, the figures and every run, right or 
 machine.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from benchmarks.entries import Entry, Row
 from benchmarks.figures import Figure, Start, of_run, ratio, reached, rounded, summarized
 from benchmarks.measure import Run
 
+START_SHARE_MAX: Final = 0.05  # above it a row speaks of the interpreter rather than of the work
 _KEPT: Final = ("requests", "retries", "elapsed_s", "mb_per_s", "instances_per_s", "peak_rss_mib")
 
 
@@ -44,6 +45,7 @@ def record(
         "target": row.target,
         "at_most": row.at_most,
         "value": value and rounded(value),
+        "start_share": value and max(_start_shares(figures.values())),
         "reached": value and reached(value, row.target, at_most=row.at_most),
         **sides,
         **machine,
@@ -55,6 +57,10 @@ def _figures(entry: Entry, runs: Sequence[Run], start: Start) -> dict[str, Figur
     if any(run.problems for run in runs):
         return {}
     return summarized([of_run(run, start, entry.max_rps) for run in runs])
+
+
+def _start_shares(figures: Iterable[Mapping[str, Figure]]) -> Iterator[float]:
+    return (float(f"{one['start_share'].median:.3g}") for one in figures)
 
 
 def _side(
@@ -99,6 +105,8 @@ def line_of(record: Mapping[str, Any]) -> str:
     words = f"{name}median {value['median']:.4g}, best {value['best']:.4g}"
     if record["rival"] is None:
         words += f", worst {value['worst']:.4g}"
+    if record["start_share"] > START_SHARE_MAX:
+        words += f", of which the start is {record['start_share']:.0%}: too small a scale"
     if target is None:
         return f"{words}, no target"
     bound = "at most" if record["at_most"] else "at least"

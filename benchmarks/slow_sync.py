@@ -15,20 +15,27 @@ from typing import Final
 _SOURCE: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "slow_sync.c")
 
 
-def compile_library(directory: str) -> str:
-    """Compiles the library, unless it is there; returns its path.
+def compiler() -> str:
+    """The C compiler.
 
     Raises:
-        RuntimeError: there is no C compiler.
+        ValueError: there is none.
+    """
+    found = shutil.which("gcc") or shutil.which("cc")
+    if found is None:
+        raise ValueError("a slow fsync needs a C compiler, gcc or cc")
+    return found
+
+
+def compile_library(directory: str) -> str:
+    """Compiles the library; returns its path.
+
+    Raises:
+        ValueError: there is no C compiler.
     """
     library = os.path.join(directory, "slow_sync.so")
-    if not os.path.exists(library):
-        compiler = shutil.which("gcc") or shutil.which("cc")
-        if compiler is None:
-            raise RuntimeError("a slow fsync needs a C compiler")
-        flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror"]
-        subprocess.run([compiler, *flags, "-o", f"{library}.new", _SOURCE, "-ldl"], check=True)
-        os.replace(f"{library}.new", library)
+    flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run([compiler(), *flags, "-o", library, _SOURCE, "-ldl"], check=True)
     return library
 
 

@@ -31,7 +31,6 @@ class Place:
     corpus: Corpus
     files: str  # the directory that holds nothing but the corpus's files
     directory: str  # the run's own, empty
-    work: str  # kept between runs
     url: str  # of the sink
     ca: str | None  # the authority to trust, where the sink has TLS
 
@@ -84,7 +83,7 @@ class Ingester:
             options += ["--ca-bundle", place.ca]
         if self.slow_sync_ms:
             count = os.path.join(place.directory, "syncs")
-            library = slow_sync.compile_library(place.work)
+            library = slow_sync.compile_library(place.directory)
             variables.update(slow_sync.environment(library, self.slow_sync_ms, count))
             problems = partial(_fast_syncs, count)
 

@@ -74,7 +74,7 @@ def _line(row: Row, record: Mapping[str, Any] | None) -> str:
             f"{value['best']:.3g}",
             _figure(record["figure"], subject),
             _figure(record["figure"], rival) if rival else "",
-            f"{subject['figures']['start_share']['median']:.1%}",
+            f"{record['start_share']:.1%}",
             str(runs),
             f"{(record['commit'] or '?')[:10]}{dirty}",
         ]

@@ -25,6 +25,10 @@ _ONE: Final = Corpus("one", files=1, size=32 * 1024, studies=1)
 _STARTS: Final = 4  # the first warms up
 
 
+class WrongStartError(Exception):
+    """A subject is wrong on one small file: its group is not worth measuring."""
+
+
 def measure(entry: Entry, work: str, *, timeout_s: float, verify: bool = False) -> Run:
     """Runs `entry` once, with a journal and a sink of its own."""
     files = make(entry.corpus, work)
@@ -32,7 +36,7 @@ def measure(entry: Entry, work: str, *, timeout_s: float, verify: bool = False) 
     with tempfile.TemporaryDirectory(prefix="run-", dir=work) as directory:
         digests = os.path.join(directory, "digests.json") if verify else None
         with running_sink(entry.sink, digests_file=digests) as sink:
-            job = entry.subject.job(Place(entry.corpus, files, directory, work, sink.url, sink.ca))
+            job = entry.subject.job(Place(entry.corpus, files, directory, sink.url, sink.ca))
             run = run_client(job, directory, timeout_s)
         run.sink = sink.totals
         check(run, job)
@@ -45,20 +49,24 @@ def measure_start(subject: Subject, work: str, timeout_s: float) -> Start:
     """What the subject costs on one small file.
 
     Raises:
-        RuntimeError: it is wrong even there.
+        WrongStartError: it is wrong even there.
     """
     one = Entry(replace(subject, rounds=1) if isinstance(subject, Curl) else subject, _ONE)
     runs = [measure(one, work, timeout_s=timeout_s) for _ in range(_STARTS)]
     problems = [problem for run in runs for problem in run.problems]
     if problems:
-        raise RuntimeError(f"{subject.name} on one file: {problems[0]}")
+        raise WrongStartError(f"{subject.name} on one file: {problems[0]}")
     return start_of(runs)
 
 
 def measure_group(
     entries: Sequence[Entry], work: str, *, repeats: int, timeout_s: float, verify: bool = False
 ) -> tuple[dict[Entry, list[Run]], dict[Entry, Start]]:
-    """Runs every entry `repeats` times, by turns, after what they need was made and written out."""
+    """Runs every entry `repeats` times, by turns, after what they need was made and written out.
+
+    Raises:
+        WrongStartError: a subject is wrong on one small file.
+    """
     for entry in entries:
         _say(f"making {entry.name}")
         for _ in entry.subject.reads(entry.corpus, make(entry.corpus, work)):

@@ -20,7 +20,7 @@ from benchmarks.rivals import Curl
 from benchmarks.rows import Rows
 from benchmarks.subjects import PLAIN, SLOW_SYNC, Ingester
 from benchmarks.table import last_records, table
-from benchmarks.turns import measure, measure_group
+from benchmarks.turns import WrongStartError, measure, measure_group
 
 CORPUS = Corpus("tiny", files=6, size=4096, studies=2)
 ROOT = Path(__file__).parents[3]
@@ -167,7 +167,11 @@ class TestARow:
         assert made["value"]["best"] == pytest.approx(best, rel=1e-3)
         assert made["reached"] == (made["value"]["median"] >= 0.1)
         assert len(made["subject"]["runs"]) == len(made["rival"]["runs"]) == 2
+        shares = [side["start_share"]["median"] for side in (subject, rival)]
+        assert made["start_share"] == pytest.approx(max(shares), rel=1e-2)
         assert "median" in line_of(made)
+        assert "too small a scale" in line_of({**made, "start_share": 0.051})
+        assert "too small a scale" not in line_of({**made, "start_share": 0.05})
 
     def test_of_a_subject_that_skips_a_file_has_none(self, work: Path) -> None:
         made = self.row(work, "skip-one-of-many")
@@ -178,7 +182,7 @@ class TestARow:
         assert "median" not in line_of(made)
 
     def test_of_a_subject_that_is_wrong_on_one_file_is_not_measured(self, work: Path) -> None:
-        with pytest.raises(RuntimeError, match="skip on one file"):
+        with pytest.raises(WrongStartError, match="skip on one file"):
             self.row(work, "skip")
 
 
@@ -213,6 +217,16 @@ class TestTheCommand:
         assert [line.split(" | ")[0] for line in measured[2:5]] == [f"| `{row}`" for row in rows]
         assert f"{signed['value']['median']:.3g}" in measured[2]
         assert len(lines) == 2 + len(Rows().all()) + 2
+
+    def test_goes_on_after_a_group_that_cannot_be_measured(self, tmp_path: Path) -> None:
+        done = compare(
+            *("--row", "huge-rss", "--row", "million-rss", "--client-args=--no-such-option"),
+            *("--scale", "0.0001", "--repeats", "1", "--work", str(tmp_path)),
+        )
+        assert done.returncode == 1
+        assert "huge-rss: tls on one file: exit code 2" in done.stderr
+        assert "million-rss: tls on one file: exit code 2" in done.stderr
+        assert done.stdout == ""
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
