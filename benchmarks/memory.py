@@ -10,13 +10,15 @@ which 100 are instances and the others empty files.
 
 import argparse
 import os
-import struct
 import sys
 import tempfile
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.measure import Run, run_client, running_sink
+from benchmarks.corpora import Corpus
+from benchmarks.corpus_files import Writer
+from benchmarks.measure import Job, Run, check, run_client
+from benchmarks.sink_process import running_sink
 
 HUGE_BYTES: Final = 5_000_000_000
 MANY_FILES: Final = 200_000
@@ -26,68 +28,19 @@ INSTANCES_AMONG: Final = 100
 LINKS: Final = 50_000  # of one inode; ext4 takes 65,000
 LIMIT_MIB: Final = 300.0
 CASES: Final = ("huge", "many", "entries")
-_CT: Final = b"1.2.840.10008.5.1.4.1.1.2"
-_ENHANCED_CT: Final = b"1.2.840.10008.5.1.4.1.1.2.1"
-_EXPLICIT: Final = b"1.2.840.10008.1.2.1"
-_JPEG_2000_LOSSLESS: Final = b"1.2.840.10008.1.2.4.90"
-_UNDEFINED: Final = 0xFFFFFFFF
-
-
-def _short(tag: int, vr: bytes, value: bytes) -> bytes:
-    value += b"\0" * (len(value) % 2) if vr == b"UI" else b" " * (len(value) % 2)
-    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value
-
-
-def _item(tag: int, length: int) -> bytes:
-    return struct.pack("<HHI", tag >> 16, tag & 0xFFFF, length)
-
-
-def head(sop_class: bytes, transfer_syntax: bytes, study: bytes, sop: bytes) -> bytes:
-    """A Part 10 file up to its Pixel Data."""
-    meta = (
-        _short(0x00020002, b"UI", sop_class)
-        + _short(0x00020003, b"UI", sop)
-        + _short(0x00020010, b"UI", transfer_syntax)
-        + _short(0x00020012, b"UI", b"2.25.1561")
-    )
-    return (
-        bytes(128)
-        + b"DICM"
-        + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(meta))
-        + meta
-        + _short(0x00080016, b"UI", sop_class)
-        + _short(0x00080018, b"UI", sop)
-        + _short(0x00080060, b"CS", b"CT")
-        + _short(0x00100010, b"PN", b"Memory^Test")
-        + _short(0x00100020, b"LO", b"MEMORY")
-        + _short(0x0020000D, b"UI", study)
-        + _short(0x0020000E, b"UI", study + b".1")
-    )
 
 
 def write_huge(path: str, size: int = HUGE_BYTES) -> None:
     """Write an encapsulated file of `size` bytes, two fragments of which are holes."""
-    start = head(_ENHANCED_CT, _JPEG_2000_LOSSLESS, b"2.25.15610", b"2.25.156100")
-    start += struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, _UNDEFINED)
-    start += _item(0xFFFEE000, 0)  # an empty Basic Offset Table
-    fragment = (size - len(start) - 3 * 8) // 2 & ~1
-    with open(path, "wb") as file:
-        file.write(start)
-        for _ in range(2):
-            file.write(_item(0xFFFEE000, fragment))
-            file.seek(fragment, os.SEEK_CUR)
-        file.write(_item(0xFFFEE0DD, 0))
+    Writer(Corpus("huge", files=1, size=size, studies=1, frames=2), holes=True).write(0, path)
 
 
 def write_many(directory: str, files: int = MANY_FILES, size: int = MANY_BYTES) -> None:
     """Write `files` instances of one study into one directory."""
     os.makedirs(directory, exist_ok=True)
-    for number in range(files):
-        data = head(_CT, _EXPLICIT, b"2.25.15611", b"2.25.15611%d" % number)
-        pixels = size - len(data) - 12
-        data += struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, pixels) + bytes(pixels)
-        with open(os.path.join(directory, f"{number:07d}.dcm"), "wb") as file:
-            file.write(data)
+    writer = Writer(Corpus("many", files=files, size=size, studies=1))
+    for index in range(files):
+        writer.write(index, os.path.join(directory, f"{index:07d}.dcm"))
 
 
 def write_entries(directory: str, entries: int = ENTRIES) -> None:
@@ -106,16 +59,21 @@ def write_entries(directory: str, entries: int = ENTRIES) -> None:
 def run_case(source: str, work: str, files: int, client_args: Sequence[str] = ()) -> Run:
     """Load `source` into a sink and check that it says and got what is there."""
     with running_sink() as sink, tempfile.TemporaryDirectory(dir=work) as directory:
-        command = [
-            *(sys.executable, "-m", "ingester", "run", source, "--url", sink.url),
-            *("--journal", os.path.join(directory, "journal.db"), "--json", *client_args),
-        ]
-        run = run_client(command, directory, timeout_s=600)
+        job = Job(
+            command=(
+                *(sys.executable, "-m", "ingester", "run", source, "--url", sink.url),
+                *("--journal", os.path.join(directory, "journal.db"), "--json", *client_args),
+            ),
+            files=files,
+            distinct=files,
+            content_bytes=0,
+            claims={},
+        )
+        run = run_client(job, directory, timeout_s=600)
     run.sink = sink.totals
-    if run.exit_code or run.summary.get("outcomes", {}).get("stored") != files:
-        run.problems.append(f"exit code {run.exit_code}, not all {files} files stored")
-    if run.sink.get("instances") != files:
-        run.problems.append(f"the sink got {run.sink.get('instances')} instances")
+    check(run, job)
+    if run.summary.get("outcomes", {}).get("stored") != files:
+        run.problems.append(f"not all {files} files stored")
     return run
 
 

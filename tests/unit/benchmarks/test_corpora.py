@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.encaps import generate_frames
 
-from benchmarks.corpora import TIERS, Corpus, make
+from benchmarks.corpora import TIERS, Corpus
+from benchmarks.corpus_files import Writer, make
 
 CORPUS = Corpus("tiny", files=11, size=6000, studies=3, seed=7)
 
@@ -71,7 +73,7 @@ class TestCorpus:
         assert len(set(uids)) == 4
         assert len({corpus.directory for corpus in (CORPUS, *others)}) == 4
 
-    @pytest.mark.parametrize("size", [2048, 2050, 4096, 40_002, 526_336, 9_000_000])
+    @pytest.mark.parametrize("size", [1024, 1026, 2050, 4096, 40_002, 526_336, 9_000_000])
     def test_has_files_of_exactly_the_size_asked_for(self, tmp_path: Path, size: int) -> None:
         corpus = Corpus("one", files=1, size=size, studies=1)
         path = os.path.join(make(corpus, str(tmp_path)), corpus.path(0))
@@ -79,7 +81,10 @@ class TestCorpus:
         dataset = pydicom.dcmread(path)
         assert len(dataset.PixelData) == 2 * dataset.Rows * dataset.Columns
 
-    @pytest.mark.parametrize("change", [{"size": 2047}, {"size": 2}, {"studies": 12}, {"seed": -1}])
+    @pytest.mark.parametrize(
+        "change",
+        [{"size": 2047}, {"size": 1022}, {"frames": 6}, {"size": 2}, {"studies": 12}, {"seed": -1}],
+    )
     def test_refuses_what_cannot_be_written(self, change: dict[str, int]) -> None:
         with pytest.raises(ValueError, match=r"from|needs"):
             replace(CORPUS, **change)  # type: ignore[arg-type] # figures only
@@ -108,7 +113,76 @@ class TestMake:
         assert read_all(make(CORPUS, str(tmp_path))) == whole
 
 
+class TestScattered:
+    def test_is_the_same_files_with_every_study_in_all_directories(self, tmp_path: Path) -> None:
+        scattered = replace(CORPUS, name="scattered", scattered=True)
+        written = read_all(make(scattered, str(tmp_path)))
+        assert sorted(written.values()) == sorted(read_all(make(CORPUS, str(tmp_path))).values())
+        places = {
+            (os.path.dirname(scattered.path(index)), scattered.study_of(index))
+            for index in range(scattered.files)
+        }
+        assert len(places) == 3 * 3
+
+
+class TestFrames:
+    CORPUS = Corpus("frames", files=2, size=1_000_000, studies=1, frames=7)
+
+    def test_are_fragments_of_an_encapsulated_file(self, tmp_path: Path) -> None:
+        files = make(self.CORPUS, str(tmp_path))
+        seen = set()
+        for index in range(2):
+            path = os.path.join(files, self.CORPUS.path(index))
+            assert os.path.getsize(path) == 1_000_000
+            dataset = pydicom.dcmread(path)
+            assert dataset.NumberOfFrames == 7
+            assert dataset.file_meta.TransferSyntaxUID.is_encapsulated
+            frames = list(generate_frames(dataset.PixelData, number_of_frames=7))
+            assert len(frames) == 7
+            assert min(map(len, frames)) > 140_000
+            seen.update(frames)
+        assert len(seen) == 14
+
+    def test_can_be_holes(self, tmp_path: Path) -> None:
+        corpus = replace(self.CORPUS, files=1, size=50_000_000)
+        path = tmp_path / "holes.dcm"
+        Writer(corpus, holes=True).write(0, str(path))
+        assert path.stat().st_size == 50_000_000
+        assert path.stat().st_blocks * 512 < 1_000_000
+        dataset = pydicom.dcmread(path)
+        assert dataset.SOPInstanceUID == corpus.sop_instance_uid(0)
+        assert len(list(generate_frames(dataset.PixelData, number_of_frames=7))) == 7
+
+
+class TestScaled:
+    def test_has_so_many_times_the_files_and_studies(self) -> None:
+        assert replace(CORPUS, files=22, studies=6) == CORPUS.scaled(2)
+        assert replace(CORPUS, files=1, studies=1) == CORPUS.scaled(0.001)
+
+    def test_has_fewer_frames_of_the_same_size_where_there_are_frames(self) -> None:
+        small = TIERS["huge"].scaled(0.01)
+        assert (small.files, small.frames, small.size) == (1, 3, 3 * 16 * 1024**2)
+
+
+@pytest.mark.parametrize("name", sorted(TIERS))
+def test_every_tier_can_be_made_at_a_small_scale(name: str, tmp_path: Path) -> None:
+    corpus = TIERS[name].scaled(0.0001 if name == "million" else 0.002)
+    files = make(corpus, str(tmp_path))
+    written = read_all(files)
+    assert sum(map(len, written.values())) == corpus.bytes
+    for index in range(corpus.files):
+        header = pydicom.dcmread(os.path.join(files, corpus.path(index)), stop_before_pixels=True)
+        assert header.SOPInstanceUID == corpus.sop_instance_uid(index)
+
+
 def test_the_tiers_are_those_of_the_readme() -> None:
-    ct, small = TIERS["ct"], TIERS["small"]
-    assert (ct.files, ct.size, ct.studies) == (2048, 525_312, 16)
-    assert (small.files, small.size, small.studies) == (20_000, 32_768, 50)
+    tiers = {name: (tier.files, tier.size, tier.studies) for name, tier in TIERS.items()}
+    assert tiers == {
+        "ct": (2048, 525_312, 16),
+        "archive": (20_000, 100_000, 50),
+        "scattered": (20_000, 100_000, 50),
+        "small": (20_000, 32_768, 50),
+        "cr": (200, 6_000_000, 200),
+        "huge": (1, 4 * 1024**3, 1),
+        "million": (1_000_000, 1024, 1000),
+    }

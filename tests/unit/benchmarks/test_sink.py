@@ -6,20 +6,25 @@ import itertools
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.corpora import Corpus, make
-from benchmarks.sink import BUFFER_BYTES, SinkProtocol, Totals
+from benchmarks.answers import Totals
+from benchmarks.connection import BUFFER_BYTES, SinkProtocol
+from benchmarks.corpora import Corpus
+from benchmarks.corpus_files import make
+from benchmarks.knobs import Knobs, Line, limit_of
 
 CORPUS = Corpus("sink", files=4, size=2048, studies=1)
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -89,10 +94,10 @@ class Wire(asyncio.Transport):
 class Connection:
     """A connection whose reads are cut exactly where the test says."""
 
-    def __init__(self, *, digests: bool = False) -> None:
+    def __init__(self, knobs: Knobs | None = None, *, digests: bool = False) -> None:
         self.totals = Totals()
         self.wire = Wire()
-        self.sink = SinkProtocol(self.totals, latency_s=0, digests=digests)
+        self.sink = SinkProtocol(self.totals, knobs or Knobs(), digests=digests)
         self.sink.connection_made(self.wire)
 
     def send(self, data: bytes, cuts: Sequence[int] = ()) -> None:
@@ -250,14 +255,107 @@ class TestRefusal:
         assert [answer[0] for answer in connection.answers] == [status]
         assert connection.wire.closed
 
+    def test_counts_what_was_sent_for_nothing(self, files: list[bytes]) -> None:
+        connection = Connection()
+        connection.send(request(b"x" * 1000, "application/json") + request(multipart(files)))
+        connection.send(request(multipart(files))[:-500])
+        connection.sink.connection_lost(None)
+        body_bytes = len(multipart(files))
+        assert connection.totals.wasted_bytes == 1000 + body_bytes - 500
+        assert (connection.totals.bytes, connection.totals.instances) == (body_bytes, 4)
+
     def test_a_get_is_not_a_store(self) -> None:
         connection = Connection()
         connection.send(b"GET /studies HTTP/1.1\r\n\r\n")
         assert connection.answers[0][0] == 405
 
 
+class TestBasePath:
+    def test_is_that_of_a_healthimaging_data_store(self, files: list[bytes]) -> None:
+        connection = Connection()
+        base = f"/datastore/{'0a' * 16}"
+        for path in (f"{base}/studies", f"{base}/studies/{CT}", f"{base[:-1]}/studies"):
+            connection.send(request(files[0], "application/dicom", path, "Authorization: AWS4\r\n"))
+        assert [status for status, _, _ in connection.answers] == [200, 200, 404]
+
+
+class TestLimitOfRequests:
+    def limited(self, *waits_s: int | None) -> Connection:
+        """Answers by turns as if a bucket had said so."""
+        return Connection(Knobs(retry_after_s=iter(waits_s).__next__))
+
+    def test_answers_503_before_the_body_and_reads_past_it(self, files: list[bytes]) -> None:
+        connection = self.limited(7, None)
+        body = multipart(files)
+        head = len(request(body)) - len(body)
+        connection.send(request(body)[:head])
+        ((status, headers, _),) = connection.answers
+        assert (status, headers["retry-after"]) == (503, "7")
+        connection.send(body + request(body))
+        assert [answer[0] for answer in connection.answers] == [503, 200]
+        totals = connection.totals
+        assert (totals.throttled, totals.refused, totals.requests) == (1, 1, 1)
+        assert (totals.wasted_bytes, totals.bytes) == (len(body), len(body))
+        assert not connection.wire.closed
+
+    def test_closes_on_a_client_that_asked_before_it_sent_a_body(self) -> None:
+        connection = self.limited(1)
+        head = b"POST /studies HTTP/1.1\r\nContent-Type: application/dicom\r\n"
+        connection.send(head + b"Expect: 100-continue\r\nContent-Length: 9\r\n\r\n")
+        assert [status for status, _, _ in connection.answers] == [503]
+        assert connection.wire.closed
+        connection.sink.connection_lost(None)
+        assert connection.totals.wasted_bytes == 0
+
+    def test_takes_a_second_s_worth_at_once_and_then_asks_to_wait(self) -> None:
+        retry_after_s = limit_of(0.001)
+        assert retry_after_s() is None
+        wait_s = retry_after_s()
+        assert wait_s is not None
+        assert 500 < wait_s <= 1000  # less where this test stood still in between
+        retry_after_s = limit_of(1000)
+        assert [retry_after_s() for _ in range(1000)] == [None] * 1000
+
+    @pytest.mark.parametrize("rate", [0, -1, float("nan")])
+    def test_is_above_0(self, rate: float) -> None:
+        with pytest.raises(ValueError, match="above 0"):
+            limit_of(rate)
+
+
+class TestLine:
+    def test_pauses_as_long_as_what_all_brought_takes(self) -> None:
+        now = [100.0]
+        line = Line(1e6, lambda: now[0])
+        assert line.pause_s(500_000) == pytest.approx(0.5)
+        assert line.pause_s(500_000) == pytest.approx(1.0)
+        now[0] += 3
+        assert line.pause_s(250_000) == pytest.approx(0.25)
+
+    def test_gives_no_credit_for_idle_time_and_carries_small_debts_on(self) -> None:
+        line = Line(1e6, lambda: 100.0)
+        assert [line.pause_s(999), line.pause_s(999), line.pause_s(999)] == [
+            0,
+            0,
+            pytest.approx(0.002997),
+        ]
+
+
+class Address(NamedTuple):
+    host: str
+    port: int
+    ca: str | None
+
+    def connect(self) -> socket.socket:
+        plain = socket.create_connection((self.host, self.port), timeout=60)
+        if self.ca is None:
+            return plain
+        return ssl.create_default_context(cafile=self.ca).wrap_socket(
+            plain, server_hostname=self.host
+        )
+
+
 @contextmanager
-def process(*arguments: str) -> Iterator[tuple[tuple[str, int], "subprocess.Popen[str]"]]:
+def process(*arguments: str) -> Iterator[tuple[Address, "subprocess.Popen[str]"]]:
     command = [sys.executable, "-m", "benchmarks.sink", *arguments]
     root = str(Path(__file__).parents[3])
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as sink:
@@ -265,8 +363,11 @@ def process(*arguments: str) -> Iterator[tuple[tuple[str, int], "subprocess.Pope
         try:
             ready = json.loads(sink.stdout.readline())
             assert ready["pid"] == sink.pid
-            host, _, port = ready["url"].removeprefix("http://").partition(":")
-            yield (host, int(port)), sink
+            address = urlsplit(ready["url"])
+            assert address.scheme == ("https" if "--tls" in arguments else "http")
+            assert address.hostname is not None
+            assert address.port is not None
+            yield Address(address.hostname, address.port, ready["ca"]), sink
         finally:
             sink.kill()
 
@@ -290,7 +391,7 @@ class TestProcess:
         big = files[0] + bytes(range(256)) * 12_000
         body = multipart([big, *files[1:]])
         with process("--verify", str(digests)) as (address, sink):
-            with socket.create_connection(address, timeout=60) as connection:
+            with address.connect() as connection:
                 for _ in range(3):
                     status, _, answer = exchange(connection, request(body))
                     assert (status, stored(answer)) == (200, expected(4))
@@ -299,12 +400,15 @@ class TestProcess:
             assert sink.returncode == 0
         totals = json.loads(last)
         assert totals.pop("cpu_s") >= 0
+        assert totals.pop("span_s") > 0
         assert totals == {
             "requests": 3,
             "refused": 0,
+            "throttled": 0,
             "instances": 12,
             "distinct_instances": 4,
             "bytes": 3 * len(body),
+            "wasted_bytes": 0,
         }
         assert json.loads(digests.read_text()) == {
             CORPUS.sop_instance_uid(index): hashlib.sha256(content).hexdigest()
@@ -314,7 +418,7 @@ class TestProcess:
     def test_waits_the_latency_before_each_answer(self, files: list[bytes]) -> None:
         with (
             process("--latency-ms", "80") as (address, _),
-            socket.create_connection(address, timeout=60) as connection,
+            address.connect() as connection,
         ):
             for count in (1, 2):
                 started = time.perf_counter()
@@ -322,3 +426,56 @@ class TestProcess:
                 # libuv counts whole milliseconds from the start of a turn: it may be 2 early.
                 assert time.perf_counter() - started >= 0.078
                 assert stored(answer) == expected(count)
+
+    def test_speaks_tls_with_a_certificate_that_its_authority_vouches_for(
+        self, files: list[bytes], tmp_path: Path
+    ) -> None:
+        digests = tmp_path / "digests.json"
+        big = files[0] + bytes(range(256)) * 12_000
+        with process("--tls", "--verify", str(digests)) as (address, sink):
+            assert address.ca is not None
+            with address.connect() as connection:
+                for _ in range(2):
+                    _, _, answer = exchange(connection, request(multipart([big, *files[1:]])))
+                    assert stored(answer) == expected(4)
+            sink.send_signal(signal.SIGTERM)
+            sink.communicate(timeout=60)
+        assert json.loads(digests.read_text())[CORPUS.sop_instance_uid(0)] == (
+            hashlib.sha256(big).hexdigest()
+        )
+        assert not Path(address.ca).exists()
+
+    def test_refuses_what_comes_faster_than_allowed(self, files: list[bytes]) -> None:
+        with process("--max-rps", "0.001") as (address, sink):
+            with address.connect() as connection:
+                statuses = [exchange(connection, request(multipart(files)))[0] for _ in range(3)]
+            sink.send_signal(signal.SIGTERM)
+            totals = json.loads(sink.communicate(timeout=60)[0])
+        assert statuses == [200, 503, 503]
+        assert (totals["throttled"], totals["wasted_bytes"]) == (2, 2 * len(multipart(files)))
+
+    @pytest.mark.parametrize("tls", [[], ["--tls"]], ids=["plain", "TLS"])
+    def test_takes_no_more_than_the_bandwidth(self, files: list[bytes], tls: list[str]) -> None:
+        body = multipart([files[0] + bytes(2_000_000), *files[1:]])
+        with (
+            process("--bandwidth-mb-s", "4", *tls) as (address, _),
+            address.connect() as connection,
+        ):
+            started = time.perf_counter()
+            for _ in range(2):
+                assert stored(exchange(connection, request(body))[2]) == expected(4)
+            # What one buffer holds is taken before the first pause.
+            assert time.perf_counter() - started >= (2 * len(body) - 2 * BUFFER_BYTES) / 4e6
+
+    @pytest.mark.parametrize("wrong", [["--max-rps", "0"], ["--bandwidth-mb-s", "-1"]])
+    def test_refuses_rates_that_are_none(self, wrong: list[str]) -> None:
+        root = str(Path(__file__).parents[3])
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.sink", *wrong],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "above 0" in done.stderr

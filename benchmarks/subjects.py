@@ -1,0 +1,119 @@
+"""Who is measured: `ingester run` under named options. `rivals` has the others.
+
+Takes: a `Place`: a corpus on the disk, a directory of the run's own and a sink.
+Gives: a `Job`.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, Protocol
+
+from benchmarks import slow_sync
+from benchmarks.corpora import Corpus
+from benchmarks.measure import Job
+
+_DATASTORE: Final = "0" * 32
+_KEYS: Final = {
+    "AWS_ACCESS_KEY_ID": "benchmark",
+    "AWS_SECRET_ACCESS_KEY": "benchmark",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run finds what it needs."""
+
+    corpus: Corpus
+    files: str  # the directory that holds nothing but the corpus's files
+    directory: str  # the run's own, empty
+    url: str  # of the sink
+    ca: str | None  # the authority to trust, where the sink has TLS
+
+
+class Subject(Protocol):
+    """A client that can be measured."""
+
+    @property
+    def name(self) -> str:
+        """As records have it."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether it wants a sink with TLS."""
+
+    def reads(self, corpus: Corpus, files: str) -> Iterable[str]:
+        """Every file it will read; they are made if they are not there."""
+
+    def job(self, place: Place) -> Job:
+        """What to run, and what must come of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ingester:
+    """`ingester run` with a journal and a results file, as a user has it."""
+
+    name: str
+    tls: bool
+    payload_signing: str | None = None  # with it: signed, as to a HealthImaging data store
+    options: tuple[str, ...] = ()
+    slow_sync_ms: int = 0  # how much longer each fsync takes
+    command: tuple[str, ...] = (sys.executable, "-m", "ingester")
+
+    def reads(self, corpus: Corpus, files: str) -> Iterable[str]:
+        """The corpus itself."""
+        return corpus.paths(files)
+
+    def job(self, place: Place) -> Job:
+        """The command with files of its own in the place's directory."""
+        url = place.url
+        variables: dict[str, str] = {}
+        problems: Callable[[], list[str]] = list
+        options = [*self.options]
+        if self.payload_signing is not None:
+            url += f"/datastore/{_DATASTORE}"
+            variables.update(_KEYS)
+            options += ["--server", "healthimaging", "--auth", "sigv4", "--region", "us-east-1"]
+            options += ["--payload-signing", self.payload_signing]
+        if place.ca is not None:
+            options += ["--ca-bundle", place.ca]
+        if self.slow_sync_ms:
+            count = os.path.join(place.directory, "syncs")
+            library = slow_sync.compile_library(place.directory)
+            variables.update(slow_sync.environment(library, self.slow_sync_ms, count))
+            problems = partial(_fast_syncs, count)
+
+        corpus = place.corpus
+        return Job(
+            command=(
+                *self.command,
+                *("run", place.files, "--url", url),
+                *("--journal", os.path.join(place.directory, "ingester.db")),
+                *("--results", os.path.join(place.directory, "results.jsonl")),
+                *("--json", *options),
+            ),
+            environment=variables,
+            files=corpus.files,
+            distinct=corpus.files,
+            content_bytes=corpus.bytes,
+            claims={"files": corpus.files, "outcomes": {"stored": corpus.files}},
+            problems=problems,
+        )
+
+
+def _fast_syncs(count_file: str) -> list[str]:
+    return [] if slow_sync.times(count_file) else ["no fsync was slow"]
+
+
+_NO_CHECKSUMS: Final = ("--checksums", "none")
+PLAIN: Final = Ingester("plain", tls=False)
+PLAIN_NONE: Final = Ingester("plain-none", tls=False, options=_NO_CHECKSUMS)
+TLS: Final = Ingester("tls", tls=True)
+TLS_LITERAL: Final = Ingester("tls-literal", tls=True, payload_signing="literal")
+TLS_LITERAL_NONE: Final = replace(TLS_LITERAL, name="tls-literal-none", options=_NO_CHECKSUMS)
+TLS_SHA256_NONE: Final = replace(TLS_LITERAL_NONE, name="tls-sha256-none", payload_signing="sha256")
+SLOW_SYNC: Final = replace(PLAIN, name="plain-slow-sync", slow_sync_ms=20)
