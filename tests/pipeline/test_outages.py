@@ -232,6 +232,44 @@ class TestAFileThatIsTakenForAnOutage:
         assert len(server.posts) <= 40
 
 
+class TestAStoreThatWantsNoInstanceTwice:
+    """It refuses what it has with 0110, the stored file that is sent to tell bad files too."""
+
+    @pytest.mark.parametrize("step", AWAY)
+    def test_is_waited_for_like_any_other(
+        self, job: Job, server: ScriptedServer, step: Step
+    ) -> None:
+        job.write_studies(20)
+        away = Away(step, after=10, seconds=3)
+        server.default = Choose(_once_each(server, away))
+        ran = job.run(max_outage_s=60)
+        assert ran.outcomes == {"stored": 20}
+        assert all(len(copies) == 1 for copies in server.stored.values())
+
+    def test_may_get_bad_files_that_are_to_blame(self, job: Job, server: ScriptedServer) -> None:
+        job.write("good.dcm", study="good")
+        assert job.run().exit_code == 0
+        bad = [uid_of(name).encode() for name in job.write_studies(9)]
+        server.default = Choose(_once_each(server, _refuse(bad, Answer(400, {}, b"no"))))
+        ran = job.run()
+        assert ran.exit_code == 3
+        assert ran.outcomes == {"stored": 1, "rejected": 9}
+
+
+def _once_each(
+    server: ScriptedServer, pick: Callable[[Request], Step]
+) -> Callable[[Request], Step]:
+    """Whatever ``pick`` would have stored is stored once, and refused then."""
+
+    def pick_once(request: Request) -> Step:
+        step = pick(request)
+        if not isinstance(step, StoreAll):
+            return step
+        return StoreAll(failures=lambda uid: 0x0110 if uid in server.stored else None)
+
+    return pick_once
+
+
 class TestAStoreThatHasNoRoom:
     """Every answer is a manifest in which every instance failed with A700 (PS3.18 Table I.2-2)."""
 
