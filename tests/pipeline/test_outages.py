@@ -231,6 +231,36 @@ class TestAFileThatIsTakenForAnOutage:
         assert ran.outcome(names[2]) == outcome
         assert len(server.posts) <= 40
 
+    @pytest.mark.parametrize("step", [Answer(500), Answer(403)], ids=["500", "403"])
+    @pytest.mark.parametrize(
+        ("payload_bytes", "checksums"),
+        [(2_000_000, "sha256"), (256, "none")],
+        ids=["read in pieces", "without a digest"],
+    )
+    def test_sinks_alone_where_an_earlier_run_stored_what_tells(
+        self, job: Job, server: ScriptedServer, step: Step, payload_bytes: int, checksums: str
+    ) -> None:
+        job.write("0first.dcm", study="before", payload_bytes=payload_bytes)
+        assert job.run(checksums=checksums).exit_code == 0
+        bad = job.write("bad.dcm", payload_bytes=payload_bytes)
+        server.default = Choose(_refuse([uid_of(bad.name).encode()], step))
+        ran = job.run(checksums=checksums, max_outage_s=60)
+        outcome = "rejected" if step == Answer(403) else "in_doubt"
+        assert ran.outcomes == {"stored": 1, outcome: 1}
+        assert set(job.stored("0first.dcm")) == {job.sha256("0first.dcm")}
+
+    def test_is_not_told_by_a_file_that_has_changed(self, job: Job, server: ScriptedServer) -> None:
+        """Under its old size and time stamp: only the digest in the journal tells."""
+        first = job.write("0first.dcm", study="before", payload_bytes=2_000_000)
+        assert job.run().exit_code == 0
+        stored = job.sha256(first.name)
+        job.write(first.name, study="before", payload_bytes=2_000_000, seed=1)
+        bad = job.write("bad.dcm")
+        server.default = Choose(_refuse([uid_of(bad.name).encode()], Answer(403)))
+        ran = job.run(check=False)
+        assert ran.exit_code == 1
+        assert job.stored(first.name) == [stored]
+
 
 class TestAStoreThatWantsNoInstanceTwice:
     """It refuses what it has with 0110, the stored file that is sent to tell bad files too."""
