@@ -215,7 +215,8 @@ class Holders:
         same_bytes = sent[1] == size and sent[2] is not None and sent[2] == sha256
         current = bool(same_uids) and same_bytes
         mtime_ns = mtime_ns or 0
-        return Holder(file_id, path, OUTCOMES[sent[0]], sent[1], mtime_ns, sent[2], current, now)
+        outcome = OUTCOMES[sent[0]]
+        return Holder(file_id, path, outcome, sent[1], mtime_ns, sent[2], current, now, True)
 
     def close(self) -> None:
         """Idempotent."""
