@@ -13,7 +13,7 @@ from ingester.dicomweb.profiles import PROFILES, ServerProfile
 from tests.pipeline.job import Job, Ran, age, uid_of
 from tests.support.faults import Faults
 from tests.support.process import Process, start_ingester
-from tests.support.scripted import ReadSlowly, ScriptedServer, StoreAll
+from tests.support.scripted import ReadSlowly, ScriptedServer, StoreAll, StoreThenDrop
 
 Change = Callable[[Path], None]
 
@@ -282,6 +282,17 @@ class TestAStoredFileThatChanges:
         (line,) = ran.lines
         assert line["reason_code"] == "earlier_version_kept"
         assert line["reason"] == "orthanc has an earlier version of this file, and keeps it"
+
+    def test_nor_after_a_doubt_where_no_digest_was_kept_of_the_first(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("a.dcm")
+        assert job.run(server="orthanc", checksums="none").outcomes == {"stored": 1}
+        age(job.write("a.dcm", seed=1), seconds=60)
+        server.default = StoreThenDrop(store=StoreAll(only=lambda _uid: False))
+        assert job.run(server="orthanc", max_outage_s=0.1, check=False).exit_code == 1
+        server.default = StoreAll()
+        assert job.run(server="orthanc").outcomes == {"already_stored": 1}
 
     def test_sent_again_unchanged_it_is_what_the_store_has(self, job: Job) -> None:
         job.write("a.dcm")

@@ -352,6 +352,16 @@ class TestADoubtThatAnEarlierRunLeft:
         self.leave_in_doubt(job, server, name, stored=False)
         assert job.run().outcome(name) == "in_doubt"
 
+    def test_stays_where_a_version_without_a_digest_may_be_what_is_shown(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """Of the same size; what time stamp it had is not known any more."""
+        (name,) = job.write_many(1, study="lost")
+        assert job.run(checksums="none").outcomes == {"stored": 1}
+        age(job.write(name, study="lost", seed=1), seconds=60)
+        self.leave_in_doubt(job, server, name, stored=False)
+        assert job.run().outcome(name) == "in_doubt"
+
     def test_stays_where_a_version_between_may_be_what_is_shown(
         self, job: Job, server: ScriptedServer
     ) -> None:
