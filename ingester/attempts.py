@@ -212,6 +212,7 @@ class Attempts:
         if reconciled.confirmed and not reconciled.unknown_uids:
             self._strange_batches.clear()
         if reconciled.unknown_uids:
+            parcel.unconfirmed = parcel.unconfirmed or answer.status < 300
             self._strange_batches.add(parcel.batch_id)
             if len(self._strange_batches) >= MAX_STRANGE_BATCHES:
                 return Stop(

@@ -133,6 +133,7 @@ class Holder(NamedTuple):
     sha256: bytes | None  # of the bytes that were sent
     current: bool  # False: the file at that path has other content or UIDs by now
     decided_now: bool = False  # by this run: it will not be met again
+    frozen: bool = False  # of a doubt: other bytes than these may have been sent under the UIDs
 
 
 class StudyBatch(NamedTuple):

@@ -76,7 +76,8 @@ class KnownGood:
     async def is_taken(self, *, anew: bool) -> bool | None:
         """Whether the server takes it now; None where there is none to be sent.
 
-        If so, refused batches that waited for a success are let go: to be acted upon, or, where
+        A refusal that names it will do: some stores want no instance twice, and this one has read
+        it. If so, refused batches that waited for a success are let go: to be acted upon, or, where
         the server was not well when it refused them (``anew``), to be sent once more.
         """
         sent = await self._send_one()
@@ -84,7 +85,10 @@ class KnownGood:
             return None
         parcel, reply = sent
         response = manifest_of(reply) if isinstance(reply, Answer) else None
-        if response is None or not reconcile_parcel(parcel, response, self._profile).confirmed:
+        if response is None:
+            return False
+        reconciled = reconcile_parcel(parcel, response, self._profile)
+        if reconciled.unnamed or reconciled.later:
             return False
         self._admission.is_back()
         released = self._trial.succeeded()

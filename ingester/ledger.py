@@ -55,12 +55,19 @@ class Ledger:
         """Tell ``listener`` of every decision in the tick in which it is made."""
         self._listeners.append(listener)
 
-    def met(self, files: Iterable[FileRef]) -> None:
-        """The walk hands these over."""
+    def met(self, files: Iterable[FileRef]) -> list[FileRef]:
+        """The walk hands these over; returns those that are not on their way already.
+
+        A directory that changes, or is far away, may list a name twice.
+        """
+        new = []
         for file in files:
-            self._undecided[file.file_id] = file
-            self.files_met += 1
-            self.bytes_met += file.size
+            if file.file_id not in self._undecided:
+                self._undecided[file.file_id] = file
+                self.files_met += 1
+                self.bytes_met += file.size
+                new.append(file)
+        return new
 
     def seen(self, files: Sequence[FileRef]) -> None:
         """The walk found these unchanged and settled."""

@@ -114,12 +114,20 @@ class Parcel:
         earlier = self.instances[position].earlier
         if earlier is None:
             return True
-        # Of what is in doubt nobody knows whether, and over which other bytes, it was stored.
-        return earlier.outcome in IN_THE_STORE and not self.replaces_another(position)
+        if self.replaces_another(position):
+            return False
+        itself = earlier.file_id == self.instances[position].file.file_id and not earlier.frozen
+        return earlier.outcome in IN_THE_STORE or itself  # in doubt, and no other bytes with it
 
     def is_doubted(self, position: int) -> bool:
         """Whether an earlier attempt, of this run or one before, may have stored an instance."""
-        return self.ever_in_doubt or self.unconfirmed or self.instances[position].file.in_doubt
+        file, earlier = self.instances[position].file, self.instances[position].earlier
+        in_doubt = file.in_doubt or (
+            earlier is not None
+            and earlier.file_id == file.file_id
+            and earlier.outcome is Outcome.IN_DOUBT
+        )
+        return self.ever_in_doubt or self.unconfirmed or in_doubt
 
     def give_back_buffers(self) -> None:
         """Nothing of it will be sent any more."""

@@ -179,16 +179,25 @@ class Upload:
         return self._apply(parcel, step)
 
     def _without(self, parcel: Parcel, failed: SourceFailed) -> list[Parcel]:
-        """One file is not what was scanned: it ends, its neighbours go again."""
+        """One file is not what was scanned: it ends, its neighbours go again.
+
+        Those before it went out whole: a server that reads part by part may have stored them.
+        """
         instance = parcel.instances[failed.position]
-        outcome = Outcome.IN_DOUBT if parcel.ever_in_doubt else Outcome.UNREADABLE
+        doubted = parcel.ever_in_doubt or parcel.unconfirmed
+        outcome = Outcome.IN_DOUBT if doubted else Outcome.UNREADABLE
         result = parcel.result(failed.position, outcome, failed.reason_code)
-        if failed.reason_code == SOURCE_PAUSED and not parcel.ever_in_doubt:
+        if failed.reason_code == SOURCE_PAUSED and not doubted:
             result = pending(instance.file, SOURCE_PAUSED)._replace(header=instance.header)
         self._ledger.decide([result._replace(reason=failed.reason)])
-        parcel.unconfirmed = parcel.unconfirmed or parcel.body.bytes_out > 0
-        rest = [i for n, i in enumerate(parcel.instances) if n != failed.position]
-        return self._replace(parcel, [rest] if rest else [])
+        before = parcel.instances[: failed.position]
+        after = parcel.instances[failed.position + 1 :]
+        if not parcel.body.bytes_out:
+            return self._replace(parcel, [before + after] if before + after else [])
+        following = self._replace(parcel, [part for part in (after, before) if part])
+        if before:
+            following[-1].unconfirmed = True
+        return following
 
     async def _take_in(self, parcel: Parcel, reconciled: Reconciled) -> list[Parcel]:
         """Record what an answer settled, at once, and ask again for the rest."""

@@ -359,8 +359,8 @@ class Walk:
         if chunk.unreadable:
             self._report.unreadable_directories(chunk.unreadable)
         self._ledger.seen(chunk.seen)
-        self._ledger.met([result.file for result in chunk.decided])
-        self._ledger.decide(chunk.decided)
-        for files in lists_of(chunk.files):
-            self._ledger.met(files)
-            await out.put(files, weight=len(files))
+        new = set(self._ledger.met([result.file for result in chunk.decided]))
+        self._ledger.decide([result for result in chunk.decided if result.file in new])
+        for listed in lists_of(chunk.files):
+            if files := self._ledger.met(listed):
+                await out.put(files, weight=len(files))

@@ -160,11 +160,19 @@ def known_good_finder(
                 if isinstance(instance, Instance):
                     if instance.buffer is not None:
                         instance.buffer.give_back()
-                    if sha256 is not None and instance.sha256 == sha256:
-                        return instance._replace(buffer=None)
+                    if _is_as_sent(instance, file, sha256):
+                        return instance._replace(buffer=None, sha256=sha256)
         return None
 
     return find
+
+
+def _is_as_sent(instance: Instance, sent: FileRef, sha256: bytes | None) -> bool:
+    """Of a file that was not read whole a digest is compared when it is sent again."""
+    if sha256 is not None and instance.sha256 is not None:
+        return instance.sha256 == sha256
+    identity = instance.identity
+    return (identity.size, identity.mtime_ns) == (sent.size, sent.mtime_ns)
 
 
 def in_a_root(file: FileRef, roots: Sequence[Root]) -> FileRef | None:

@@ -58,6 +58,12 @@ DELETE FROM instances WHERE study_id = ? AND sop_instance_uid = ? AND holder_fil
 _FREEZE_CLAIM = """
 UPDATE instances SET sent_outcome = ?, sent_size = ?, sent_sha256 = ?
 WHERE study_id = ? AND sop_instance_uid = ? AND holder_file_id = ? AND sent_outcome IS NULL"""
+# Two files of one instance in doubt: from now on nobody can tell which of them the store has.
+_FREEZE_OTHER_DOUBT = f"""
+UPDATE instances SET (sent_outcome, sent_size, sent_sha256) = (
+    SELECT outcome, size, sha256 FROM files WHERE file_id = holder_file_id)
+WHERE study_id = ? AND sop_instance_uid = ? AND holder_file_id <> ? AND sent_outcome IS NULL
+    AND (SELECT outcome FROM files WHERE file_id = holder_file_id) = {IN_DOUBT}"""  # noqa: S608 - a constant
 _COUNT_SERIES = """
 UPDATE series SET seen = seen + ?, stored = stored + ?, exceptions = exceptions + ?
 WHERE series_id = ?"""
@@ -75,6 +81,7 @@ class Row(NamedTuple):
     study_id: int | None
     sop_instance_uid: bytes | None
     sha256: bytes | None
+    mtime_ns: int
 
 
 class Changes:
@@ -136,8 +143,8 @@ class Changes:
         elif old.outcome == IN_DOUBT:
             if same_instance and same_bytes and outcome in ENDS_A_DOUBT:
                 self._drop_claim(old)
-            elif outcome > HOLDS_MAX or not same_instance:
-                self._freeze_claim(old)
+            elif outcome > HOLDS_MAX or not same_instance or not same_bytes:
+                self._freeze_claim(old)  # two may be in doubt: a hit tells nobody which
         elif old.outcome == PENDING and not (same_instance and outcome <= HOLDS_MAX):
             self._drop_claim(old)
 
@@ -153,6 +160,7 @@ class Changes:
             (_PUT_DETAILS, self.details),
             (_DROP_CLAIM, self.claims_dropped),
             (_FREEZE_CLAIM, self.claims_frozen),
+            (_FREEZE_OTHER_DOUBT, [claim[:3] for claim in self.claims if claim[3] == IN_DOUBT]),
             (_PUT_CLAIM, self.claims),
             (COUNT_TOTALS, self.journal.rows(0) + self.run.rows(self.run_id)),
             (_COUNT_SERIES, [(*counts, series) for series, counts in self.series.items()]),

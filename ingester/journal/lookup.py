@@ -19,6 +19,7 @@ from ingester.items import Directory, FileRef, Holder, InstanceKey, Previous, Ro
 from ingester.journal.opening import connect_reader, reading
 from ingester.journal.schema import EVIDENCE_CODES, OUTCOME_CODES, OUTCOMES, pack_uid
 
+UNKNOWN_MTIME_NS: Final = -(2**63)  # no file has it: what the store was sent had another
 MAX_FRESH_DIRECTORIES: Final = 8_192  # more than can be uncommitted
 
 # Asked first: most instances have no holder, and the joins below cost 15 µs.
@@ -214,8 +215,9 @@ class Holders:
             return Holder(file_id, path, OUTCOMES[outcome], size, mtime_ns, sha256, True, now)
         same_bytes = sent[1] == size and sent[2] is not None and sent[2] == sha256
         current = bool(same_uids) and same_bytes
-        mtime_ns = mtime_ns or 0
-        return Holder(file_id, path, OUTCOMES[sent[0]], sent[1], mtime_ns, sent[2], current, now)
+        mtime_ns = mtime_ns if current else UNKNOWN_MTIME_NS
+        outcome = OUTCOMES[sent[0]]
+        return Holder(file_id, path, outcome, sent[1], mtime_ns, sent[2], current, now, True)
 
     def close(self) -> None:
         """Idempotent."""

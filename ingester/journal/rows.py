@@ -33,7 +33,7 @@ MAX_CACHED_SERIES: Final = 20_000
 
 _EXISTING = """
 SELECT f.file_id, f.size, f.outcome, f.pixel_warning, f.seen_run_id, f.series_id, s.study_id,
-    f.sop_instance_uid, f.sha256
+    f.sop_instance_uid, f.sha256, f.mtime_ns
 FROM files f LEFT JOIN series s ON s.series_id = f.series_id
 WHERE f.file_id IN carray(?)"""
 _STAMP_STUDY = """
@@ -189,8 +189,9 @@ class Recorder:
         if old is not None:
             changes.count(old, -1)
             same_instance = study_id == old.study_id and sop_instance_uid == old.sop_instance_uid
-            digests = {result.sha256, old.sha256} - {None}
-            same_bytes = size == old.size and len(digests) < 2
+            same_bytes = (size, clean_int(mtime_ns)) == (old.size, old.mtime_ns)
+            if result.sha256 is not None and old.sha256 is not None:
+                same_bytes = result.sha256 == old.sha256
             changes.pass_claim(old, outcome, same_instance=same_instance, same_bytes=same_bytes)
         if outcome <= HOLDS_MAX and study_id is not None and sop_instance_uid is not None:
             changes.claims.append((study_id, sop_instance_uid, file.file_id, outcome))

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from ingester.dicomweb.profiles import PROFILES, ServerProfile
-from tests.pipeline.job import Job, Ran, age
+from tests.pipeline.job import Job, Ran, age, uid_of
 from tests.support.faults import Faults
 from tests.support.process import Process, start_ingester
-from tests.support.scripted import ReadSlowly, ScriptedServer, StoreAll
+from tests.support.scripted import ReadSlowly, ScriptedServer, StoreAll, StoreThenDrop
 
 Change = Callable[[Path], None]
 
@@ -121,13 +121,52 @@ class TestALargeFileThatChangesWhileItIsSent:
             assert ran.outcome("1.dcm") == "unreadable"
             assert ran.rows["1.dcm"].reason_code == "changed_while_sent"
             assert ran.outcomes == {"stored": 2, "unreadable": 1}
-            first, second = server.posts
+            first, *others = server.posts
             assert not first.complete
-            assert second.complete
+            assert [post.complete for post in others] == [True, True]
             assert job.stored("1.dcm") == []
             # It is looked at again, and sent if it can be sent now.
             again = job.run(event_loop=event_loop, check=False)
             assert again.outcome("1.dcm") in ("stored", "invalid")
+
+
+class TestAFileThatIsGoneAndMayHaveBeenStored:
+    """Nobody can tell any more: it is in doubt, and keeps its claim."""
+
+    def test_because_the_server_did_not_name_it(self, job: Job, server: ScriptedServer) -> None:
+        """Else the other file with its UIDs is called stored where the first is kept."""
+        gone = job.write("a.dcm", sop="x")
+        job.write("b.dcm", sop="x", seed=2)
+        job.write("c.dcm")
+        server.push(StoreAll(named=lambda uid: uid != uid_of("x")))
+        server.before_answer(lambda number: gone.unlink() if number == 1 else None)
+        ran = job.run(server="orthanc", check=False)
+        assert len(job.stored("x")) == 1
+        assert [ran.outcome(name) for name in ("a.dcm", "b.dcm", "c.dcm")] == [
+            "in_doubt", "failed", "stored",
+        ]  # fmt: skip
+        again = job.run(server="orthanc", check=False)
+        assert again.outcome("b.dcm") == "already_stored"
+
+    def test_because_it_had_gone_out_whole_before_the_request_was_abandoned(
+        self, tmp_path: Path
+    ) -> None:
+        with ScriptedServer(receive_buffer=65_536) as server:
+            job = Job(tmp_path, server)
+            names = job.write_many(5)
+            for name in names:
+                job.write(name, payload_bytes=8_000_000)
+
+            def vanish_three() -> None:
+                for number in (0, 2, 4):
+                    (job.archive / names[number]).unlink()
+
+            server.push(ReadSlowly(100_000_000, chunk=65_536))
+            server.at_body_bytes(8_500_000, vanish_three)
+            ran = job.run(max_batch_bytes=100_000_000, check=False)
+            assert [ran.outcome(name) for name in names] == [
+                "in_doubt", "stored", "unreadable", "stored", "unreadable",
+            ]  # fmt: skip
 
 
 class TestAFileThatChangesBetweenWalkAndScan:
@@ -243,6 +282,17 @@ class TestAStoredFileThatChanges:
         (line,) = ran.lines
         assert line["reason_code"] == "earlier_version_kept"
         assert line["reason"] == "orthanc has an earlier version of this file, and keeps it"
+
+    def test_nor_after_a_doubt_where_no_digest_was_kept_of_the_first(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("a.dcm")
+        assert job.run(server="orthanc", checksums="none").outcomes == {"stored": 1}
+        age(job.write("a.dcm", seed=1), seconds=60)
+        server.default = StoreThenDrop(store=StoreAll(only=lambda _uid: False))
+        assert job.run(server="orthanc", max_outage_s=0.1, check=False).exit_code == 1
+        server.default = StoreAll()
+        assert job.run(server="orthanc").outcomes == {"already_stored": 1}
 
     def test_sent_again_unchanged_it_is_what_the_store_has(self, job: Job) -> None:
         job.write("a.dcm")

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.memory import write_many
+from ingester.walk import CHUNK_NAMES
 from ingester.wiring import MAX_LANES
 from tests.pipeline.job import Job
 from tests.support.faults import Faults
 from tests.support.process import Process, start_ingester
-from tests.support.scripted import EarlyAnswer, ReadSlowly, ScriptedServer, StoreAll, Wait
+from tests.support.scripted import Answer, EarlyAnswer, ReadSlowly, ScriptedServer, StoreAll, Wait
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the library is made for Linux")
 
@@ -57,6 +59,33 @@ def assert_completes(job: Job, faults: Faults, files: int, roots: tuple[str, ...
     assert ended.returncode == 0, ended.stderr
     assert outcomes(job) == {"stored": files}
     job.check_nothing_is_claimed_falsely()
+
+
+class TestADirectoryThatListsEachNameTwice:
+    """As some do while they are changed, over a network above all."""
+
+    @pytest.mark.timeout(300)
+    @pytest.mark.parametrize("known", [False, True], ids=["new files", "files of an earlier run"])
+    def test_has_each_file_once(
+        self, job: Job, server: ScriptedServer, faults: Faults, *, known: bool
+    ) -> None:
+        """So many files that the second listing is not in the same chunk; all wait in a batch."""
+        files = CHUNK_NAMES + 40
+        write_many(str(job.archive), files)
+        together = ("--max-batch-instances=100000", "--batch-age-s=600")
+        if known:
+            server.push(Answer(404))
+            with start(job, faults, *together) as process:
+                assert process.wait().returncode == 1
+            assert outcomes(job) == {"pending": files}
+        faults.rule("again once:5 archive")
+        with start(job, faults, *together) as process:
+            ended = process.wait()
+        assert ended.returncode == 0, ended.stderr
+        assert faults.count("again", "archive") == 1
+        assert outcomes(job) == {"stored": files}
+        assert json.loads(ended.stdout)["files"] == files
+        assert all(len(copies) == 1 for copies in server.stored.values())
 
 
 class TestAFileThatDoesNotAnswer:

@@ -10,7 +10,7 @@ from email.utils import formatdate
 import pytest
 
 from ingester.dicomweb.outcome import Evidence
-from tests.pipeline.job import Job, uid_of
+from tests.pipeline.job import Job, age, uid_of
 from tests.support.exchange import Exchange
 from tests.support.scripted import (
     Answer,
@@ -311,6 +311,80 @@ class TestAnAnswerLostAfterTheServerStored:
         ran = job.run()
         assert all(len(job.stored(name)) == 1 for name in names)
         assert {ran.outcome(name) for name in names} == {"stored"}
+
+
+class TestADoubtThatAnEarlierRunLeft:
+    """The store takes no instance twice, and shows what it has."""
+
+    def leave_in_doubt(self, job: Job, server: ScriptedServer, *names: str, stored: bool) -> None:
+        """A run in which the answers for these files are lost, until it gives up."""
+        job.write("0.dcm", study="taken")
+        uids = {uid_of(name) for name in names}
+        lost = StoreThenDrop(store=StoreAll(only=lambda _uid: stored))
+
+        def pick(request: Request) -> Step:
+            held = any(uid.encode() in request.body for uid in uids)
+            return lost if held else StoreAll(failures=self.refuse_what_is_there(server))
+
+        server.default = Choose(pick)
+        ran = job.run(max_outage_s=0.5, check=False)
+        assert ran.outcomes["in_doubt"] == len(names)
+        server.default = StoreAll(failures=self.refuse_what_is_there(server))
+
+    def refuse_what_is_there(self, server: ScriptedServer) -> Callable[[str], int | None]:
+        return lambda uid: 0x0110 if uid in server.stored else None
+
+    def test_ends_with_what_the_store_shows(self, job: Job, server: ScriptedServer) -> None:
+        names = job.write_many(2, study="lost")
+        self.leave_in_doubt(job, server, *names, stored=True)
+        ran = job.run()
+        assert ran.exit_code == 0
+        assert ran.outcomes == {"stored": 3}
+        assert {ran.rows[name].evidence for name in names} == {Evidence.QIDO}
+        assert all(set(job.stored(name)) == {job.sha256(name)} for name in names)
+
+    def test_stays_where_a_version_before_may_be_what_is_shown(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        (name,) = job.write_many(1, study="lost")
+        self.leave_in_doubt(job, server, name, stored=True)
+        age(job.write(name, study="lost", seed=1), seconds=60)
+        self.leave_in_doubt(job, server, name, stored=False)
+        assert job.run().outcome(name) == "in_doubt"
+
+    def test_stays_where_a_version_without_a_digest_may_be_what_is_shown(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """Of the same size; what time stamp it had is not known any more."""
+        (name,) = job.write_many(1, study="lost")
+        assert job.run(checksums="none").outcomes == {"stored": 1}
+        age(job.write(name, study="lost", seed=1), seconds=60)
+        self.leave_in_doubt(job, server, name, stored=False)
+        assert job.run().outcome(name) == "in_doubt"
+
+    def test_stays_where_a_version_between_may_be_what_is_shown(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        (name,) = job.write_many(1, study="lost")
+        self.leave_in_doubt(job, server, name, stored=False)
+        age(job.write(name, study="lost", seed=1), seconds=60)
+        self.leave_in_doubt(job, server, name, stored=True)
+        age(job.write(name, study="lost"))
+        assert job.run().outcome(name) == "in_doubt"
+        assert job.run().outcome(name) == "in_doubt"
+
+    def test_stays_where_another_file_may_be_what_is_shown(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        first = job.write("1.dcm", study="lost", sop="x")
+        self.leave_in_doubt(job, server, "x", stored=False)
+        kept = first.rename(job.archive.parent / "kept")
+        job.write("2.dcm", study="lost", sop="x", seed=1)
+        self.leave_in_doubt(job, server, "x", stored=True)
+        kept.rename(first)
+        ran = job.run()
+        assert ran.outcome("1.dcm") == "in_doubt"
+        assert ran.outcome("2.dcm") == "failed"
 
 
 class _StoreAndSay:

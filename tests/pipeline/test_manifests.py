@@ -242,6 +242,14 @@ class TestUidsNeverSent:
         assert ran.cause is not None
         assert "never sent" in ran.cause.message
 
+    def test_leave_what_was_sent_in_doubt(self, job: Job, server: ScriptedServer) -> None:
+        job.write_studies(5, 2)
+        server.push(StoreAll())
+        server.default = StoreAll(named=lambda _uid: False, unknown=["2.25.99"])
+        ran = job.run()
+        assert ran.exit_code == 1
+        assert ran.outcomes == {"stored": 2, "in_doubt": 6, "pending": 2}
+
     @pytest.mark.parametrize("together", [True, False], ids=["in a batch", "alone"])
     def test_for_single_files_sink_only_these(
         self, job: Job, server: ScriptedServer, *, together: bool

@@ -1,11 +1,11 @@
 /* A file system that fails or hangs, in the calls of one process: preloaded into it.
  *
  * FAULTS_OF_TESTS names a file of rules, a line each: "CALL ACTION PART". CALL is open, read, preadv,
- * stat, list or sync; PART is a part of the path. ACTION is `hang`, until the rule is gone; a number,
- * the errno of the error; `slow:MS`, so many milliseconds before it is done; `once:` and one of these,
- * for the first call of a path only; or `from:N:` and one of these, from the N-th call of the process
- * on, counted from 1. What a rule did is appended to the file's name with ".log", as "CALL PATH" on a
- * line, before it is done.
+ * stat, list or sync, or again, the end of a list, where an error makes it begin again; PART is a part
+ * of the path. ACTION is `hang`, until the rule is gone; a number, the errno of the error; `slow:MS`,
+ * so many milliseconds before it is done; `once:` and one of these, for the first call of a path only;
+ * or `from:N:` and one of these, from the N-th call of the process on, counted from 1. What a rule did
+ * is appended to the file's name with ".log", as "CALL PATH" on a line, before it is done.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -168,7 +168,11 @@ PREADV2(preadv64v2)
 #define READDIR(type, name) \
     type *name(DIR *directory) { \
         REAL(type *, name, DIR *); \
-        return judge_fd("list", dirfd(directory)) ? NULL : real(directory); \
+        if (judge_fd("list", dirfd(directory))) return NULL; \
+        type *entry = real(directory); \
+        if (entry || !judge_fd("again", dirfd(directory))) return entry; \
+        rewinddir(directory); \
+        return real(directory); \
     }
 READDIR(struct dirent, readdir)
 READDIR(struct dirent64, readdir64)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -186,6 +187,8 @@ class TestTheEnd:
         results = await grouping.run(*files)
         assert sorted(results) == list(range(1, 20))
         assert grouping.sent == [1]
+        reasons = Counter(result.reason_code for result in results.values())
+        assert reasons == {"": 1, "same_data_set": 2, "too_many_waiting": 16}
 
 
 class TestTheJournalsHolder:

@@ -52,6 +52,12 @@ class TestCounting:
         assert (ledger.files_met, ledger.bytes_met, len(ledger)) == (4, 40, 0)
         assert record.sightings == files(4)
 
+    def test_what_is_met_again_on_its_way_is_not_new(self) -> None:
+        ledger = Ledger(Recorded())
+        assert ledger.met(files(2)) == files(2)
+        assert ledger.met(files(3)) == files(3)[2:]
+        assert (ledger.files_met, ledger.bytes_met, len(ledger)) == (3, 30, 3)
+
     def test_a_file_ends_once(self) -> None:
         ledger = Ledger(Recorded())
         ledger.met(files(1))

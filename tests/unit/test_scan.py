@@ -5,8 +5,10 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -16,7 +18,14 @@ from ingester.dicomweb.outcome import Outcome
 from ingester.errors import FatalError
 from ingester.items import FileRef, Instance, Previous, Result
 from ingester.ledger import Ledger
-from ingester.scan import MAX_HEAD_BYTES, UNTRUSTED_MTIME_NS, Scanner, ScanOptions, ScanStage
+from ingester.scan import (
+    MAX_HEAD_BYTES,
+    MAX_INTERNAL_ERRORS,
+    UNTRUSTED_MTIME_NS,
+    Scanner,
+    ScanOptions,
+    ScanStage,
+)
 from tests.support.dicom_files import instance_bytes, pydicom_test_files
 from tests.unit.dicom.part10 import (
     DEFLATED,
@@ -449,6 +458,11 @@ class Stage:
         return [one async for found in self.out for one in found]
 
 
+def _that_is_a_bug(file: FileRef) -> FileRef:
+    """A file that makes the scanner raise what nothing in it expects."""
+    return file._replace(name=cast("bytes", "text"))
+
+
 class TestTheStage:
     async def test_decides_what_is_no_instance_and_hands_over_the_rest(self, write: Write) -> None:
         stage = Stage()
@@ -458,6 +472,22 @@ class TestTheStage:
         assert stage.record.outcomes == {b"b": Outcome.NOT_DICOM}
         assert [file.file_id for file in stage.ledger.undecided] == [1, 3]
         assert stage.out.closed
+
+    async def test_counts_a_bug_of_its_own_as_the_end_of_one_file(self, write: Write) -> None:
+        stage = Stage()
+        files = [ref_of(write(DATA, f"{n}"), n) for n in range(MAX_INTERNAL_ERRORS)]
+        broken = [_that_is_a_bug(file) for file in files[1:]]
+        found = await stage.run([*broken[:5], files[0], *broken[5:]])
+        assert [one.file.file_id for one in found] == [0]
+        ends = Counter((r.outcome, r.reason_code) for r in stage.record.results)
+        assert ends == {(Outcome.INVALID, "internal_error"): MAX_INTERNAL_ERRORS - 1}
+
+    async def test_stops_when_they_are_many(self, write: Write) -> None:
+        stage = Stage()
+        files = [ref_of(write(DATA, f"{n}"), n) for n in range(MAX_INTERNAL_ERRORS)]
+        with pytest.raises(FatalError, match="a bug of this program"):
+            await stage.run([_that_is_a_bug(file) for file in files])
+        assert len(stage.record.results) == MAX_INTERNAL_ERRORS
 
     async def test_stops_when_too_many_stored_files_changed(self, write: Write) -> None:
         stage = Stage(ScanOptions(max_resends=2))
