@@ -104,7 +104,7 @@ def _data_set_sha256(holder: Holder) -> bytes | None:
 
 
 def _read_data_set(holder: Holder) -> bytes | None:
-    with opened(holder.path) as fd:
+    with opened(holder.path) as (fd, _):
         head = memoryview(bytearray(min(_HEAD_BYTES, holder.size)))
         read = read_into(fd, head)
     offset = data_set_offset(head[:read])

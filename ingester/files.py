@@ -67,13 +67,17 @@ def reopening(read: Callable[[], T]) -> T:
 
 
 @contextmanager
-def opened(path: bytes) -> Iterator[int]:
-    """A read-only descriptor of a regular file, never blocking on a FIFO. Raises OSError."""
+def opened(path: bytes) -> Iterator[tuple[int, FileIdentity]]:
+    """A read-only descriptor of a regular file, and what it was when it was opened.
+
+    Never blocks on a FIFO. Raises OSError.
+    """
     fd = os.open(path, OPEN_FLAGS)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        yield fd
+        yield fd, FileIdentity.from_status(status)
     finally:
         os.close(fd)
 
@@ -97,8 +101,8 @@ def read_again(path: bytes, identity: FileIdentity, view: memoryview) -> None:
         OSError: it cannot be opened or read.
         SourceChanged: before, after, or while it was read it was another file.
     """
-    with opened(path) as fd:
-        if FileIdentity.of(fd) != identity:
+    with opened(path) as (fd, found):
+        if found != identity:
             raise SourceChanged
         if read_into(fd, view) != identity.size or FileIdentity.of(fd) != identity:
             raise SourceChanged
@@ -110,8 +114,8 @@ def pieces_of(path: bytes, identity: FileIdentity) -> Iterator[memoryview]:
     Raises as read_again; SourceChanged, if it changed meanwhile, after the last piece.
     """
     piece = memoryview(bytearray(min(PIECE_BYTES, max(1, identity.size))))
-    with opened(path) as fd:
-        if FileIdentity.of(fd) != identity:
+    with opened(path) as (fd, found):
+        if found != identity:
             raise SourceChanged
         offset = 0
         while count := read_into(fd, piece, offset):
@@ -125,8 +129,7 @@ def sha256_of(path: bytes, start: int = 0) -> tuple[bytes, FileIdentity]:
     """SHA-256 of a file from byte ``start``, with the identity it had. Raises as read_again."""
     digest = hashlib.sha256()
     piece = memoryview(bytearray(PIECE_BYTES))
-    with opened(path) as fd:
-        identity = FileIdentity.of(fd)
+    with opened(path) as (fd, identity):
         offset = start
         while count := read_into(fd, piece, offset):
             digest.update(piece[:count])

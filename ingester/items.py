@@ -7,7 +7,7 @@ cached bytes (``budget.Buffer``): they are given back as soon as the wire has th
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ingester.budget import Buffer
@@ -33,11 +33,14 @@ class Directory:
     dir_id: int
     root: Root
     rel_path: bytes  # b"" for the root itself
+    path: bytes = field(init=False, compare=False, repr=False)  # absolute
+    prefix: bytes = field(init=False, compare=False, repr=False)  # of what lies in it
 
-    @property
-    def path(self) -> bytes:
-        """Absolute path."""
-        return os.path.join(self.root.path, self.rel_path) if self.rel_path else self.root.path
+    def __post_init__(self) -> None:
+        """Make the paths once: each of its files is asked for its own three times."""
+        path = os.path.join(self.root.path, self.rel_path) if self.rel_path else self.root.path
+        object.__setattr__(self, "path", path)
+        object.__setattr__(self, "prefix", os.path.join(path, b""))
 
 
 class Previous(NamedTuple):
@@ -63,7 +66,7 @@ class FileRef(NamedTuple):
     @property
     def path(self) -> bytes:
         """Absolute path."""
-        return os.path.join(self.directory.path, self.name)
+        return self.directory.prefix + self.name
 
     @property
     def in_doubt(self) -> bool:
@@ -88,7 +91,11 @@ class FileIdentity(NamedTuple):
     @classmethod
     def of(cls, fd: int | bytes) -> FileIdentity:
         """Identity of an open file descriptor, or of what a path leads to. Raises OSError."""
-        st = os.stat(fd)
+        return cls.from_status(os.stat(fd))
+
+    @classmethod
+    def from_status(cls, st: os.stat_result) -> FileIdentity:
+        """Identity of what was asked for its status already."""
         return cls(st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
 
 

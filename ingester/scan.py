@@ -87,8 +87,7 @@ class Scanner:
             return Result(file, Outcome.INVALID, "internal_error", reason)
 
     def _read(self, file: FileRef, head: memoryview) -> Found:
-        with opened(file.path) as fd:
-            identity = FileIdentity.of(fd)
+        with opened(file.path) as (fd, identity):
             buffer = self._take(identity.size)
             try:
                 found = self._inspect(file, fd, identity, buffer, head)

@@ -33,6 +33,8 @@ from ingester.readers import Readers
 from ingester.threads import ReadTimeoutError, progressed
 
 CHUNK_NAMES = 10_000
+NAMES_AT_ONCE = 500
+"""So many names are read before the thread is told that the directory answers."""
 LIST_FILES = 64
 """Files handed over at once: a hand-over an item costs 20 times one a list (measurements)."""
 LIST_BYTES = 8 << 20
@@ -193,9 +195,15 @@ class Walker:
     def _read(self, frame: _Frame, chunk: WalkChunk) -> list[os.DirEntry[bytes]]:
         entries: list[os.DirEntry[bytes]] = []
         only = frame.directory.root.only
-        wanted = (entry for entry in _telling(frame) if only is None or entry.name in only)
+        listing: Iterator[os.DirEntry[bytes]] = frame.entries
+        if only is not None:
+            listing = (entry for entry in listing if entry.name in only)
         try:
-            entries.extend(itertools.islice(wanted, CHUNK_NAMES))
+            for have in range(0, CHUNK_NAMES, NAMES_AT_ONCE):
+                entries.extend(itertools.islice(listing, NAMES_AT_ONCE))  # keeps what it got
+                progressed()
+                if len(entries) < have + NAMES_AT_ONCE:
+                    break
         except OSError as error:
             check_root(self._root)
             reason = os.strerror(error.errno or 0)
@@ -206,8 +214,7 @@ class Walker:
 
     def _sort_in(self, frame: _Frame, entries: list[os.DirEntry[bytes]], chunk: WalkChunk) -> None:
         follow = self._options.follow_symlinks
-        path = frame.directory.path
-        real_path = os.path.realpath(path) if follow else path
+        own = self._own_names(frame.directory)
         files: list[os.DirEntry[bytes]] = []
         for entry in entries:
             progressed()
@@ -217,7 +224,7 @@ class Walker:
                 is_directory = False
             if is_directory and frame.directory.root.only is None:
                 frame.subdirectories.append(entry.name)
-            elif not self._is_own(entry, real_path):
+            elif entry.name not in own and not (follow and self._leads_to_own(entry)):
                 files.append(entry)
         frame.subdirectories.reverse()
         known = self._catalog.files(frame.directory, [entry.name for entry in files])
@@ -225,11 +232,17 @@ class Walker:
             progressed()
             self._file(frame.directory, entry, known[entry.name], chunk)
 
-    def _is_own(self, entry: os.DirEntry[bytes], real_path: bytes) -> bool:
-        """Whether the run writes this file itself, by whatever links it was reached."""
-        if self._options.follow_symlinks and entry.is_symlink():
-            return os.path.realpath(entry.path) in self._options.exclude
-        return os.path.join(real_path, entry.name) in self._options.exclude
+    def _own_names(self, directory: Directory) -> frozenset[bytes]:
+        """The files in it that the run writes itself."""
+        path = directory.path
+        if self._options.follow_symlinks:
+            path = os.path.realpath(path)
+        split = map(os.path.split, self._options.exclude)
+        return frozenset(name for head, name in split if head == path)
+
+    def _leads_to_own(self, entry: os.DirEntry[bytes]) -> bool:
+        """Whether it is a link to a file that the run writes itself."""
+        return entry.is_symlink() and os.path.realpath(entry.path) in self._options.exclude
 
     def _file(
         self,
@@ -257,13 +270,6 @@ class Walker:
             chunk.decided.append(Result(file, Outcome.SKIPPED, "symlink", "a symbolic link"))
         else:
             chunk.decided.append(Result(file, Outcome.SKIPPED, "special", "not a regular file"))
-
-
-def _telling(frame: _Frame) -> Iterator[os.DirEntry[bytes]]:
-    """What is left of a directory, and the thread is told of each name."""
-    for entry in frame.entries:
-        progressed()
-        yield entry
 
 
 def _unchanged(file: FileRef, previous: Previous | None) -> bool:

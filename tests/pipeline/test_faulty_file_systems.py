@@ -309,6 +309,25 @@ class TestADirectoryThatDoesNotAnswer:
         assert_completes(job, faults, 5)
 
 
+class TestADirectoryThatFailsHalfWay:
+    def test_is_counted_and_what_it_told_until_then_is_loaded(
+        self, job: Job, faults: Faults
+    ) -> None:
+        """Of the five entries that are read two may be itself and its parent."""
+        names = [f"b/{number}.dcm" for number in range(6)]
+        for name in (*names, "c/0.dcm"):
+            job.write(name)
+        faults.rule(f"list from:6:{errno.EIO} {job.archive}/b")
+        with start(job, faults) as process:
+            ended = process.wait()
+        assert ended.returncode == 3, ended.stderr
+        assert json.loads(ended.stdout)["unreadable_directories"] == 1
+        stored = {name for name, row in job.rows().items() if row.outcome == "stored"}
+        assert stored <= {*names, "c/0.dcm"}
+        assert 1 + 3 <= len(stored) <= 1 + 5
+        assert_completes(job, faults, 7)
+
+
 class TestAnErrorThatMayPass:
     @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
     @pytest.mark.parametrize("call", ["open", "preadv"])
