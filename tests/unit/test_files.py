@@ -21,8 +21,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def identity_of(path: Path) -> FileIdentity:
-    with opened(os.fsencode(path)) as fd:
-        return FileIdentity.of(fd)
+    with opened(os.fsencode(path)) as (fd, identity):
+        assert FileIdentity.of(fd) == identity
+        return identity
 
 
 def again(path: Path, identity: FileIdentity) -> bytes:
@@ -34,13 +35,13 @@ def again(path: Path, identity: FileIdentity) -> bytes:
 class TestReadInto:
     def test_fills_the_view_from_an_offset(self, file: Path) -> None:
         view = memoryview(bytearray(300))
-        with opened(os.fsencode(file)) as fd:
+        with opened(os.fsencode(file)) as (fd, _):
             assert read_into(fd, view, 100) == 300
         assert bytes(view) == file.read_bytes()[100:400]
 
     def test_gives_fewer_bytes_only_at_the_end(self, file: Path) -> None:
         view = memoryview(bytearray(300))
-        with opened(os.fsencode(file)) as fd:
+        with opened(os.fsencode(file)) as (fd, _):
             assert read_into(fd, view, 10240 - 7) == 7
             assert read_into(fd, view, 99_999) == 0
             assert read_into(fd, view[:0]) == 0
