@@ -83,11 +83,15 @@ def _collapsed(found: Sequence[ResolvedSource]) -> list[ResolvedSource]:
 def _merge_files(resolved: Sequence[ResolvedSource]) -> list[ResolvedSource]:
     """Single files of one directory are one source: it is listed once, and has one root."""
     files: dict[tuple[bytes, bytes], set[bytes]] = {}
+    taken: set[tuple[bytes, frozenset[bytes]]] = set()  # under the name that came first
     merged: dict[ResolvedSource, None] = {}
     for source in resolved:
         if source.only is None:
             merged[source] = None
             continue
+        if (source.path, source.only) in taken:
+            continue
+        taken.add((source.path, source.only))
         names = files.setdefault((source.name, source.path), set())
         if not names:
             merged[replace(source, only=frozenset())] = None

@@ -23,8 +23,7 @@ GONE: Final = 99  # instead of an outcome: the row goes away
 IN_DOUBT: Final = OUTCOME_CODES[Outcome.IN_DOUBT]
 PENDING: Final = OUTCOME_CODES[Outcome.PENDING]
 ENDS_A_DOUBT: Final = frozenset(
-    OUTCOME_CODES[outcome]
-    for outcome in (Outcome.REJECTED, Outcome.TOO_LARGE, Outcome.DUPLICATE, Outcome.CONFLICT)
+    OUTCOME_CODES[outcome] for outcome in (Outcome.REJECTED, Outcome.DUPLICATE, Outcome.CONFLICT)
 )
 """Of the very bytes that may have been stored: the server, or another file, has the last word."""
 INCOMPLETE_CODES: Final = frozenset(OUTCOME_CODES[outcome] for outcome in INCOMPLETE)

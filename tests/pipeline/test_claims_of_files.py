@@ -418,3 +418,15 @@ class TestADoubt:
         ran = job.run(server="orthanc", check=False)
         assert ran.outcome("b.dcm") == "already_stored"
         assert ran.rows["b.dcm"].reason_code == "earlier_version_kept"
+
+    def test_outlives_a_limit_that_says_nothing_of_what_is_stored(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("a.dcm", sop="x")
+        server.default = StoreThenDrop()
+        assert job.run(server="orthanc").outcomes == {"in_doubt": 1}
+        server.default = Answer(413)
+        assert job.run(server="orthanc").outcomes == {"too_large": 1}
+        server.default = StoreAll()
+        job.write("b.dcm", sop="x", seed=2)
+        assert job.run(server="orthanc").outcome("b.dcm") == "already_stored"

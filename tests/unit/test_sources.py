@@ -81,6 +81,11 @@ class TestAFile:
         found = resolved(tree / "a" / "f", tree / "a" / "g", tree / "a" / "f")
         assert [source.only for source in found] == [frozenset({b"f", b"g"})]
 
+    def test_given_again_under_another_name_is_taken_once(self, tree: Path) -> None:
+        path = os.fsencode(tree / "a" / "f")
+        found = resolved(Source(path, b"NAS"), Source(path), Source(path, b"PACS"))
+        assert [(source.name, source.only) for source in found] == [(b"NAS", frozenset({b"f"}))]
+
     def test_does_not_hold_its_directory(self, tree: Path) -> None:
         found = resolved(tree / "a" / "f", tree / "a" / "b")
         assert [source.only for source in found] == [frozenset({b"f"}), None]

@@ -22,7 +22,7 @@ from tests.unit.journal.made import (
 )
 
 KEY = InstanceKey("1.2", "1.2.3")
-REFUSES_THESE_BYTES = {Outcome.REJECTED, Outcome.TOO_LARGE, Outcome.DUPLICATE, Outcome.CONFLICT}
+REFUSES_THESE_BYTES = {Outcome.REJECTED, Outcome.DUPLICATE, Outcome.CONFLICT}
 RELEASED = [
     Outcome.INVALID,
     Outcome.REJECTED,
