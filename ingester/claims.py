@@ -61,6 +61,10 @@ class Claims:
         claim.waiting.append(instance._replace(buffer=None))
         self.waiting += 1
 
+    def is_waited_for(self, key: InstanceKey) -> bool:
+        """Whether any file waits for the claim on these UIDs."""
+        return bool(self._claims[key].waiting)
+
     def sent_before(self, instance: Instance, holder: Holder) -> Instance:
         """An earlier run sent ``holder`` under the UIDs that ``instance`` goes with now."""
         self._claims[instance.key].earlier = holder

@@ -132,9 +132,7 @@ class Group:
             elif claim.holder is not None:
                 await self._compare([instance], claim.holder)
             elif self.claims.waiting >= self._options.max_open:
-                # Never stop the input for them: what they wait for may be its end.
-                reason = "too many files wait for others with their UIDs; the next run takes it up"
-                self._end(instance, Outcome.FAILED, "too_many_waiting", reason)
+                self._too_many_waiting(instance)
             else:
                 self.claims.wait(claim, instance)
         if not new:
@@ -151,6 +149,10 @@ class Group:
                 instance = self.claims.sent_before(instance, holder)
             await self._send(self._batches.add(instance, time.monotonic()))
         elif holder.outcome not in IN_THE_STORE and not holder.decided_now:
+            full = self.claims.waiting >= self._options.max_open
+            if full and not self.claims.is_waited_for(instance.key):
+                self._too_many_waiting(instance)
+                return
             first = self.claims.expect_absent_holder(instance, holder)
             if first is not None:
                 await self._send(self._batches.add(first, time.monotonic()))
@@ -158,6 +160,11 @@ class Group:
             claim = self.claims.held_in_journal(instance, holder)
             await self._compare([instance], holder)
             await self._decided(claim)
+
+    def _too_many_waiting(self, instance: Instance) -> None:
+        """Never stop the input for one that would wait: what it waits for may be its end."""
+        reason = "too many files wait for others with their UIDs; the next run takes it up"
+        self._end(instance, Outcome.FAILED, "too_many_waiting", reason)
 
     async def _decided(self, claim: Claim) -> None:
         """A claim that instances wait for has an end: compare them, or let the first take over."""

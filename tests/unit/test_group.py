@@ -190,6 +190,27 @@ class TestTheEnd:
         reasons = Counter(result.reason_code for result in results.values())
         assert reasons == {"": 1, "same_data_set": 2, "too_many_waiting": 16}
 
+    async def test_comes_with_few_places_and_many_files_an_earlier_run_left_in_doubt(
+        self, tmp_path: Path
+    ) -> None:
+        """Under other names: each waits until all is met and its holder was not among it."""
+        grouping = Grouping(max_open=2)
+        files = [
+            scanned(
+                tmp_path / str(n), instance_bytes(study="1.2", series="1.2.1", sop=f"1.2.3.{n}"), n
+            )
+            for n in range(1, 20)
+        ]
+        for file in files:
+            grouping.journal[file.key] = Holder(
+                100 + file.file.file_id, b"/gone", Outcome.IN_DOUBT, 9, 9, None, current=True
+            )
+        results = await grouping.run(*files)
+        assert sorted(results) == list(range(1, 20))
+        assert sorted(grouping.sent) == [1, 2]
+        reasons = Counter(result.reason_code for result in results.values())
+        assert reasons == {"": 2, "too_many_waiting": 17}
+
 
 class TestTheJournalsHolder:
     def test_says_whether_this_run_decided_it(self, tmp_path: Path) -> None:
