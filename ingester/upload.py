@@ -156,7 +156,7 @@ class Upload:
             parcel = stack.pop()
             verdict, parcel.verdict = parcel.verdict, None
             if verdict is not None:
-                stack.extend(self._apply(parcel, verdict))
+                stack.extend(await self._apply(parcel, verdict))
                 continue
             step = await self._attempts.until_decided(parcel)
             stack.extend(await self._settle(parcel, step))
@@ -176,7 +176,7 @@ class Upload:
         if isinstance(step, Refused):
             return await self._refused(parcel, step)
         assert isinstance(step, Split | GiveUp)  # noqa: S101 - retries ended in the loop
-        return self._apply(parcel, step)
+        return await self._apply(parcel, step)
 
     def _without(self, parcel: Parcel, failed: SourceFailed) -> list[Parcel]:
         """One file is not what was scanned: it ends, its neighbours go again.
@@ -215,7 +215,7 @@ class Upload:
             if self._stop.requested:
                 break
             each.last_answer = parcel.last_answer
-            result = await self._look_up(each)
+            result = await self._look_up(each, "refused")
             self._undecided.discard(each)
             self._ledger.decide([result])
         return following
@@ -276,7 +276,19 @@ class Upload:
         self._end_all(later, Outcome.FAILED, "out_of_resources")
         return []
 
-    async def _look_up(self, parcel: Parcel) -> Result:
+    async def _refused_after_a_doubt(self, parcel: Parcel, reason_code: str) -> None:
+        """Refused by an answer that does not name it: only what the store shows ends the doubt.
+
+        A doubt of this run is too young to end because the store does not show it yet.
+        """
+        result = await self._look_up(parcel, reason_code)
+        if result.outcome is Outcome.REJECTED and parcel.ever_in_doubt:
+            result = parcel.result(0, Outcome.IN_DOUBT, "refused_after_a_doubt")
+        self._undecided.discard(parcel)
+        parcel.give_back_buffers()
+        self._ledger.decide([result])
+
+    async def _look_up(self, parcel: Parcel, reason_code: str) -> Result:
         """Refused now, but an earlier attempt may have stored it: ask before calling it refused."""
         found = await found_in_store(self._sender, parcel)
         if found is None:
@@ -284,7 +296,7 @@ class Upload:
         if found:
             outcome = Outcome.STORED if parcel.is_doubted(0) else Outcome.ALREADY_STORED
             return parcel.result(0, outcome)._replace(evidence=Evidence.QIDO)
-        return parcel.result(0, Outcome.REJECTED, "refused")
+        return parcel.result(0, Outcome.REJECTED, reason_code)
 
     async def _stopped(self, parcel: Parcel, stop: Stop) -> list[Parcel]:
         """End the run, unless the server takes what it took before: a firewall refuses bodies."""
@@ -300,7 +312,7 @@ class Upload:
         if parcel.single or refused.outcome is Outcome.FAILED:  # a conflict is never split
             verdict = GiveUp(refused.outcome, refused.reason_code)
         if self._trial.may_act(parcel.successes_when_sent):
-            return self._apply(parcel, verdict)
+            return await self._apply(parcel, verdict)
         parcel.verdict = verdict
         parcel.give_back_buffers()
         if not self._trial.wait(parcel, parcel.batch_id) and not await self._setting_is_right():
@@ -322,7 +334,7 @@ class Upload:
             )
         )
 
-    def _apply(self, parcel: Parcel, verdict: Split | GiveUp) -> list[Parcel]:
+    async def _apply(self, parcel: Parcel, verdict: Split | GiveUp) -> list[Parcel]:
         refused = isinstance(verdict, Split) and verdict.refused
         doubtful = self._trial.successes == 0 or self._setting_is_doubtful
         if doubtful and (refused or _is_rejection(verdict)):
@@ -330,7 +342,10 @@ class Upload:
             self._end_all(parcel, Outcome.FAILED, "refused_without_any_success")
             return []
         if isinstance(verdict, GiveUp):
-            self._end_all(parcel, verdict.outcome, verdict.reason_code)
+            if _is_rejection(verdict) and parcel.single and parcel.is_doubted(0):
+                await self._refused_after_a_doubt(parcel, verdict.reason_code)
+            else:
+                self._end_all(parcel, verdict.outcome, verdict.reason_code)
             return []
         if verdict.shrink:
             self._limits.shrink(parcel.body.framing.content_length)

@@ -29,6 +29,7 @@ _HINTS: Final = {
     "CantOpenError": ("it cannot be opened", "check the permissions of the file's directory"),
     "NotADBError": ("it is not an ingester journal", "name another file with --journal"),
     "CorruptError": _DAMAGED,
+    "SQLError": _DAMAGED,  # every statement is one that a whole journal knows
 }
 
 

@@ -1,8 +1,10 @@
 """Seeds: more of them, or others, by the environment.
 
-INGESTER_CRASH_SEEDS=300 runs so many of each kind, INGESTER_CRASH_FIRST_SEED=1000 begins there.
+INGESTER_CRASH_SEEDS=300 kills with so many, and tries the other kinds in proportion;
+INGESTER_CRASH_FIRST_SEED=1000 begins there.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -20,6 +22,7 @@ SEEDS = {
     "server_seed": 5,
     "some_seed": 2,
 }
+"""Of each kind, as often as in CI."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -28,7 +31,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     wanted = os.environ.get("INGESTER_CRASH_SEEDS")
     for name, count in SEEDS.items():
         if name in metafunc.fixturenames:
-            last = first + (int(wanted) if wanted else count)
+            times = int(wanted) / SEEDS["kill_seed"] if wanted else 1
+            last = first + math.ceil(count * times)
             metafunc.parametrize(name, range(first, last), indirect=True)
 
 

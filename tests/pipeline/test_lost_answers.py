@@ -19,6 +19,7 @@ from tests.support.scripted import (
     CloseAfter,
     DropIdle,
     EarlyAnswer,
+    FindStored,
     NeverAnswer,
     NeverRead,
     Request,
@@ -342,6 +343,36 @@ class TestADoubtThatAnEarlierRunLeft:
         assert ran.outcomes == {"stored": 3}
         assert {ran.rows[name].evidence for name in names} == {Evidence.QIDO}
         assert all(set(job.stored(name)) == {job.sha256(name)} for name in names)
+
+    def refuse_without_a_word(self, server: ScriptedServer, name: str) -> None:
+        """From now on a 400 without a manifest for every request with this file."""
+        uid = uid_of(name).encode()
+        refused = Answer(400, {}, b"no")
+        server.default = Choose(lambda request: refused if uid in request.body else StoreAll())
+
+    @pytest.mark.parametrize(("stored", "end"), [(True, "stored"), (False, "rejected")])
+    def test_ends_so_too_after_a_refusal_that_names_nothing(
+        self, job: Job, server: ScriptedServer, stored: bool, end: str
+    ) -> None:
+        (name,) = job.write_many(1, study="lost")
+        self.leave_in_doubt(job, server, name, stored=stored)
+        self.refuse_without_a_word(server, name)
+        assert job.run().outcome(name) == end
+
+    def test_stays_after_one_where_the_store_does_not_say(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """Or another file with its UIDs would be sent, refused, and taken for what is shown."""
+        first = job.write("1.dcm", study="lost", sop="x")
+        self.leave_in_doubt(job, server, "x", stored=True)
+        self.refuse_without_a_word(server, "x")
+        server.default_get = Answer(503)
+        assert job.run().outcome("1.dcm") == "in_doubt"
+        first.unlink()
+        job.write("2.dcm", study="lost", sop="x", seed=1)
+        server.default_get = FindStored()
+        server.default = StoreAll(failures=self.refuse_what_is_there(server))
+        assert job.run(check=False).outcome("2.dcm") != "stored"
 
     def test_stays_where_a_version_before_may_be_what_is_shown(
         self, job: Job, server: ScriptedServer

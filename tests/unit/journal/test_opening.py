@@ -141,6 +141,17 @@ class TestAnExistingJournal:
         assert str(error).startswith("the journal cannot be opened: ")
         assert error.hint
 
+    def test_whose_schema_is_damaged_is_refused(self, path: str) -> None:
+        """As a page of it is by garbage: SQLite only says that there is no such table."""
+        Session(path).end()
+        connection = sqlite3.connect(path)
+        connection.execute("ALTER TABLE announced RENAME TO announc3d")
+        connection.commit()
+        connection.close()
+        error = refusal(path)
+        assert "damaged" in error.message
+        assert "backup" in error.hint
+
     def test_is_free_again_after_a_refusal(self, path: str) -> None:
         Session(path).end()
         refusal(path, "https://other.example/", WrongTargetError)
