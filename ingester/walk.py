@@ -199,11 +199,13 @@ class Walker:
         if only is not None:
             listing = (entry for entry in listing if entry.name in only)
         try:
-            for have in range(0, CHUNK_NAMES, NAMES_AT_ONCE):
+            more = True
+            while more and len(entries) < CHUNK_NAMES:
+                have = len(entries)
                 entries.extend(itertools.islice(listing, NAMES_AT_ONCE))  # keeps what it got
-                progressed()
-                if len(entries) < have + NAMES_AT_ONCE:
-                    break
+                more = len(entries) > have
+                if more:  # that there are no more names is no sign of life: it was known
+                    progressed()
         except OSError as error:
             check_root(self._root)
             reason = os.strerror(error.errno or 0)

@@ -54,7 +54,7 @@ class TestStatusWhileARunIsGoingOn:
             told = run_ingester("status", "--journal", journal)
             assert told.returncode == 0
             assert f"going on (process {process.pid})" in told.stdout
-            study = next(iter(corpus)).study
+            study = next(one.study for one in corpus if one.sop in server.stored)
             one = run_ingester("status", "--journal", journal, "--study", study)
             assert one.returncode == 0, one.stderr
             goes_on.set()
