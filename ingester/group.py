@@ -131,7 +131,7 @@ class Group:
                 new.append(instance)
             elif claim.holder is not None:
                 await self._compare([instance], claim.holder)
-            elif self.claims.waiting >= self._options.max_open:
+            elif self._full:
                 self._too_many_waiting(instance)
             else:
                 self.claims.wait(claim, instance)
@@ -149,8 +149,7 @@ class Group:
                 instance = self.claims.sent_before(instance, holder)
             await self._send(self._batches.add(instance, time.monotonic()))
         elif holder.outcome not in IN_THE_STORE and not holder.decided_now:
-            full = self.claims.waiting >= self._options.max_open
-            if full and not self.claims.is_waited_for(instance.key):
+            if self._full and not self.claims.is_waited_for(instance.key):
                 self._too_many_waiting(instance)
                 return
             first = self.claims.expect_absent_holder(instance, holder)
@@ -160,6 +159,11 @@ class Group:
             claim = self.claims.held_in_journal(instance, holder)
             await self._compare([instance], holder)
             await self._decided(claim)
+
+    @property
+    def _full(self) -> bool:
+        """Whether as many wait for a claim as may."""
+        return self.claims.waiting >= self._options.max_open
 
     def _too_many_waiting(self, instance: Instance) -> None:
         """Never stop the input for one that would wait: what it waits for may be its end."""

@@ -215,9 +215,7 @@ class Upload:
             if self._stop.requested:
                 break
             each.last_answer = parcel.last_answer
-            result = await self._look_up(each, "refused")
-            self._undecided.discard(each)
-            self._ledger.decide([result])
+            self._end(each, await self._look_up(each, "refused"))
         return following
 
     def _ask_for_failed(self, parcel: Parcel, failed: Sequence[Instance]) -> list[Parcel]:
@@ -284,9 +282,7 @@ class Upload:
         result = await self._look_up(parcel, reason_code)
         if result.outcome is Outcome.REJECTED and parcel.ever_in_doubt:
             result = parcel.result(0, Outcome.IN_DOUBT, "refused_after_a_doubt")
-        self._undecided.discard(parcel)
-        parcel.give_back_buffers()
-        self._ledger.decide([result])
+        self._end(parcel, result)
 
     async def _look_up(self, parcel: Parcel, reason_code: str) -> Result:
         """Refused now, but an earlier attempt may have stored it: ask before calling it refused."""
@@ -374,10 +370,13 @@ class Upload:
     def _end_all(self, parcel: Parcel, outcome: Outcome, reason_code: str) -> None:
         if parcel.ever_in_doubt:
             outcome = Outcome.IN_DOUBT  # an earlier attempt may have stored it: keep its claim
+        positions = range(len(parcel.instances))
+        self._end(parcel, *(parcel.result(n, outcome, reason_code) for n in positions))
+
+    def _end(self, parcel: Parcel, *results: Result) -> None:
         self._undecided.discard(parcel)
         parcel.give_back_buffers()
-        positions = range(len(parcel.instances))
-        self._ledger.decide([parcel.result(n, outcome, reason_code) for n in positions])
+        self._ledger.decide(results)
 
 
 def halves(instances: Sequence[Instance]) -> list[Sequence[Instance]]:

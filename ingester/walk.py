@@ -199,13 +199,11 @@ class Walker:
         if only is not None:
             listing = (entry for entry in listing if entry.name in only)
         try:
-            more = True
-            while more and len(entries) < CHUNK_NAMES:
-                have = len(entries)
+            while (have := len(entries)) < CHUNK_NAMES:
                 entries.extend(itertools.islice(listing, NAMES_AT_ONCE))  # keeps what it got
-                more = len(entries) > have
-                if more:  # that there are no more names is no sign of life: it was known
-                    progressed()
+                if len(entries) == have:
+                    break  # no sign of life: that there are no more names was known
+                progressed()
         except OSError as error:
             check_root(self._root)
             reason = os.strerror(error.errno or 0)

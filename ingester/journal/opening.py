@@ -163,10 +163,8 @@ def _migrate(connection: apsw.Connection, path: str) -> None:
         return
     import apsw  # noqa: PLC0415 - the same
 
-    copy = copy_before_migration(
-        path, version
-    )  # one that an interrupted migration left is made anew
-    create_private(copy)
+    copy = copy_before_migration(path, version)
+    create_private(copy)  # one that an interrupted migration left is made anew
     target = apsw.Connection(copy, flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         with target.backup("main", connection, "main") as backup:
