@@ -1,16 +1,25 @@
 """The one count of cached file bytes: who gets a buffer, and when it is free again.
 
 Readers ask without waiting: where no bytes are left, only a file's head is read and the file is
-opened again at upload, so nothing can deadlock on memory. Buffers are reused, because fresh blocks
-cost twice as much as the read itself (page faults). They come in size classes an eighth of a power
-of two apart; what counts against the budget is the class, in use or kept for reuse.
+opened again at upload, so nothing can deadlock on memory. But whoever is about to read a list waits
+for a promise of its bytes as long as any others are on the move: all but those that *stay*, in
+batches that are still open. So an archive that comes study by study is opened once.
 
-Thread-safe: reader threads take, the event loop gives back.
+Buffers are reused, because fresh blocks cost twice as much as the read itself (page faults). They
+come in size classes an eighth of a power of two apart; what counts against the budget is the class,
+in use or kept for reuse.
+
+Thread-safe but for promises: reader threads take; the event loop promises, and says what stays,
+leaves and comes back.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from contextlib import suppress
+
+from ingester.arena import Arena, Region
 
 SMALLEST_BUFFER_BYTES = 4096
 
@@ -24,28 +33,59 @@ def size_class_of(size: int) -> int:
 class Buffer:
     """A file's cached bytes. ``view`` is None once they were given back."""
 
-    __slots__ = ("_budget", "_data", "size_class", "view")
+    __slots__ = ("_budget", "_data", "_stays", "place", "size_class", "view")
 
-    def __init__(self, budget: Budget, data: bytearray, size: int) -> None:
+    def __init__(self, budget: Budget, data: Region, size: int) -> None:
         self._budget = budget
-        self._data: bytearray | None = data
+        self._data: Region | None = data
+        self.place = data.place  # in the arena
+        self._stays = False
         self.size_class = len(data)
-        self.view: memoryview | None = memoryview(data)[:size]
+        self.view: memoryview | None = data.view[:size]
+
+    def stay(self) -> None:
+        """It is in a batch that is open: without more input it may not come back. On the loop."""
+        if self._data is not None and not self._stays:
+            self._stays = True
+            self._budget._stays(self.size_class)  # noqa: SLF001 - the two halves of one ledger
+
+    def leave(self) -> None:
+        """Its batch is closed: whatever becomes of that, it will come back. On the loop."""
+        if self._stays:
+            self._stays = False
+            self._budget._stays(-self.size_class)  # noqa: SLF001 - the same
 
     def give_back(self) -> None:
         """Return the bytes for reuse: only when no transport can still read them."""
         if self._data is not None:
+            self.leave()
             data, self._data, self.view = self._data, None, None
-            self._budget._returned(data)  # noqa: SLF001 - the two halves of one ledger
+            self._budget._gone(self.size_class, data)  # noqa: SLF001 - the same
 
     def drop(self) -> None:
         """Forget the bytes without reuse: a transport that was aborted may still point at them."""
         if self._data is not None:
+            self.leave()
             self._data, self.view = None, None
-            self._budget._dropped(self.size_class)  # noqa: SLF001 - the same
+            self._budget._gone(self.size_class, None)  # noqa: SLF001 - the same
 
     def __len__(self) -> int:
         return 0 if self.view is None else len(self.view)
+
+
+class Promise:
+    """Bytes that are set aside for files about to be read; what they do not take is ``end``ed."""
+
+    __slots__ = ("_budget", "bytes_left", "bytes_taken")
+
+    def __init__(self, budget: Budget, size: int) -> None:
+        self._budget = budget
+        self.bytes_left = size
+        self.bytes_taken = 0
+
+    def end(self, *, stuck: bool = False) -> None:
+        """Nobody reads on it any more, or somebody may for ever. On the loop."""
+        self._budget._unpromised(self, stuck=stuck)  # noqa: SLF001 - the same
 
 
 class Budget:
@@ -53,20 +93,60 @@ class Budget:
 
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes
+        self.arena = Arena()
         self.in_use_bytes = 0
+        self.staying_bytes = 0  # of these
+        self._stuck_bytes = 0  # the same; with a reader that does not come back
+        self.promised_bytes = 0  # beside these
         self.peak_bytes = 0
         self.refused = 0
+        self._turn = asyncio.Lock()
+        self._awaited: tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
         self._kept_bytes = 0
-        self._kept: dict[int, list[bytearray]] = {}
+        self._kept: dict[int, list[Region]] = {}
         self._lock = threading.Lock()
 
-    def take(self, size: int) -> Buffer | None:
+    async def promise(self, size: int) -> Promise:
+        """``size`` bytes, or none where there are too few and no others come back.
+
+        One at a time. Ended by whoever has it.
+        """
+        size = min(size, self.total_bytes)
+        async with self._turn:
+            while self._lacks(size) and self._others_move():
+                await self._wait_for(size)
+            with self._lock:
+                promise = Promise(self, 0 if self._lacks(size) else size)
+                self.promised_bytes += promise.bytes_left
+        return promise
+
+    def _lacks(self, size: int) -> bool:
+        return self.in_use_bytes + self.promised_bytes + size > self.total_bytes
+
+    async def _wait_for(self, size: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._awaited = size, loop, loop.create_future()
+        try:
+            await self._awaited[2]
+        finally:
+            self._awaited = None
+
+    def _others_move(self) -> bool:
+        moving = self.in_use_bytes + self.promised_bytes - self.staying_bytes
+        return moving > self._stuck_bytes
+
+    def take(self, size: int, promise: Promise | None = None) -> Buffer | None:
         """A buffer of at least ``size`` bytes, or None when the budget has none. Never waits."""
         size_class = size_class_of(size)
         with self._lock:
-            if self.in_use_bytes + size_class > self.total_bytes:
+            promised = 0 if promise is None else min(promise.bytes_left, size_class)
+            if self._lacks(size_class - promised):
                 self.refused += 1
                 return None
+            if promise is not None:
+                promise.bytes_left -= promised
+                promise.bytes_taken += size_class
+                self.promised_bytes -= promised
             self.in_use_bytes += size_class
             self.peak_bytes = max(self.peak_bytes, self.in_use_bytes)
             kept = self._kept.get(size_class)
@@ -74,7 +154,7 @@ class Budget:
                 self._kept_bytes -= size_class
                 return Buffer(self, kept.pop(), size)
             self._trim()
-        return Buffer(self, bytearray(size_class), size)
+        return Buffer(self, self.arena.region(size_class), size)
 
     def _trim(self) -> None:
         """Let kept buffers of other classes go until used and kept bytes fit together."""
@@ -83,12 +163,35 @@ class Budget:
                 kept.pop()
                 self._kept_bytes -= size_class
 
-    def _returned(self, data: bytearray) -> None:
+    def _stays(self, size: int) -> None:
         with self._lock:
-            self.in_use_bytes -= len(data)
-            self._kept_bytes += len(data)
-            self._kept.setdefault(len(data), []).append(data)
+            self.staying_bytes += size
+        self._tell()
 
-    def _dropped(self, size_class: int) -> None:
+    def _gone(self, size_class: int, data: Region | None) -> None:
         with self._lock:
             self.in_use_bytes -= size_class
+            if data is not None:
+                self._kept_bytes += size_class
+                self._kept.setdefault(size_class, []).append(data)
+        self._tell()
+
+    def _unpromised(self, promise: Promise, *, stuck: bool) -> None:
+        with self._lock:
+            self.promised_bytes -= promise.bytes_left
+            promise.bytes_left = 0
+            self._stuck_bytes += promise.bytes_taken if stuck else 0
+        self._tell()
+
+    def _tell(self) -> None:
+        """Wake whoever waits, where that helps. Mostly on the loop, but a reader may fail."""
+        awaited = self._awaited
+        if awaited is not None and not (self._lacks(awaited[0]) and self._others_move()):
+            _, loop, woken = awaited
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(_set, woken)
+
+
+def _set(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)

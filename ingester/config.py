@@ -57,6 +57,7 @@ class Config:
     insecure: bool
     follow_symlinks: bool
     readers: int | None
+    scan_processes: int | None
     read_timeout_s: float
     inline_limit: int
     memory_budget: int

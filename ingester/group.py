@@ -147,14 +147,14 @@ class Group:
         if holder is None or holder.file_id == instance.file.file_id:
             if holder is not None:
                 instance = self.claims.sent_before(instance, holder)
-            await self._send(self._batches.add(instance, time.monotonic()))
+            await self._add(instance)
         elif holder.outcome not in IN_THE_STORE and not holder.decided_now:
             if self._full and not self.claims.is_waited_for(instance.key):
                 self._too_many_waiting(instance)
                 return
             first = self.claims.expect_absent_holder(instance, holder)
             if first is not None:
-                await self._send(self._batches.add(first, time.monotonic()))
+                await self._add(first)
         else:
             claim = self.claims.held_in_journal(instance, holder)
             await self._compare([instance], holder)
@@ -182,7 +182,12 @@ class Group:
     async def _pass_on(self, claim: Claim) -> None:
         instance = self.claims.pass_on(claim)
         if instance is not None:
-            await self._send(self._batches.add(instance, time.monotonic()))
+            await self._add(instance)
+
+    async def _add(self, instance: Instance) -> None:
+        if instance.buffer is not None:
+            instance.buffer.stay()
+        await self._send(self._batches.add(instance, time.monotonic()))
 
     async def _compare(self, instances: Sequence[Instance], holder: Holder) -> None:
         """Decide what has the UIDs of a decided holder; as many at a time as there are readers."""
@@ -238,6 +243,9 @@ class Group:
 
     async def _send(self, batches: Sequence[StudyBatch]) -> None:
         for batch in batches:
+            for instance in batch.instances:
+                if instance.buffer is not None:
+                    instance.buffer.leave()
             ticket = self._ledger.announce(batch.instances)
             await self._out.put(batch._replace(ticket=ticket))
 

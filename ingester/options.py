@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["text", "path", "size", "count", "seconds", "percent", "switch", "outcomes"]
+Kind = Literal[
+    "text", "path", "size", "count", "count or 0", "seconds", "percent", "switch", "outcomes"
+]
 Value = str | int | float | bool | tuple[str, ...] | None
 
 
@@ -62,6 +64,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("insecure", "target", "switch", False, "Do not verify the server's certificate: whoever answers gets the patients' data."),
     Option("follow_symlinks", "walk", "switch", False, "Follow symbolic links, never round a loop."),
     Option("readers", "scan", "count", None, "Reader threads of each source; else 4, on a network file system 16."),
+    Option("scan_processes", "scan", "count or 0", None, "Processes that read for the reader threads; else one for each core up to 4, once there is work enough. 0: none."),
     Option("read_timeout_s", "scan", "seconds", 60.0, "Longest time a read or a listing may bring nothing before it is given up."),
     Option("inline_limit", "scan", "size", MIB, "Files up to this size are read whole and cached until they are sent."),
     Option("memory_budget", "scan", "size", 96 * MIB, "Bytes of files cached at a time."),

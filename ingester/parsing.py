@@ -41,11 +41,12 @@ def _parse(option: Option, given: object) -> Value:
             return given
         case "size":
             return _size(given)
-        case "count":
+        case "count" | "count or 0":
             number = _number(given)
             if number != int(number):
                 raise ValueError("must be a whole number")
-            return _positive(int(number))
+            whole = int(number)
+            return 0 if option.kind == "count or 0" and not whole else _positive(whole)
         case "seconds":
             return _positive(_number(given))
         case "percent":

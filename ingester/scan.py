@@ -11,30 +11,29 @@ ended and all lists are scanned.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
-from ingester.budget import Budget, Buffer
+from ingester.budget import Budget, Buffer, Promise, size_class_of
 from ingester.channel import Channel, Sink
 from ingester.dicom import Header, NeedMore, Problem, inspect_part10
 from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
 from ingester.errors import FatalError
-from ingester.files import SourceChanged, opened, read_into, reopening, sha256_of
+from ingester.files import SourceChanged, opened, reopening, sha256_of
 from ingester.items import FileIdentity, FileRef, Instance, Result, ended, pending
 from ingester.ledger import Ledger
+from ingester.look import Asked, Look, fill, look_at
 from ingester.readers import SOURCE_PAUSED, Readers, SourcePausedError, failure_of
-from ingester.threads import ReadTimeoutError, deliver
+from ingester.scan_pool import ReaderLost, RemoteReader, ScanPool
+from ingester.threads import ReadTimeoutError, deliver, progressed
 
 HEAD_BYTES = 64 << 10
 """Enough for the identity of all but a few files; more is read where it is asked for."""
 MAX_HEAD_BYTES = 4 << 20
 """No real header needs more before (0020,0011)."""
-UNTRUSTED_MTIME_NS = 2_000_000_000
-"""A file changed again within the granularity of its time stamp would look unchanged."""
 MAX_INTERNAL_ERRORS = 100
 
 Found = Instance | Result
@@ -54,71 +53,111 @@ class ScanOptions:
 class Scanner:
     """Scans lists of files; blocking, thread-safe, one call for a list."""
 
-    def __init__(self, options: ScanOptions, budget: Budget) -> None:
+    def __init__(self, options: ScanOptions, budget: Budget, pool: ScanPool | None = None) -> None:
         self._options = options
         self._budget = budget
+        self._pool = pool
 
-    def scan(self, files: Sequence[FileRef], found: list[Found]) -> None:
-        """Add to ``found`` what each file is, in order.
+    async def promise(self, files: Sequence[FileRef]) -> Promise:
+        """Bytes to cache these files in; see Budget."""
+        limit = self._options.inline_limit_bytes
+        sizes = [size_class_of(file.size) for file in files if 0 < file.size <= limit]
+        return await self._budget.promise(sum(sizes))
+
+    def scan(
+        self, files: Sequence[FileRef], found: list[Found], promise: Promise | None = None
+    ) -> None:
+        """Add to ``found`` what each file is, in order. ``promise``: of bytes to cache them in.
 
         Raises for no file but these:
             SourcePausedError: the next of them cannot be read because its root cannot be.
             WrittenOff: it took too long; what was found until then is there.
         """
-        head = memoryview(bytearray(HEAD_BYTES))
+        reader = None if self._pool is None else self._pool.borrow(len(files))
+        if self._pool is not None and reader is not None:
+            try:
+                files = files[self._scan_there(reader, files, found, promise) :]
+            finally:
+                self._pool.bring_back(reader)
         for file in files:
-            one = self._scan_one(file, head)
-            try:
-                deliver(found, one)
-            except BaseException:  # nobody waits for it any more
-                if isinstance(one, Instance):
-                    _give_back(one.buffer)
-                raise
+            _deliver(found, self._scan_one(file, promise))
 
-    def _scan_one(self, file: FileRef, head: memoryview) -> Found:
+    def _scan_there(
+        self,
+        reader: RemoteReader,
+        files: Sequence[FileRef],
+        found: list[Found],
+        promise: Promise | None,
+    ) -> int:
+        """Scan in another process; returns how many: all, unless the process ended."""
+        buffers = [self._take(file.size, promise) for file in files]
+        asked = [
+            Asked(file.path, file.size, None if buffer is None else buffer.place)
+            for file, buffer in zip(files, buffers, strict=True)
+        ]
+        scanned = 0
         try:
-            return reopening(lambda: self._read(file, head))
-        except SourcePausedError:
-            raise
-        except (OSError, SourceChanged) as error:
-            return Result(file, Outcome.UNREADABLE, *failure_of(error))
-        except Exception as error:  # noqa: BLE001 - the one sanctioned: a bug costs one file
-            reason = f"a bug of this program: {type(error).__name__}"
-            return Result(file, Outcome.INVALID, "internal_error", reason)
+            for seen in reader.look(asked):
+                file, buffer, buffers[scanned] = files[scanned], buffers[scanned], None
+                progressed()
+                if seen is None:
+                    _give_back(buffer)
+                    one = self._scan_one(file, promise)
+                else:
+                    one = _ended_at_worst(file, partial(self._judged, file, *seen, buffer))
+                _deliver(found, one)
+                scanned += 1
+        except ReaderLost:
+            pass
+        finally:
+            reader.finish()  # it writes to the buffers until then
+            for buffer in buffers:
+                _give_back(buffer)
+        return scanned
 
-    def _read(self, file: FileRef, head: memoryview) -> Found:
+    def _scan_one(self, file: FileRef, promise: Promise | None) -> Found:
+        return _ended_at_worst(file, lambda: self._read(file, promise))
+
+    def _read(self, file: FileRef, promise: Promise | None) -> Found:
         with opened(file.path) as (fd, identity):
-            buffer = self._take(identity.size)
+            buffer = self._take(identity.size, promise)
+            view = None if buffer is None else buffer.view
+            if view is None:
+                view = memoryview(bytearray(min(HEAD_BYTES, identity.size)))
             try:
-                found = self._inspect(file, fd, identity, buffer, head)
+                header, look = look_at(
+                    fd,
+                    identity,
+                    view,
+                    lambda view: _header_of(fd, view, identity),
+                    checksums=self._options.checksums,
+                )
             except BaseException:
                 _give_back(buffer)
                 raise
-            if isinstance(found, Result):
-                _give_back(buffer)
-            return found
+            return self._judged(file, header, look, buffer)
 
-    def _take(self, size: int) -> Buffer | None:
-        return self._budget.take(size) if 0 < size <= self._options.inline_limit_bytes else None
+    def _take(self, size: int, promise: Promise | None) -> Buffer | None:
+        if 0 < size <= self._options.inline_limit_bytes:
+            return self._budget.take(size, promise)
+        return None
 
-    def _inspect(
-        self,
-        file: FileRef,
-        fd: int,
-        identity: FileIdentity,
-        buffer: Buffer | None,
-        head: memoryview,
+    def _judged(
+        self, file: FileRef, header: Header | Problem, look: Look, buffer: Buffer | None
     ) -> Found:
-        view = head[: identity.size] if buffer is None or buffer.view is None else buffer.view
-        _fill(fd, view)
-        header = _header_of(fd, view, identity)
-        whole = view if len(view) == identity.size else None
-        trusted = time.time_ns() - identity.mtime_ns >= UNTRUSTED_MTIME_NS
-        sha256 = None
-        if whole is not None and (self._options.checksums or not trusted):
-            sha256 = hashlib.sha256(whole).digest()
-        if FileIdentity.of(fd) != identity:
-            raise SourceChanged
+        """What becomes of a file that was read; its buffer stays with an instance alone."""
+        found: Found | None = None
+        try:
+            found = self._judge(file, header, look, buffer)
+        finally:
+            if not isinstance(found, Instance):
+                _give_back(buffer)
+        return found
+
+    def _judge(
+        self, file: FileRef, header: Header | Problem, look: Look, buffer: Buffer | None
+    ) -> Found:
+        identity, sha256, trusted = look
         if unchanged := self._unchanged(file, identity, sha256, trusted):
             return unchanged
         if isinstance(header, Problem):
@@ -156,9 +195,26 @@ class Scanner:
         )  # fmt: skip
 
 
-def _fill(fd: int, view: memoryview) -> None:
-    if read_into(fd, view) != len(view):
-        raise SourceChanged
+def _ended_at_worst(file: FileRef, read: Callable[[], Found]) -> Found:
+    """What ``read`` says of a file, or how it ends that it cannot. Raises SourcePausedError."""
+    try:
+        return reopening(read)
+    except SourcePausedError:
+        raise
+    except (OSError, SourceChanged) as error:
+        return Result(file, Outcome.UNREADABLE, *failure_of(error))
+    except Exception as error:  # noqa: BLE001 - the one sanctioned: a bug costs one file
+        reason = f"a bug of this program: {type(error).__name__}"
+        return Result(file, Outcome.INVALID, "internal_error", reason)
+
+
+def _deliver(found: list[Found], one: Found) -> None:
+    try:
+        deliver(found, one)
+    except BaseException:  # nobody waits for it any more
+        if isinstance(one, Instance):
+            _give_back(one.buffer)
+        raise
 
 
 def _header_of(fd: int, view: memoryview, identity: FileIdentity) -> Header | Problem:
@@ -173,7 +229,7 @@ def _header_of(fd: int, view: memoryview, identity: FileIdentity) -> Header | Pr
             reason = f"no identity in the first {MAX_HEAD_BYTES >> 20} MiB"
             return Problem("invalid", "header_too_large", reason, None)
         longer = memoryview(bytearray(min(identity.size, max(found.size, 4 * len(view)))))
-        _fill(fd, longer)
+        fill(fd, longer)
         found, view = inspect_part10(longer, identity.size, open_file), longer
     return found
 
@@ -228,13 +284,18 @@ class ScanStage:
         found: list[Found] = []
         readers = self._readers.of(files[0].directory.root)
         loop = asyncio.get_running_loop()
+        promise = await self._scanner.promise(files)
+        stuck = False
         try:
-            await loop.run_in_executor(readers, self._scanner.scan, files, found)
+            await loop.run_in_executor(readers, self._scanner.scan, files, found, promise)
         except ReadTimeoutError as error:
-            stuck = files[len(found) : len(found) + 1]
-            found += [Result(file, Outcome.UNREADABLE, *failure_of(error)) for file in stuck]
+            stuck = True
+            unread = files[len(found) : len(found) + 1]
+            found += [Result(file, Outcome.UNREADABLE, *failure_of(error)) for file in unread]
         except SourcePausedError:
             found += [pending(file, SOURCE_PAUSED) for file in files[len(found) :]]
+        finally:
+            promise.end(stuck=stuck)
         return found
 
     async def _hand_over(self, found: Sequence[Found]) -> None:

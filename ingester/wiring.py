@@ -32,6 +32,7 @@ from ingester.parcel import Parcel
 from ingester.parsing import command_words
 from ingester.readers import Readers
 from ingester.scan import Found, Scanner, ScanOptions, ScanStage
+from ingester.scan_pool import ScanPool
 from ingester.threads import DaemonExecutor
 from ingester.tls import ssl_context
 from ingester.transport.admission import Admission
@@ -49,6 +50,8 @@ MAX_LANES = 8
 """Roots that are walked at a time."""
 INSTANCES_HELD = 512
 """Between scan and group. Their bytes are counted by the budget."""
+MAX_SCAN_PROCESSES = 4
+"""By default: each has 15 MiB of its own."""
 CHUNK_BYTES = 256 << 10
 """Of aws-chunked: a thread hop each, and far above the 8 KiB a chunk needs."""
 RESENDS_ALWAYS_ALLOWED = 100
@@ -69,7 +72,7 @@ class Stages:
     producers: tuple[Task, ...]
     workers: tuple[Task, ...]
     scan_workers: int
-    threads: tuple[DaemonExecutor | Readers, ...]
+    threads: tuple[DaemonExecutor | Readers | ScanPool, ...]
 
 
 def build_stages(
@@ -100,7 +103,9 @@ def build_stages(
         too_large_hint=config.server_profile.too_large_hint,
         max_resends=max(RESENDS_ALWAYS_ALLOWED, int(stored_before * config.max_resend / 100)),
     )
-    scanner = Scanner(scan_options, Budget(config.memory_budget))
+    budget = Budget(config.memory_budget)
+    pool = scan_pool(config, budget)
+    scanner = Scanner(scan_options, budget, pool)
     scanning = [
         channel
         for lane, channel in zip(lanes, files, strict=True)
@@ -137,7 +142,18 @@ def build_stages(
         ),
         workers=tuple(upload.worker() for _ in range(config.max_concurrency)),
         scan_workers=len(scanning),
-        threads=(lookups, readers),
+        threads=(lookups, readers, pool),
+    )
+
+
+def scan_pool(config: Config, budget: Budget) -> ScanPool:
+    """The processes that read; where their number is given, they begin with the first file."""
+    given = config.scan_processes
+    return ScanPool(
+        min(MAX_SCAN_PROCESSES, os.cpu_count() or 1) if given is None else given,
+        budget.arena.fd,
+        checksums=config.checksums == "sha256",
+        at_once=given is not None,
     )
 
 

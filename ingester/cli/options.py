@@ -15,7 +15,7 @@ from ingester.sources import Source
 
 F = TypeVar("F", bound=Callable[..., None])
 
-_METAVARS = {"path": "FILE", "size": "SIZE", "count": "N", "seconds": "SECONDS"}
+_METAVARS = {"path": "FILE", "size": "SIZE", "count": "N", "count or 0": "N", "seconds": "SECONDS"}
 _METAVARS |= {"percent": "PERCENT", "outcomes": "OUTCOME[,…]", "text": "TEXT"}
 
 

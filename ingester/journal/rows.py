@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ingester.dicom.values import Header
 from ingester.dicomweb.outcome import PIXEL_WARNINGS, Outcome
 from ingester.items import FileRef, Result
-from ingester.journal.changes import GONE, Changes, Row
+from ingester.journal.changes import GONE, IN_DOUBT, Changes, Row
 from ingester.journal.schema import (
     EVIDENCE_CODES,
     HOLDS_MAX,
@@ -194,7 +194,10 @@ class Recorder:
                 same_bytes = result.sha256 == old.sha256
             changes.pass_claim(old, outcome, same_instance=same_instance, same_bytes=same_bytes)
         if outcome <= HOLDS_MAX and study_id is not None and sop_instance_uid is not None:
-            changes.claims.append((study_id, sop_instance_uid, file.file_id, outcome))
+            claim = (study_id, sop_instance_uid, file.file_id)
+            changes.claims.append(claim)
+            if outcome == IN_DOUBT:
+                changes.doubts.append(claim)
 
     def _keep(self, result: Result, existing: dict[int, Row], changes: Changes) -> Result | None:
         """The row stays as it was decided, perhaps at another path; or what to record instead."""

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -161,3 +163,106 @@ class TestTheBudget:
         assert broken == []
         assert budget.in_use_bytes == 0
         assert budget._kept_bytes <= budget.total_bytes >= budget.peak_bytes
+
+
+class TestAPromise:
+    async def test_keeps_bytes_for_whoever_has_it(self) -> None:
+        budget = Budget(3 * 4096)
+        promise = await budget.promise(2 * 4096)
+        assert (budget.promised_bytes, budget.in_use_bytes) == (8192, 0)
+        assert budget.take(4096) is not None
+        assert budget.take(4096) is None
+        assert budget.take(4096, promise) is not None
+        assert (promise.bytes_left, budget.promised_bytes, budget.in_use_bytes) == (
+            4096,
+            4096,
+            8192,
+        )
+
+    async def test_that_was_ended_keeps_nothing(self) -> None:
+        budget = Budget(2 * 4096)
+        promise = await budget.promise(2 * 4096)
+        promise.end()
+        promise.end()
+        assert budget.promised_bytes == 0
+        assert budget.take(8192) is not None
+        assert budget.take(4096, promise) is None
+
+    async def test_may_be_exceeded_by_what_others_leave(self) -> None:
+        budget = Budget(4 * 4096)
+        promise = await budget.promise(4096)
+        assert budget.take(2 * 4096, promise) is not None
+        assert (promise.bytes_left, budget.promised_bytes, budget.in_use_bytes) == (0, 0, 8192)
+
+    async def test_is_of_nothing_where_all_bytes_stay(self) -> None:
+        """In batches that are open they may stay until more files are read."""
+        budget = Budget(4096)
+        staying = budget.take(4096)
+        assert staying is not None
+        staying.stay()
+        assert (await asyncio.wait_for(budget.promise(4096), 10)).bytes_left == 0
+
+    @pytest.mark.parametrize("end", [Buffer.give_back, Buffer.drop])
+    async def test_waits_for_bytes_that_come_back(self, end: Callable[[Buffer], None]) -> None:
+        budget = Budget(2 * 4096)
+        first, second = budget.take(4096), budget.take(4096)
+        assert first is not None
+        assert second is not None
+        first.stay()
+        first.leave()
+        waiting = asyncio.create_task(budget.promise(4096))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        end(first)
+        assert (await asyncio.wait_for(waiting, 10)).bytes_left == 4096
+        assert budget.staying_bytes == 0
+
+    async def test_waits_no_longer_than_any_may_come_back(self) -> None:
+        budget = Budget(2 * 4096)
+        first, second = budget.take(4096), budget.take(4096)
+        assert first is not None
+        assert second is not None
+        waiting = asyncio.create_task(budget.promise(2 * 4096))
+        await asyncio.sleep(0)
+        first.give_back()
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        second.stay()
+        assert (await asyncio.wait_for(waiting, 10)).bytes_left == 0
+
+    async def test_does_not_wait_for_a_reader_that_is_stuck(self) -> None:
+        budget = Budget(4096)
+        lost = await budget.promise(4096)
+        assert budget.take(4096, lost) is not None
+        waiting = asyncio.create_task(budget.promise(4096))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        lost.end(stuck=True)
+        assert (await asyncio.wait_for(waiting, 10)).bytes_left == 0
+
+    async def test_is_kept_when_a_reader_fails_in_its_thread(self) -> None:
+        budget = Budget(4096)
+        failed = budget.take(4096)
+        assert failed is not None
+        waiting = asyncio.create_task(budget.promise(4096))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(failed.give_back)
+        assert (await asyncio.wait_for(waiting, 10)).bytes_left == 4096
+
+    async def test_of_more_than_there_is_is_of_all_there_is(self) -> None:
+        budget = Budget(4096)
+        assert (await budget.promise(MIB)).bytes_left == 4096
+
+    async def test_is_given_to_one_after_the_other(self) -> None:
+        budget = Budget(2 * 4096)
+        leaving = [budget.take(4096), budget.take(4096)]
+        for buffer in leaving:
+            assert buffer is not None
+        waiting = [asyncio.create_task(budget.promise(4096)) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        for buffer in leaving:
+            assert buffer is not None
+            buffer.give_back()
+        got = [await asyncio.wait_for(each, 10) for each in waiting[1:]]
+        assert [each.bytes_left for each in got] == [4096, 4096]

@@ -18,10 +18,10 @@ from ingester.dicomweb.outcome import Outcome
 from ingester.errors import FatalError
 from ingester.items import FileRef, Instance, Previous, Result
 from ingester.ledger import Ledger
+from ingester.look import UNTRUSTED_MTIME_NS
 from ingester.scan import (
     MAX_HEAD_BYTES,
     MAX_INTERNAL_ERRORS,
-    UNTRUSTED_MTIME_NS,
     Scanner,
     ScanOptions,
     ScanStage,

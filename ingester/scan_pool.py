@@ -1,0 +1,206 @@
+"""The processes that read for a run, as its reader threads see them.
+
+A thread borrows a ``RemoteReader`` for a list of files. Processes begin when there is work enough
+to make up for their start. None is needed: where one cannot be had, or ends, the thread reads
+itself. A process that hangs in a read holds the thread that asked it and nobody else.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ingester.logs import DEBUG, WARNING, log
+from ingester.look import Asked, Seen
+from ingester.messages import Messages, message
+
+FILES_BEFORE_PROCESSES = 2048
+"""A process costs as much as the reading of some hundred files."""
+MAX_READERS = 64
+MAX_LOST = 8
+END_S = 1.0
+
+_DECODER = msgspec.msgpack.Decoder(Seen | None)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class ReaderLost(Exception):  # noqa: N818 - an end, not an error: the thread reads itself
+    """The process has ended; nothing of it writes to the arena any more."""
+
+
+class RemoteReader:
+    """A socket to a process, for one list at a time."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        self._peer = peer
+        self._messages = Messages(peer)
+        self._awaited = 0
+        self.lost = False
+
+    def look(self, files: Sequence[Asked]) -> Iterator[Seen | None]:
+        """What each file is, as the answers come; None for one to be read by the caller.
+
+        Raises ReaderLost.
+        """
+        self._awaited = len(files)
+        try:
+            self._peer.sendall(message(_ENCODER.encode(files)))
+        except OSError as error:
+            self._is_lost()
+            raise ReaderLost from error
+        while self._awaited:
+            yield _DECODER.decode(self._next())
+
+    def finish(self) -> None:
+        """Return when the process is through with the list, or has ended."""
+        with suppress(ReaderLost):
+            while self._awaited:
+                self._next()
+
+    def _next(self) -> bytes:
+        received = None
+        with suppress(OSError):
+            received = self._messages.next()
+        if received is None:
+            self._is_lost()
+            raise ReaderLost
+        self._awaited -= 1
+        return received
+
+    def _is_lost(self) -> None:
+        self.lost = True
+        self._awaited = 0
+        self._peer.close()
+
+    def close(self) -> None:
+        """The process ends its side."""
+        self._peer.close()
+
+
+@dataclass(slots=True)
+class _Process:
+    process: subprocess.Popen[bytes]
+    control: socket.socket
+
+
+@dataclass(slots=True)
+class ScanPool:
+    """At most ``processes`` of them, and a RemoteReader for each thread that asks. Thread-safe.
+
+    ``at_once``: begin with the first file.
+    """
+
+    processes: int
+    arena_fd: int | None
+    checksums: bool
+    at_once: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _started: dict[int, _Process] = field(default_factory=dict)
+    _idle: list[RemoteReader] = field(default_factory=list)
+    _made: int = 0
+    _lost: int = 0
+    _files: int = 0
+    _ended: bool = False
+
+    def borrow(self, files: int) -> RemoteReader | None:
+        """A reader for so many files, or None: read yourself. To be brought back."""
+        if not self.processes or self.arena_fd is None:
+            return None
+        with self._lock:
+            self._files += files
+            if self._idle:
+                return self._idle.pop()
+            too_early = not self.at_once and self._files < FILES_BEFORE_PROCESSES
+            if too_early or self._ended or self._lost >= MAX_LOST or self._made >= MAX_READERS:
+                return None
+            self._made += 1
+            try:
+                return self._make(self._made % self.processes)
+            except (OSError, subprocess.SubprocessError) as error:
+                self._lost = MAX_LOST
+                log(WARNING, "no_scan_process", reason=type(error).__name__)
+                return None
+
+    def bring_back(self, reader: RemoteReader) -> None:
+        """The list is through."""
+        with self._lock:
+            if reader.lost:
+                self._lost += 1
+                self._made -= 1
+                log(WARNING, "scan_process_lost", lost=self._lost)
+            elif self._ended:
+                reader.close()
+            else:
+                self._idle.append(reader)
+
+    def _make(self, number: int) -> RemoteReader:
+        process = self._started.get(number)
+        if process is not None and process.process.poll() is not None:
+            process.control.close()
+            process = None
+        if process is None:
+            process = self._started[number] = self._start()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(process.control, [b"\0"], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                raise
+        return RemoteReader(ours)
+
+    def _start(self) -> _Process:
+        assert self.arena_fd is not None  # noqa: S101 - asked in borrow()
+        ours, theirs = socket.socketpair()
+        fds = (theirs.fileno(), self.arena_fd)
+        command = [sys.executable, "-P", "-m", "ingester.scan_process", *map(str, fds)]
+        command.append(str(int(self.checksums)))
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 - this program
+                command,
+                env=_environment(),
+                pass_fds=fds,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        log(DEBUG, "scan_process", pid=process.pid)
+        return _Process(process, ours)
+
+    def shutdown(self) -> None:
+        """Let all processes end; one that hangs in a read is left to the system."""
+        with self._lock:
+            self._ended = True
+            for reader in self._idle:
+                reader.close()
+            self._idle.clear()
+            started = list(self._started.values())
+            self._started.clear()
+        for each in started:
+            each.control.close()
+        for each in started:
+            try:
+                each.process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                each.process.kill()
+                with suppress(subprocess.TimeoutExpired):
+                    each.process.wait(END_S)
+
+
+def _environment() -> dict[str, str]:
+    """The same modules are found; credentials and settings stay here."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "INGESTER_"))
+    }
+    kept["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    return kept

@@ -1,0 +1,107 @@
+"""A process that reads files for a run.
+
+Why: a thread that opens, reads and hashes a file lets go of the interpreter six times, and gets it
+back from whoever sends at that moment; so readers and sender cost each other more than the reads
+(benchmarks, ``archive``). Here reading has an interpreter of its own.
+
+Takes, on a socket for each reader thread of the run, lists of ``Asked``; whole files go to their
+place in the arena. Gives a ``Seen`` for each file in order, or None for one that the run has to
+look at itself: one that cannot be read, or changed, or is no file like most. Ends when the run
+closes its sockets, as it does when it is killed. Signals are for the run.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from ingester.arena import Segments
+from ingester.dicom.scanner import DICOMDIR_SOP_CLASS_UID, read_header
+from ingester.dicom.values import Header
+from ingester.files import SourceChanged, opened
+from ingester.look import Asked, Seen, look_at
+from ingester.messages import Messages, message
+
+HEAD_BYTES = 64 << 10
+
+_DECODER = msgspec.msgpack.Decoder(list[Asked])
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class Reader:
+    """Serves one socket. A bug of it ends the socket, and the run reads the rest itself."""
+
+    def __init__(self, client: socket.socket, segments: Segments, *, checksums: bool) -> None:
+        self._client = client
+        self._segments = segments
+        self._checksums = checksums
+        self._head = memoryview(bytearray(HEAD_BYTES))
+
+    def serve(self) -> None:
+        """Until the run closes the socket."""
+        with self._client as client:
+            messages = Messages(client)
+            while (asked := messages.next()) is not None:
+                for file in _DECODER.decode(asked):
+                    client.sendall(message(_encode(self.look(file))))
+
+    def look(self, file: Asked) -> Seen | None:
+        """What a file is, or None."""
+        try:
+            with opened(file.path) as (fd, identity):
+                if identity.size != file.size:
+                    return None
+                size = identity.size
+                view = self._head[:size]
+                if file.place is not None:
+                    segment, offset = self._segments.at(file.place)
+                    view = memoryview(segment)[offset : offset + size]
+                header, look = look_at(
+                    fd, identity, view, lambda v: read_header(v, size), checksums=self._checksums
+                )
+        except (OSError, SourceChanged):
+            return None
+        if not isinstance(header, Header):
+            return None
+        is_dicomdir = header.media_storage_sop_class_uid == DICOMDIR_SOP_CLASS_UID
+        return None if is_dicomdir else Seen(header, look)
+
+
+def _encode(seen: Seen | None) -> bytes:
+    try:
+        return _ENCODER.encode(seen)
+    except OverflowError:  # file systems have times beyond 64 bits of nanoseconds
+        return _ENCODER.encode(None)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve every socket that comes on the control socket, each in a thread of its own.
+
+    ``arguments``: the descriptors of that socket and of the arena, and 1 for digests, or 0.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    control, arena, checksums = (int(argument) for argument in arguments)
+    segments = Segments(arena)
+    for client in _clients(socket.socket(fileno=control)):
+        reader = Reader(client, segments, checksums=bool(checksums))
+        threading.Thread(target=reader.serve, daemon=True).start()
+
+
+def _clients(control: socket.socket) -> Iterator[socket.socket]:
+    with control:
+        while True:
+            sent, fds, _, _ = socket.recv_fds(control, 1, 1)
+            if not sent:
+                return
+            for fd in fds:
+                yield socket.socket(fileno=fd)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
