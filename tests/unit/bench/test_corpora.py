@@ -9,8 +9,9 @@ import pydicom
 import pytest
 from pydicom.encaps import generate_frames
 
-from benchmarks.corpora import TIERS, Corpus
-from benchmarks.corpus_files import Writer, make
+from benchmarks.tiers import TIERS
+from ingester.bench.corpora import Corpus
+from ingester.bench.corpus_files import Writer, make
 
 CORPUS = Corpus("tiny", files=11, size=6000, studies=3, seed=7)
 
