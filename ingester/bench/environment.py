@@ -41,3 +41,20 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": versions,
     }
+
+
+def cpu_times() -> tuple[int, int] | None:
+    """Ticks that all cores together were idle, and all ticks, since the start; None: not known."""
+    try:
+        with open("/proc/stat", encoding="ascii") as stat:
+            ticks = [int(word) for word in stat.readline().split()[1:9]]  # guests are in user
+    except (OSError, ValueError):
+        return None
+    return ticks[3] + ticks[4], sum(ticks)
+
+
+def busy_share(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
+    """The share of all cores that anybody used between two times; None: not known."""
+    if before is None or after is None or after[1] <= before[1]:
+        return None
+    return 1 - (after[0] - before[0]) / (after[1] - before[1])
