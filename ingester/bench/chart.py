@@ -13,9 +13,9 @@ from xml.sax.saxutils import escape
 
 _WIDTH: Final = 760
 _HEIGHT: Final = 400  # of a panel
-_TOP: Final = 72  # title and words
+_TOP: Final = 92  # title and words
 _LEFT, _RIGHT, _ABOVE, _BELOW = 76, 170, 94, 56  # of a panel's plot
-_CHARACTERS: Final = 112  # in a line of the width
+_CHARACTERS: Final = 104  # in a line of the width
 _COLOURS: Final = ("#0b6fa4", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be123c", "#334155")
 _STEPS: Final = (1, 2, 2.5, 5, 10)
 
@@ -38,7 +38,7 @@ class Panel:
 
 
 def chart(title: str, words: str, panels: Sequence[Panel]) -> str:
-    """The document; `words` are a line below the title."""
+    """The document; `words` are below the title, in two lines at most."""
     height = _TOP + _HEIGHT * max(1, len(panels))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}"',
@@ -46,7 +46,7 @@ def chart(title: str, words: str, panels: Sequence[Panel]) -> str:
         f"<title>{escape(title)}</title>",
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
         _text(24, 34, title, size=18),
-        _text(24, 58, words, fill="#475569"),
+        *_paragraph(58, words),
     ]
     for number, panel in enumerate(panels):
         parts += _panel(panel, _TOP + number * _HEIGHT)
@@ -68,8 +68,7 @@ def _panel(panel: Panel, top: int) -> Iterator[str]:
         return lower - (lower - upper) * value / highest
 
     yield _text(24, top + 22, panel.title, size=15)
-    for number, words in enumerate(textwrap.wrap(panel.words, _CHARACTERS)):
-        yield _text(24, top + 42 + 17 * number, words, fill="#475569")
+    yield from _paragraph(top + 42, panel.words)
     for number in range(round(highest / step) + 1):
         y = at_y(number * step)
         yield _line(left, y, right, y, "#e2e8f0")
@@ -96,6 +95,11 @@ def _panel(panel: Panel, top: int) -> Iterator[str]:
         key = upper + 8 + 20 * number
         yield _line(right + 16, key, right + 36, key, colour, width=2)
         yield _text(right + 42, key + 4, line.label)
+
+
+def _paragraph(top: float, words: str) -> Iterator[str]:
+    for number, line in enumerate(textwrap.wrap(words, _CHARACTERS)):
+        yield _text(24, top + 17 * number, line, fill="#475569")
 
 
 def _axis(highest: float) -> tuple[float, float]:

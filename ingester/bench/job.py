@@ -108,7 +108,7 @@ class Bench:
                 cores=self.machine["cores"],
                 client_cores=best.client_cores,
                 sink_cores=best.sink_cores,
-                scanned=apart.scanned,
+                scanned_per_s=apart.scanned_per_s,
                 read=apart.read,
                 read_cold=apart.read_cold,
                 alone=None if alone is None else alone.rate,
@@ -153,9 +153,10 @@ class _Runner:
         self._children = children
         self._tell = tell
         self._work = work
+        self._least_s = min(POINT_S, options.time_limit_s)
         self._files = os.path.join(work, "corpus")
         self._written: Corpus | None = None
-        self._deadline = time.monotonic() + options.time_limit_s
+        self._deadline = 0.0  # set when the first point begins
 
     def run(self) -> None:
         points = self._options.plan.points
@@ -165,24 +166,32 @@ class _Runner:
         for number, point in enumerate(points, 1):
             if point.tier not in self._bench.apart:
                 self._measure_machine(point)
-            left_s = self._deadline - time.monotonic()
+            now = time.monotonic()
+            self._deadline = self._deadline or now + self._options.time_limit_s
+            left_s = self._deadline - now
             if left_s <= 0:
                 self._bench.left_out.append(LeftOut(point, "the time was over, --time-limit-s"))
                 continue
             corpus = self._write(self._options.corpus_of(point))
             if self._options.to_store:
                 self._bench.studies += map(corpus.study_instance_uid, range(corpus.studies))
-            share_s = max(POINT_S, left_s / (len(points) - number + 1))
+            share_s = max(self._least_s, left_s / (len(points) - number + 1))
             measured = self._measure(self._options.target, point, corpus, share_s)
-            if measured is None:
-                reason = f"nothing was stored in {share_s:.0f} s"
-                self._bench.left_out.append(LeftOut(point, reason))
-            else:
-                self._bench.points.append(measured)
-            result = "nothing was stored in its time" if measured is None else f"{measured.rate}"
-            self._tell(f"{number}/{len(points)} {point.name}: {result}")
+            self._tell(
+                f"{number}/{len(points)} {point.name}: {self._keep(point, measured, share_s)}"
+            )
+
+    def _keep(self, point: Point, measured: Measured | None, share_s: float) -> str:
+        """What is said of it. Raises FatalError where not even the first stored anything."""
+        if measured is not None:
+            self._bench.points.append(measured)
+            return str(measured.rate)
+        reason = f"nothing was stored in {share_s:.0f} s"
         if not self._bench.points:
-            raise FatalError("nothing was measured", "give it more time with --time-limit-s")
+            hint = "give it more time with --time-limit-s"
+            raise FatalError(f"{reason} ({point.name})", hint)
+        self._bench.left_out.append(LeftOut(point, reason))
+        return reason
 
     def _measure_start(self) -> None:
         self._tell("measuring what a start costs")

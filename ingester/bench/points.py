@@ -20,6 +20,7 @@ from ingester.dicomweb.outcome import IN_THE_STORE
 
 _GRACE_S: Final = 60.0  # after it was asked to end it is killed
 _DRAIN_TIMEOUT_S: Final = "5"
+_ABOVE_START: Final = 0.2  # starts differ by a tenth among themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,15 @@ class Measured:
         return float(self.run.summary["elapsed_s"])
 
     @property
-    def client_cores(self) -> float:
-        """CPU seconds a second, without the start's."""
-        return max(0.0, self.run.cpu_s - self.start_cpu_s) / max(self.elapsed_s, 1e-3)
+    def cpu_s(self) -> float | None:
+        """CPU seconds without the start's; None: it was too short to tell them apart."""
+        cpu_s = self.run.cpu_s - self.start_cpu_s
+        return cpu_s if cpu_s >= _ABOVE_START * self.start_cpu_s else None
+
+    @property
+    def client_cores(self) -> float | None:
+        """CPU seconds a second, without the start's; None as with them."""
+        return None if self.cpu_s is None else self.cpu_s / max(self.elapsed_s, 1e-3)
 
     @property
     def sink_cores(self) -> float | None:
@@ -69,7 +76,7 @@ class Measured:
         """As `bench.json` has it."""
         run, summary = self.run, self.run.summary
         gb = summary["bytes_stored"] / 1e9
-        cpu_s = max(0.0, run.cpu_s - self.start_cpu_s)
+        cpu_s = self.cpu_s
         return {
             "tier": self.point.tier,
             "concurrency": self.point.concurrency,
@@ -82,16 +89,20 @@ class Measured:
             "elapsed_s": self.elapsed_s,
             "mb_per_s": summary["mb_per_s"],
             "instances_per_s": summary["instances_per_s"],
-            "cpu_s": round(cpu_s, 3),
-            "cpu_s_per_gb": round(cpu_s / gb, 3) if gb else None,
-            "client_cores": round(self.client_cores, 3),
-            "busy": None if self.busy is None else round(self.busy, 3),
-            "sink_cores": None if self.sink_cores is None else round(self.sink_cores, 3),
+            "cpu_s": _rounded(cpu_s),
+            "cpu_s_per_gb": _rounded(cpu_s / gb) if cpu_s is not None and gb else None,
+            "client_cores": _rounded(self.client_cores),
+            "busy": _rounded(self.busy),
+            "sink_cores": _rounded(self.sink_cores),
             "peak_rss_mib": summary["peak_rss_mib"],
             "requests": summary["requests"],
             "retries": summary["retries"],
             "bottleneck": summary["bottleneck"],
         }
+
+
+def _rounded(figure: float | None) -> float | None:
+    return None if figure is None else round(figure, 3)
 
 
 class Target(Protocol):
@@ -107,18 +118,19 @@ class Target(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ToSink:
-    """A sink of its own for each run, in another process; signed as to a HealthImaging store."""
+    """A sink of its own for each run, in another process."""
 
     tls: bool = True
-    payload_signing: str = "literal"
+    payload_signing: str | None = "literal"  # as to a HealthImaging store; None: not signed
     latency_ms: float = 0.0
 
     def run(self, point: Point, place: Place, children: Children) -> Run:
         """See Target. What the client claims is compared with what the sink has."""
         with running_sink(SinkOptions(self.tls, self.latency_ms)) as sink:
-            flags = [f"--url={sink.url}/datastore/{DATASTORE}", "--server=generic"]
-            flags += ["--auth=sigv4", "--region=us-east-1"]
-            flags += [f"--payload-signing={self.payload_signing}"]
+            flags = [f"--url={sink.url}"]
+            if self.payload_signing is not None:
+                flags = [f"--url={sink.url}/datastore/{DATASTORE}", "--auth=sigv4"]
+                flags += ["--region=us-east-1", f"--payload-signing={self.payload_signing}"]
             flags += [] if sink.ca is None else [f"--ca-bundle={sink.ca}"]
             job = _job(point, place, flags, {**environment(), **KEYS})
             run = _run(job, place, children)

@@ -8,14 +8,15 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 from ingester.bench.chart import Line, Panel, chart
 from ingester.bench.corpus_files import SYNTHETIC_NAME
 from ingester.bench.job import Bench, Options
-from ingester.bench.plan import FILE_BYTES, Point
+from ingester.bench.plan import FILE_BYTES, LeftOut, Point
 from ingester.bench.points import Measured
-from ingester.bench.verdict import Verdict
+from ingester.bench.verdict import Verdict, short
 from ingester.version import VERSION
 
 _COLUMNS = (
@@ -62,8 +63,22 @@ def table(bench: Bench) -> Iterator[str]:
     late = [one.point.name for one in bench.points if not one.in_time]
     for name in late:
         yield f"stopped when its time was over, rates are of what it had stored: {name}"
-    for left in bench.left_out:
-        yield f"not measured: {left.point.name}: {left.reason}"
+    for (tier, batch, _), same in groupby(bench.left_out, _kind):
+        left = list(same)
+        at_a_time = ", ".join(str(one.point.concurrency) for one in left)
+        yield f"not measured: {tier}, {at_a_time} at a time, {batch} a request: {left[-1].reason}"
+
+
+def _kind(left: LeftOut) -> tuple[str, int, str]:
+    """What a line may say of several at once."""
+    return left.point.tier, left.point.batch_instances, left.reason.rstrip("0123456789")
+
+
+def sentences(options: Options, bench: Bench) -> Iterator[str]:
+    """What holds a load up, of each tier."""
+    found = verdicts(options, bench)
+    for tier, verdict in found.items():
+        yield verdict.sentence if len(found) == 1 else f"{tier}: {verdict.sentence}"
 
 
 def _row(one: Measured) -> tuple[str, ...]:
@@ -98,7 +113,8 @@ def apart_lines(bench: Bench) -> Iterator[str]:
     """What was measured apart from the points."""
     for tier, apart in bench.apart.items():
         where = "the disk" if apart.read_cold else "memory (it could not be read cold)"
-        yield f"{tier}: read from {where} at {apart.read}; read and parsed at {apart.scanned}"
+        yield f"{tier}: read from {where} at {apart.read}"
+        yield f"{tier}: scanned, without sending, at {short(apart.scanned_per_s)} instances/s"
         if tier in bench.alone:
             yield f"{tier}: this machine to itself {bench.alone[tier].rate}"
 
@@ -129,7 +145,7 @@ def to_data(options: Options, bench: Bench, where: Where) -> dict[str, Any]:
                 "file_bytes": FILE_BYTES[tier],
                 "read": asdict(apart.read),
                 "read_cold": apart.read_cold,
-                "scanned": asdict(apart.scanned),
+                "scanned_per_s": apart.scanned_per_s,
                 "alone": asdict(bench.alone[tier].rate) if tier in bench.alone else None,
                 "bottleneck": asdict(found[tier]) if tier in found else None,
             }

@@ -15,6 +15,11 @@ NEAR: Final = 1.25  # two rates that are no further apart are the same
 _WAITED: Final = f"for {BUSY_SHARE:.0%} of the time or more"
 
 
+def short(rate: float) -> str:
+    """A rate for people."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """How fast something went."""
@@ -23,7 +28,7 @@ class Rate:
     mb_per_s: float
 
     def __str__(self) -> str:
-        return f"{_short(self.instances_per_s)} instances/s ({_short(self.mb_per_s)} MB/s)"
+        return f"{short(self.instances_per_s)} instances/s ({short(self.mb_per_s)} MB/s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +38,9 @@ class Evidence:
     sent: Rate  # at the best point
     own: str  # what that run calls its bottleneck, see `ingester.progress.bottleneck_of`
     cores: int
-    client_cores: float  # CPU seconds a second, without what the start costs
+    client_cores: float | None  # CPU seconds a second, without the start's; None: not known
     sink_cores: float | None  # the same; None: it was sent to a store
-    scanned: Rate  # read from memory and parsed, nothing else
+    scanned_per_s: float  # instances read from memory and parsed, nothing else
     read: Rate  # from the disk
     read_cold: bool  # False: it came from memory, and says nothing of a disk
     alone: Rate | None = None  # sent to a sink on this machine; None: that is what was measured
@@ -61,12 +66,11 @@ def verdict_of(seen: Evidence) -> Verdict:
             f"{sent} were sent.",
         )
     if seen.alone is not None and sent.mb_per_s * NEAR < seen.alone.mb_per_s:
-        waited = f"waited for it {_WAITED} and " if seen.own == "server or network" else ""
+        waited = f"; the run waited for it {_WAITED}" if seen.own == "server or network" else ""
         return Verdict(
             "server or network",
             f"The store, or the network to it, is the bottleneck: it took {sent} at best, and this "
-            f"machine sends {seen.alone} to a server that stores nothing; the client {waited}used "
-            f"{_cores(seen.client_cores, seen.cores)}.",
+            f"machine sends {seen.alone} to a server that stores nothing{waited}{_used(seen)}.",
         )
     return _of_this_machine(seen)
 
@@ -79,11 +83,11 @@ def _of_this_machine(seen: Evidence) -> Verdict:
             f"The disk is the bottleneck: the run waited for its journal {_WAITED}; {sent} were "
             "sent.",
         )
-    if seen.scanned.mb_per_s < sent.mb_per_s * NEAR:
+    if seen.scanned_per_s < sent.instances_per_s * NEAR:
         return Verdict(
             "parsing",
-            f"Parsing is the bottleneck: this machine reads and parses {seen.scanned} from memory, "
-            f"and {sent} were sent.",
+            f"Parsing is the bottleneck: this machine reads and parses "
+            f"{short(seen.scanned_per_s)} instances/s from memory, and {sent} were sent.",
         )
     if seen.own == "reading files":
         return Verdict(
@@ -98,47 +102,46 @@ def _of_this_machine(seen: Evidence) -> Verdict:
             f"{seen.latency_ms:g} ms; {sent} were sent.",
         )
     if seen.busy is not None and seen.busy >= WHOLE_MACHINE:
-        server = f", the server {sink_cores:.1f}" if seen.sink_cores is not None else ""
         return Verdict(
             "cpu",
-            f"The CPU is the bottleneck: this machine was busy for {seen.busy:.0%}, the client "
-            f"used {_cores(seen.client_cores, seen.cores)}{server}; {sent} were sent.",
+            f"The CPU is the bottleneck: this machine was busy for {seen.busy:.0%}{_used(seen)}; "
+            f"{sent} were sent.",
         )
-    if seen.client_cores >= WHOLE_CORE:
+    if seen.client_cores is not None and seen.client_cores >= WHOLE_CORE:
         return Verdict(
             "cpu",
-            f"The CPU is the bottleneck: the client used {_cores(seen.client_cores, seen.cores)}, "
-            f"and most of its work is on one; {sent} were sent.",
+            f"The CPU is the bottleneck: most of the client's work is on one core{_used(seen)}; "
+            f"{sent} were sent.",
         )
     if sink_cores >= WHOLE_CORE:
         return Verdict(
             "server",
-            f"The server on this machine is the bottleneck: it used {sink_cores:.1f} of the one "
-            f"core that it can use; {sent} were sent, and this machine may send more.",
+            "The server on this machine is the bottleneck, which can use one core"
+            f"{_used(seen)}; {sent} were sent, and this machine may send more.",
         )
     if seen.own == "server or network":
         return Verdict(
             "server or network",
-            f"Waiting for the server is the bottleneck: the client waited for it {_WAITED} and "
-            f"used {_cores(seen.client_cores, seen.cores)}; {sent} were sent.",
+            f"Waiting for the server is the bottleneck: the run did so {_WAITED}{_used(seen)}; "
+            f"{sent} were sent.",
         )
-    if seen.own == "cpu":
+    if seen.own in ("cpu", "grouping"):  # the loop groups
         return Verdict(
             "cpu",
-            "The CPU is the likely bottleneck: no stage of the run was waited for "
-            f"{_WAITED}, and the client used {_cores(seen.client_cores, seen.cores)}; {sent} "
-            "were sent.",
+            f"The CPU is the likely bottleneck: the run itself names {seen.own}{_used(seen)}; "
+            f"{sent} were sent.",
         )
     return Verdict(
         "none",
-        f"Nothing stands out as the bottleneck: {sent} were sent, and the client used "
-        f"{_cores(seen.client_cores, seen.cores)}; more data, --size-mb, may tell more.",
+        f"Nothing stands out as the bottleneck: {sent} were sent{_used(seen)}; more data, "
+        "--size-mb, may tell more.",
     )
 
 
-def _short(rate: float) -> str:
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
-
-
-def _cores(used: float, cores: int) -> str:
-    return f"{used:.1f} of {cores} core{'s' if cores > 1 else ''}"
+def _used(seen: Evidence) -> str:
+    """What the processes used of the cores, as far as it is known."""
+    if seen.client_cores is None:
+        return ""
+    server = "" if seen.sink_cores is None else f" and the server {seen.sink_cores:.1f}"
+    cores = f"{seen.cores} core{'s' if seen.cores > 1 else ''}"
+    return f"; of {cores} the client used {seen.client_cores:.1f}{server}"

@@ -61,7 +61,7 @@ _FRAMING_BYTES = 256  # of a file in a request, as `load_config` has it
     "--time-limit-s",
     type=click.FloatRange(1, 86_400),
     metavar="SECONDS",
-    help=f"For all points; each has its share, 5 s at least. [default: {_LIMIT_S:.0f}]",
+    help=f"For all points; each has its share, or 5 s. [default: {_LIMIT_S:.0f}]",
 )
 @click.option("--tls/--no-tls", default=None, help="HTTPS to the sink. [default: --tls]")
 @click.option(
@@ -118,7 +118,10 @@ def command(
             plan,
             limit_s,
             target=ToStore(tuple(flags_of(given))),
-            sink=ToSink(config.url.startswith("https:"), config.payload_signing),
+            sink=ToSink(
+                config.url.startswith("https:"),
+                config.payload_signing if config.auth == "sigv4" else None,
+            ),
         )
         where = Where(config.url, config.server)
         _announce(options, where, insecure=config.insecure)
@@ -288,8 +291,8 @@ def _show(options: Options, bench: Bench, where: Where, output: str, *, as_json:
     else:
         for line in report.table(bench):
             say(printable(line))
-        for verdict in report.verdicts(options, bench).values():
-            say(printable(verdict.sentence))
+        for sentence in report.sentences(options, bench):
+            say(printable(sentence))
     tell(printable(f"written: {', '.join(paths)}"))
     if bench.studies:
         tell(printable(f"what was sent stays in the store; {where.how_to_delete()}"))

@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from tests.support.process import (
     run_ingester,
     start_ingester,
 )
-from tests.support.scripted import Answer, ScriptedServer
+from tests.support.scripted import Answer, ScriptedServer, Wait
 
 SMALL = ("--tier=small", "--size-mb=1", "--concurrency=1,2", "--batch-instances=10")
 LONG = ("--time-limit-s=600",)  # a busy machine is no failure
@@ -94,7 +95,7 @@ class TestASweep:
         assert tier["tier"] == "small"
         assert tier["file_bytes"] == 32_768
         assert tier["read"]["mb_per_s"] > 0
-        assert tier["scanned"]["instances_per_s"] > 0
+        assert tier["scanned_per_s"] > 0
         assert tier["alone"] is None
         assert ran.data["start"]["cpu_s"] > 0
 
@@ -298,3 +299,37 @@ class TestAStore:
         data = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
         assert data["points"] == []
         assert len(data["studies"]) == 1
+
+    def test_that_was_sent_to_when_signals_came_is_told_how_to_delete_it(
+        self, tmp_path: Path, server: ScriptedServer
+    ) -> None:
+        """The store never answers: it ends because the run that waits for it is told to, twice."""
+        goes_on = threading.Event()
+        server.default = Wait(goes_on)
+        with start_ingester(
+            "bench", f"--url={server.url}", "--yes", "--json", *SMALL, "--time-limit-s=3600",
+            cwd=tmp_path, env={"TMPDIR": str(tmp_path)},
+        ) as process:  # fmt: skip
+            server.wait_until(lambda: len(server.posts) == 1)
+            process.signal(signal.SIGINT)
+            process.signal(signal.SIGINT)
+            completed = process.wait()
+            goes_on.set()
+        assert completed.returncode == 130
+        data = json.loads(completed.stdout)
+        assert data["points"] == []
+        assert len(data["studies"]) == 1
+        assert data["how_to_delete"] in completed.stderr
+        assert data["studies"][0].startswith(f"{data['uid_root']}.")
+        assert sorted(os.listdir(tmp_path)) == ["bench.json", "bench.svg"]
+
+    def test_that_stores_nothing_in_time_ends_it(
+        self, tmp_path: Path, server: ScriptedServer
+    ) -> None:
+        server.default = Answer(503)
+        completed = run_ingester(
+            "bench", f"--url={server.url}", "--yes", "--tier=small", "--size-mb=1",
+            "--concurrency=1", "--batch-instances=10", "--time-limit-s=2", cwd=tmp_path, timeout=110,
+        )  # fmt: skip
+        assert completed.returncode == 1
+        assert "nothing was stored in 2 s (small, 1 at a time, 10 a request)" in completed.stderr

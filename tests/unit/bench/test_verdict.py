@@ -12,7 +12,7 @@ SINK = Evidence(
     cores=2,
     client_cores=0.6,
     sink_cores=0.3,
-    scanned=Rate(15_000, 1500),
+    scanned_per_s=15_000,
     read=Rate(9000, 900),
     read_cold=True,
     busy=0.5,
@@ -31,12 +31,13 @@ class TestTheVerdict:
             (changed(SINK, read=Rate(900, 90)), "disk"),
             (changed(SINK, read=Rate(900, 90), read_cold=False), "server or network"),
             (changed(SINK, own="journal"), "disk"),
-            (changed(SINK, scanned=Rate(5000, 500)), "parsing"),
+            (changed(SINK, scanned_per_s=5000), "parsing"),
             (changed(SINK, own="reading files"), "parsing"),
             (changed(SINK, busy=0.95), "cpu"),
             (changed(SINK, client_cores=0.95), "cpu"),
             (changed(SINK, client_cores=0.95, busy=None), "cpu"),
             (changed(SINK, own="cpu"), "cpu"),
+            (changed(SINK, own="grouping"), "cpu"),
             (changed(SINK, sink_cores=0.95), "server"),
             (changed(SINK, latency_ms=100.0), "server"),
             (SINK, "server or network"),
@@ -59,18 +60,23 @@ class TestTheVerdict:
         assert verdict_of(STORE).sentence == (
             "The store, or the network to it, is the bottleneck: it took 310 instances/s (31 MB/s) "
             "at best, and this machine sends 4,100 instances/s (410 MB/s) to a server that stores "
-            "nothing; the client waited for it for 30% of the time or more and used 0.2 of 2 cores."
+            "nothing; the run waited for it for 30% of the time or more; of 2 cores the client used "
+            "0.2."
         )
-        quiet = verdict_of(changed(STORE, own="cpu")).sentence
-        assert "nothing; the client used 0.2 of 2 cores." in quiet
+        quiet = verdict_of(changed(STORE, own="cpu", client_cores=None)).sentence
+        assert quiet.endswith("to a server that stores nothing.")
 
     def test_says_what_the_disk_and_the_parsing_gave(self) -> None:
         slow = verdict_of(changed(SINK, read=Rate(95, 9.5)))
         assert "95 instances/s (9.5 MB/s)" in slow.sentence
-        assert "5,000 instances/s (500 MB/s)" in (
-            verdict_of(changed(SINK, scanned=Rate(5000, 500))).sentence
+        assert "parses 5,000 instances/s from memory" in (
+            verdict_of(changed(SINK, scanned_per_s=5000)).sentence
         )
 
     def test_says_how_busy_the_machine_was(self) -> None:
         sentence = verdict_of(changed(SINK, busy=0.97)).sentence
-        assert "busy for 97%, the client used 0.6 of 2 cores, the server 0.3;" in sentence
+        assert "busy for 97%; of 2 cores the client used 0.6 and the server 0.3;" in sentence
+
+    def test_claims_nothing_of_the_client_s_cpu_where_it_is_not_known(self) -> None:
+        for own in ("cpu", "server or network", "listing directories"):
+            assert "core" not in verdict_of(changed(SINK, own=own, client_cores=None)).sentence
