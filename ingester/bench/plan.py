@@ -22,6 +22,7 @@ GRID_TIERS: Final = ("mr", "ct", "cr", "dx")
 GRID_CONCURRENCY: Final = (1, 2, 3, 4, 5, 6, 7, 8)
 GRID_BATCHES: Final = (5, 10, 50, 100)
 POINTS_MAX: Final = 200
+FILES_MAX: Final = 8_000_000  # of a corpus
 _STUDY_INSTANCES: Final = 100  # at least, and whole requests
 
 
@@ -94,6 +95,8 @@ def plan_of(
         needed_mb = -(-_files_needed(point) * FILE_BYTES[point.tier] // 1_000_000)
         if batch_bytes_max is not None and point.batch_bytes > batch_bytes_max:
             left_out.append(LeftOut(point, "larger than a request to this store may be"))
+        elif _files_needed(point) > FILES_MAX:
+            left_out.append(LeftOut(point, f"needs more than {FILES_MAX:,} files"))
         elif needed_mb * 1_000_000 > point_bytes:
             left_out.append(LeftOut(point, f"needs --size-mb {needed_mb}"))
         else:
@@ -106,7 +109,7 @@ def plan_of(
 def corpus_of(point: Point, point_bytes: int, *, seed: int, uid_root: str) -> Corpus:
     """The files of a point: studies of whole requests, as many as the bytes allow."""
     size = FILE_BYTES[point.tier]
-    most = point_bytes // size
+    most = min(point_bytes // size, FILES_MAX)
     study = _study_of(point)
     if most < study:
         study = most // point.batch_instances * point.batch_instances

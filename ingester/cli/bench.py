@@ -53,7 +53,7 @@ _FRAMING_BYTES = 256  # of a file in a request, as `load_config` has it
 )
 @click.option(
     "--size-mb",
-    type=click.IntRange(1, 100_000),
+    type=click.IntRange(1, 1_000_000_000),
     metavar="N",
     help=f"MB of files a point sends, at most. [default: {_SINK_MB}; into a store {_STORE_MB}]",
 )

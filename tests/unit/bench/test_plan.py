@@ -45,6 +45,11 @@ class TestAPlan:
         assert {one.point.batch_instances for one in left} == {100}
         assert {one.reason for one in left} == {"larger than a request to this store may be"}
 
+    def test_leaves_out_what_no_corpus_holds(self) -> None:
+        found = plan_of(["small"], [1, 10_000], [10_000], point_bytes=10**18, batch_bytes_max=None)
+        assert [one.reason for one in found.left_out] == ["needs more than 8,000,000 files"]
+        assert corpus_of(found.points[0], 10**18, seed=1, uid_root=ROOT).files == 8_000_000
+
     def test_measures_the_same_point_once(self) -> None:
         found = plan_of(["cr", "cr"], [1, 1], [5, 5], point_bytes=100 * MB, batch_bytes_max=None)
         assert found.points == (Point("cr", 1, 5),)
