@@ -12,8 +12,8 @@ import shutil
 from collections.abc import Iterator
 from typing import Final
 
-from benchmarks.corpora import Corpus
-from benchmarks.corpus_files import record_of
+from ingester.bench.corpora import Corpus
+from ingester.bench.corpus_files import record_of
 
 BOUNDARY: Final = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 CONTENT_TYPE: Final = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from benchmarks.corpora import Corpus
-from benchmarks.sink_process import SinkOptions
 from benchmarks.subjects import Subject
+from ingester.bench.corpora import Corpus
+from ingester.bench.sink_process import SinkOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from benchmarks.measure import Run
+from ingester.bench.measure import Run
 
 HIGH_IS_GOOD: Final = frozenset({"mb_per_s", "instances_per_s", "allowance_used"})
 

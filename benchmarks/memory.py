@@ -15,10 +15,12 @@ import tempfile
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.corpora import Corpus
-from benchmarks.corpus_files import Writer
-from benchmarks.measure import Job, Run, check, run_client
-from benchmarks.sink_process import running_sink
+from ingester.bench.corpora import Corpus
+from ingester.bench.corpus_files import Writer
+from ingester.bench.environment import environment
+from ingester.bench.measure import Job, Run, check, run_client
+from ingester.bench.processes import PYTHON, same_package
+from ingester.bench.sink_process import running_sink
 
 HUGE_BYTES: Final = 5_000_000_000
 MANY_FILES: Final = 200_000
@@ -61,15 +63,17 @@ def run_case(source: str, work: str, files: int, client_args: Sequence[str] = ()
     with running_sink() as sink, tempfile.TemporaryDirectory(dir=work) as directory:
         job = Job(
             command=(
-                *(sys.executable, "-m", "ingester", "run", source, "--url", sink.url),
+                *(*PYTHON, "ingester", "run", source, "--url", sink.url),
                 *("--journal", os.path.join(directory, "journal.db"), "--json", *client_args),
             ),
             files=files,
             distinct=files,
             content_bytes=0,
             claims={},
+            environment={**environment(), **same_package()},
         )
         run = run_client(job, directory, timeout_s=600)
+    sys.stderr.writelines(run.last_words if run.exit_code else ())
     run.sink = sink.totals
     check(run, job)
     if run.summary.get("outcomes", {}).get("stored") != files:

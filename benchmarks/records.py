@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from benchmarks.entries import Entry, Row
 from benchmarks.figures import Figure, Start, of_run, ratio, reached, rounded, summarized
-from benchmarks.measure import Run
+from ingester.bench.measure import Run
 
 START_SHARE_MAX: Final = 0.05  # above it a row speaks of the interpreter rather than of the work
 _KEPT: Final = ("requests", "retries", "elapsed_s", "mb_per_s", "instances_per_s", "peak_rss_mib")

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks.bodies import CONTENT_TYPE, make_bodies
-from benchmarks.corpora import Corpus
-from benchmarks.environment import ROOT, environment
-from benchmarks.measure import Job
+from benchmarks.environment import ROOT
 from benchmarks.subjects import Place
+from ingester.bench.corpora import Corpus
+from ingester.bench.environment import environment
+from ingester.bench.measure import Job
 
 BODY_BYTES: Final = 32 * 1024 * 1024
 DICOMWEB_CLIENT: Final = "0.61"

@@ -7,7 +7,6 @@ bodies are those of the tier as it is, sent so many times over.
 
 from typing import Final
 
-from benchmarks.corpora import TIERS
 from benchmarks.entries import Entry, Row
 from benchmarks.rivals import Curl, DicomwebClient
 from benchmarks.subjects import (
@@ -20,6 +19,7 @@ from benchmarks.subjects import (
     TLS_SHA256_NONE,
     Subject,
 )
+from benchmarks.tiers import TIERS
 
 SCALES: Final = {
     "ct": 8,

@@ -5,23 +5,17 @@ Gives: a `Job`.
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol
 
 from benchmarks import slow_sync
-from benchmarks.corpora import Corpus
-from benchmarks.measure import Job
-
-_DATASTORE: Final = "0" * 32
-_KEYS: Final = {
-    "AWS_ACCESS_KEY_ID": "benchmark",
-    "AWS_SECRET_ACCESS_KEY": "benchmark",
-    "AWS_CONFIG_FILE": os.devnull,
-    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-}
+from ingester.bench.corpora import Corpus
+from ingester.bench.environment import environment
+from ingester.bench.measure import Job
+from ingester.bench.processes import PYTHON, same_package
+from ingester.bench.sink_process import DATASTORE, KEYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +56,7 @@ class Ingester:
     payload_signing: str | None = None  # with it: signed, as to a HealthImaging data store
     options: tuple[str, ...] = ()
     slow_sync_ms: int = 0  # how much longer each fsync takes
-    command: tuple[str, ...] = (sys.executable, "-m", "ingester")
+    command: tuple[str, ...] = (*PYTHON, "ingester")
 
     def reads(self, corpus: Corpus, files: str) -> Iterable[str]:
         """The corpus itself."""
@@ -71,12 +65,12 @@ class Ingester:
     def job(self, place: Place) -> Job:
         """The command with files of its own in the place's directory."""
         url = place.url
-        variables: dict[str, str] = {}
+        variables = {**environment(), **same_package()}
         problems: Callable[[], list[str]] = list
         options = [*self.options]
         if self.payload_signing is not None:
-            url += f"/datastore/{_DATASTORE}"
-            variables.update(_KEYS)
+            url += f"/datastore/{DATASTORE}"
+            variables.update(KEYS)
             options += ["--server", "healthimaging", "--auth", "sigv4", "--region", "us-east-1"]
             options += ["--payload-signing", self.payload_signing]
         if place.ca is not None:

@@ -5,6 +5,8 @@ Gives: the runs of each entry, right or wrong, and what the start of its subject
 Bounds: `repeats` runs an entry and `timeout_s` a run.
 """
 
+import hashlib
+import json
 import os
 import sys
 import tempfile
@@ -12,14 +14,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from benchmarks.corpora import Corpus
-from benchmarks.corpus_files import make
 from benchmarks.entries import Entry
 from benchmarks.figures import Start, start_of
-from benchmarks.measure import Run, check, check_digests, run_client, warm
 from benchmarks.rivals import Curl
-from benchmarks.sink_process import running_sink
 from benchmarks.subjects import Place, Subject
+from ingester.bench.corpora import Corpus
+from ingester.bench.corpus_files import make
+from ingester.bench.measure import Run, check, run_client, warm
+from ingester.bench.sink_process import running_sink
 
 _ONE: Final = Corpus("one", files=1, size=32 * 1024, studies=1)
 _STARTS: Final = 4  # the first warms up
@@ -38,11 +40,25 @@ def measure(entry: Entry, work: str, *, timeout_s: float, verify: bool = False) 
         with running_sink(entry.sink, digests_file=digests) as sink:
             job = entry.subject.job(Place(entry.corpus, files, directory, sink.url, sink.ca))
             run = run_client(job, directory, timeout_s)
+        sys.stderr.writelines(run.last_words if run.exit_code else ())
         run.sink = sink.totals
         check(run, job)
         if digests is not None:
-            check_digests(run, entry.corpus, files, digests)
+            _check_digests(run, entry.corpus, files, digests)
     return run
+
+
+def _check_digests(run: Run, corpus: Corpus, files: str, digests_file: str) -> None:
+    """Compares what arrived, byte for byte by SHA-256, with what is on the disk."""
+    with open(digests_file, encoding="ascii") as text:
+        arrived = json.load(text)
+    wrong = 0
+    for index, path in enumerate(corpus.paths(files)):
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        wrong += arrived.get(corpus.sop_instance_uid(index)) != digest
+    if wrong:
+        run.problems.append(f"instances that did not arrive byte for byte: {wrong}")
 
 
 def measure_start(subject: Subject, work: str, timeout_s: float) -> Start:

@@ -17,6 +17,7 @@ from ingester.errors import FatalError, IngesterError, UsageError
 from ingester.version import VERSION
 
 VERBS = {
+    "bench": "Measure how fast this machine sends, or a store takes, made files.",
     "config": "Show the effective configuration and where each value came from.",
     "demo": "Show the whole job on a small made archive, with nothing set up.",
     "emulate": "Run a DICOMweb store on loopback, shaped like AWS HealthImaging.",

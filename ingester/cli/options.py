@@ -10,10 +10,12 @@ import click
 
 from ingester.config import Config, load_config
 from ingester.errors import UsageError
-from ingester.options import OPTIONS, Option, Value
+from ingester.options import BY_NAME, OPTIONS, Option, Value
 from ingester.sources import Source
 
 F = TypeVar("F", bound=Callable[..., None])
+
+TARGET_OPTIONS = tuple(option for option in OPTIONS if option.section == "target")
 
 _METAVARS = {"path": "FILE", "size": "SIZE", "count": "N", "count or 0": "N", "seconds": "SECONDS"}
 _METAVARS |= {"percent": "PERCENT", "outcomes": "OUTCOME[,…]", "text": "TEXT"}
@@ -21,7 +23,19 @@ _METAVARS |= {"percent": "PERCENT", "outcomes": "OUTCOME[,…]", "text": "TEXT"}
 
 def run_options(function: F) -> F:
     """All options of a run, and ``--config``."""
-    for option in reversed(OPTIONS):
+    function = _with(function, OPTIONS)
+    return click.option(
+        "--config", "toml_path", metavar="FILE", help="TOML file; none is read unless named."
+    )(function)
+
+
+def target_options(function: F) -> F:
+    """Those that say where the store is, and how to be let in."""
+    return _with(function, TARGET_OPTIONS)
+
+
+def _with(function: F, options: Sequence[Option]) -> F:
+    for option in reversed(options):
         function = click.option(
             option.flag,
             option.name,
@@ -31,9 +45,18 @@ def run_options(function: F) -> F:
             metavar=_metavar(option),
             help=_help(option),
         )(function)
-    return click.option(
-        "--config", "toml_path", metavar="FILE", help="TOML file; none is read unless named."
-    )(function)
+    return function
+
+
+def flags_of(given: Mapping[str, object]) -> list[str]:
+    """What click collected, as another command line of this program has it."""
+    flags: list[str] = []
+    for name, value in given.items():
+        if isinstance(value, tuple):
+            flags += [f"{BY_NAME[name].flag}={one}" for one in value[:1]]
+        elif value:
+            flags.append(BY_NAME[name].flag)
+    return flags
 
 
 def load(toml_path: str | None, given: Mapping[str, object]) -> Config:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.bodies import BOUNDARY, groups, make_bodies
-from benchmarks.corpora import Corpus
-from benchmarks.corpus_files import make
-from benchmarks.parts import PartScanner
+from ingester.bench.corpora import Corpus
+from ingester.bench.corpus_files import make
+from ingester.bench.parts import PartScanner
 
 CORPUS = Corpus("bodies", files=11, size=4096, studies=3)
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from benchmarks.corpora import Corpus
 from benchmarks.entries import Entry, Row
 from benchmarks.environment import machine
 from benchmarks.figures import Start, of_run
-from benchmarks.measure import Run
 from benchmarks.records import line_of, record
 from benchmarks.rivals import Curl
 from benchmarks.rows import Rows
 from benchmarks.subjects import PLAIN, SLOW_SYNC, Ingester
 from benchmarks.table import last_records, table
 from benchmarks.turns import WrongStartError, measure, measure_group
+from ingester.bench.corpora import Corpus
+from ingester.bench.measure import Run
 
 CORPUS = Corpus("tiny", files=6, size=4096, studies=2)
 ROOT = Path(__file__).parents[3]

@@ -83,5 +83,8 @@ class TestReadme:
 
     def test_explains_every_option_of_the_sink(self) -> None:
         readme = Path(README).read_text(encoding="utf-8")
-        options = ("--tls", "--latency-ms", "--max-rps", "--bandwidth-mb-s", "--verify")
+        options = (
+            *("--tls", "--latency-ms", "--max-rps", "--bandwidth-mb-s", "--verify"),
+            "--end-with-stdin",
+        )
         assert [option for option in options if option not in readme] == []

@@ -4,7 +4,8 @@ Takes: how many files, of what size, in how many studies, and a seed.
 Gives: paths and UIDs of every file, by its number.
 
 The same parameters give the same bytes on every machine. Other parameters give other UIDs, so that
-two corpora can go to one store; `scattered` only moves the files of another corpus.
+two corpora can go to one store; `scattered` only moves the files of another corpus. With a UID root
+all UIDs lie below it, and the patients are named so that nobody takes them for real.
 """
 
 import hashlib
@@ -13,9 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from benchmarks.part10 import FRAME_MAX_BYTES
+from ingester.bench.part10 import FRAME_MAX_BYTES
 
 SIZE_MIN_BYTES: Final = 1024
+UID_ROOT_MAX_LENGTH: Final = 54  # a UID has 64 characters, PS3.5 9.1; below the root are two arcs
+_ARCS: Final = {"study": 1, "series": 2, "instance": 3}
+_FIRST_NUMBER: Final = 1_000_000  # so that all UIDs are of one length
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class Corpus:
     seed: int = 1  # 0 to 999,999
     frames: int = 1  # more than one: encapsulated, a fragment a frame; no codec reads them
     scattered: bool = False  # every study lies in all directories
+    uid_root: str = ""  # what every UID begins with; "": UIDs follow from the other parameters
 
     def __post_init__(self) -> None:
         """Refuses what cannot be written.
@@ -40,6 +45,10 @@ class Corpus:
             raise ValueError("a corpus needs 1 <= studies <= files <= 9,999,999")
         if not 0 <= self.seed <= 999_999:
             raise ValueError("a seed is from 0 to 999,999")
+        if len(self.uid_root) > UID_ROOT_MAX_LENGTH or (
+            self.uid_root and self.files + _FIRST_NUMBER > 9_999_999
+        ):
+            raise ValueError("a UID root is too long, or has too many files below it")
         if not 1 <= self.frames <= 9_999:
             raise ValueError("frames are from 1 to 9,999")
         largest = self.frames * FRAME_MAX_BYTES
@@ -55,7 +64,8 @@ class Corpus:
     def directory(self) -> str:
         """A directory name that no other corpus has."""
         frames = f"-{self.frames}frames" if self.frames > 1 else ""
-        return f"{self.name}-{self.files}x{self.size}{frames}-{self.studies}-seed{self.seed}"
+        root = f"-{self.uid_root}" if self.uid_root else ""
+        return f"{self.name}-{self.files}x{self.size}{frames}-{self.studies}-seed{self.seed}{root}"
 
     def scaled(self, factor: float) -> "Corpus":
         """The same kind of corpus, larger or smaller: files and studies, or a file's frames."""
@@ -92,25 +102,10 @@ class Corpus:
         return (os.path.join(files, self.path(index)) for index in range(self.files))
 
     def _uid(self, kind: str, number: int) -> str:
-        """A UUID-derived UID, PS3.5 B.2, of always 44 characters so that nothing needs padding."""
+        """Below the root; or UUID-derived, PS3.5 B.2, of 44 characters so that none is padded."""
+        if self.uid_root:
+            return f"{self.uid_root}.{_ARCS[kind]}.{_FIRST_NUMBER + number}"
         frames = f"{self.frames}/" if self.frames > 1 else ""
         source = f"{self.seed}/{self.files}/{self.size}/{self.studies}/{frames}{kind}/{number}"
         value = int.from_bytes(hashlib.sha256(source.encode()).digest()[:16], "big")
         return f"2.25.{10**38 + value % (2 * 10**38)}"
-
-
-ARCHIVE: Final = Corpus("archive", files=20_000, size=100_000, studies=50)
-TIERS: Final = {
-    corpus.name: corpus
-    for corpus in (
-        # 512 x 512 x 16 bit and 1 KiB of header: a CT slice.
-        Corpus("ct", files=2048, size=512 * 1024 + 1024, studies=16),
-        # Per-file cost decides in real archives, whose mean file is near 100 KB.
-        ARCHIVE,
-        Corpus("small", files=20_000, size=32 * 1024, studies=50),
-        Corpus("cr", files=200, size=6_000_000, studies=200),
-        Corpus("huge", files=1, size=4 * 1024**3, studies=1, frames=256),
-        Corpus("million", files=1_000_000, size=1024, studies=1000),
-        replace(ARCHIVE, name="scattered", scattered=True),
-    )
-}

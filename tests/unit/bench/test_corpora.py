@@ -9,8 +9,9 @@ import pydicom
 import pytest
 from pydicom.encaps import generate_frames
 
-from benchmarks.corpora import TIERS, Corpus
-from benchmarks.corpus_files import Writer, make
+from benchmarks.tiers import TIERS
+from ingester.bench.corpora import Corpus
+from ingester.bench.corpus_files import Writer, make
 
 CORPUS = Corpus("tiny", files=11, size=6000, studies=3, seed=7)
 
@@ -186,3 +187,39 @@ def test_the_tiers_are_those_of_the_readme() -> None:
         "huge": (1, 4 * 1024**3, 1),
         "million": (1_000_000, 1024, 1000),
     }
+
+
+class TestAUidRoot:
+    CORPUS = replace(CORPUS, uid_root="2.25.123456789012345678901234567890123456789.101")
+
+    def test_is_what_every_uid_begins_with(self, tmp_path: Path) -> None:
+        files = make(self.CORPUS, str(tmp_path))
+        uids: set[str] = set()
+        for index in range(self.CORPUS.files):
+            data_set = pydicom.dcmread(os.path.join(files, self.CORPUS.path(index)))
+            ours = (data_set.SOPInstanceUID, data_set.StudyInstanceUID, data_set.SeriesInstanceUID)
+            assert data_set.file_meta.MediaStorageSOPInstanceUID == ours[0]
+            assert ours[0] == self.CORPUS.sop_instance_uid(index)
+            assert all(uid.startswith(f"{self.CORPUS.uid_root}.") for uid in ours)
+            assert all(uid.is_valid for uid in ours)
+            assert len(data_set.PixelData) == 2 * data_set.Rows * data_set.Columns
+            uids.update(ours)
+        assert len(uids) == 11 + 3 + 3
+
+    def test_goes_with_patients_that_nobody_takes_for_real(self, tmp_path: Path) -> None:
+        files = make(self.CORPUS, str(tmp_path))
+        patients = set()
+        for index in range(self.CORPUS.files):
+            data_set = pydicom.dcmread(os.path.join(files, self.CORPUS.path(index)))
+            assert data_set.PatientName == "INGESTER^BENCH"
+            assert data_set.PatientID.startswith("INGESTER-BENCH-")
+            patients.add(data_set.PatientID)
+        assert len(patients) == 3
+
+    def test_of_a_file_makes_it_no_larger(self, tmp_path: Path) -> None:
+        files = make(self.CORPUS, str(tmp_path))
+        assert {len(content) for content in read_all(files).values()} == {6000}
+
+    def test_is_refused_when_uids_would_be_too_long(self) -> None:
+        with pytest.raises(ValueError, match="UID root"):
+            replace(CORPUS, uid_root="2.25." + "1" * 50)

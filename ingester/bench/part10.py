@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Final
 
 POOL_BYTES: Final = 4 * 1024 * 1024
-UID_PLACE: Final = b"#" * 44
 NUMBER_PLACE: Final = b"@" * 8
 FRAME_MAX_BYTES: Final = 4_000_000_000  # both kinds of Pixel Data have 32-bit lengths, PS3.5 7.1
 _POOL_SHIFTS: Final = 8191  # prime, so that near files take the pool from different offsets
@@ -32,7 +31,7 @@ _FRAME_SIDE: Final = 4096  # rows and columns that a fragment of 16 MiB is plaus
 
 def pool_of(seed: int) -> memoryview:
     """The random bytes that the pixels of a corpus are made of."""
-    return memoryview(random.Random(seed).randbytes(POOL_BYTES))
+    return memoryview(random.Random(seed).randbytes(POOL_BYTES))  # noqa: S311 - pixels
 
 
 def pixels(pool: memoryview, number: int, length: int) -> Iterator[memoryview | bytes]:
@@ -80,15 +79,31 @@ def trailing_padding(length: int) -> bytes:
     return _start(0xFFFCFFFC, b"OB", length - 12) + bytes(length - 12) if length else b""
 
 
+def uid_place(length: int) -> bytes:
+    """Where a SOP Instance UID of so many characters will be."""
+    return b"#" * length
+
+
 def header(
-    label: bytes, study: bytes, series: bytes, rows: int, columns: int, frames: int
+    label: bytes,
+    patient_name: bytes,
+    patient_id: bytes,
+    study: bytes,
+    series: bytes,
+    sop_instance: bytes,
+    rows: int,
+    columns: int,
+    frames: int,
 ) -> bytes:
     """All before Pixel Data, with places for what is a file's own; its length never varies.
 
     Args:
         label: 14 characters that name the study to a person.
-        study: Study Instance UID, 44 characters.
-        series: Series Instance UID, 44 characters.
+        patient_name: of the study's patient.
+        patient_id: the same.
+        study: Study Instance UID.
+        series: Series Instance UID.
+        sop_instance: the place of the SOP Instance UID.
         rows: of a native image; not looked at for several frames.
         columns: the same.
         frames: 1 for a native image, more for an encapsulated one.
@@ -103,7 +118,7 @@ def header(
         (
             _element(0x00020001, b"OB", b"\0\1"),
             _element(0x00020002, b"UI", sop_class),
-            _element(0x00020003, b"UI", UID_PLACE),
+            _element(0x00020003, b"UI", sop_instance),
             _element(0x00020010, b"UI", transfer_syntax),
             _element(0x00020012, b"UI", _IMPLEMENTATION),
         )
@@ -115,15 +130,15 @@ def header(
             meta,
             _element(0x00080008, b"CS", b"ORIGINAL\\PRIMARY\\AXIAL"),
             _element(0x00080016, b"UI", sop_class),
-            _element(0x00080018, b"UI", UID_PLACE),
+            _element(0x00080018, b"UI", sop_instance),
             _element(0x00080020, b"DA", b"20200102"),
             _element(0x00080030, b"TM", b"101112"),
             _element(0x00080050, b"SH", b"A" + label),
             _element(0x00080060, b"CS", b"CT"),
             _element(0x00080070, b"LO", b"Benchmark"),
             _element(0x00080090, b"PN", b""),
-            _element(0x00100010, b"PN", b"Benchmark^" + label),
-            _element(0x00100020, b"LO", b"P" + label),
+            _element(0x00100010, b"PN", patient_name),
+            _element(0x00100020, b"LO", patient_id),
             _element(0x00100030, b"DA", b"19700101"),
             _element(0x00100040, b"CS", b"O"),
             _element(0x0020000D, b"UI", study),

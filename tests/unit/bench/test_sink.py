@@ -20,11 +20,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.answers import Totals
-from benchmarks.connection import BUFFER_BYTES, SinkProtocol
-from benchmarks.corpora import Corpus
-from benchmarks.corpus_files import make
-from benchmarks.knobs import Knobs, Line, limit_of
+from ingester.bench.answers import Totals
+from ingester.bench.connection import BUFFER_BYTES, SinkProtocol
+from ingester.bench.corpora import Corpus
+from ingester.bench.corpus_files import make
+from ingester.bench.knobs import Knobs, Line, limit_of
+from tests.support.process import is_alive
 
 CORPUS = Corpus("sink", files=4, size=2048, studies=1)
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -356,7 +357,7 @@ class Address(NamedTuple):
 
 @contextmanager
 def process(*arguments: str) -> Iterator[tuple[Address, "subprocess.Popen[str]"]]:
-    command = [sys.executable, "-m", "benchmarks.sink", *arguments]
+    command = [sys.executable, "-m", "ingester.bench.sink", *arguments]
     root = str(Path(__file__).parents[3])
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as sink:
         assert sink.stdout is not None
@@ -415,6 +416,29 @@ class TestProcess:
             for index, content in enumerate([big, *files[1:]])
         }
 
+    def test_ends_with_whoever_holds_its_stdin(self) -> None:
+        """A process that is killed ends no child: nothing of it may listen for ever."""
+        starter = (
+            "import os, subprocess, sys\n"
+            "from ingester.bench.sink_process import running_sink\n"
+            "with running_sink() as sink:\n"
+            "    print(sink.url, sink.pid, flush=True)\n"
+            "    os.kill(os.getpid(), 9)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", starter],
+            cwd=Path(__file__).parents[3],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == -signal.SIGKILL
+        pid = int(done.stdout.split()[1])
+        deadline = time.monotonic() + 60
+        while is_alive(pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
     def test_waits_the_latency_before_each_answer(self, files: list[bytes]) -> None:
         with (
             process("--latency-ms", "80") as (address, _),
@@ -471,7 +495,7 @@ class TestProcess:
     def test_refuses_rates_that_are_none(self, wrong: list[str]) -> None:
         root = str(Path(__file__).parents[3])
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.sink", *wrong],
+            [sys.executable, "-m", "ingester.bench.sink", *wrong],
             cwd=root,
             capture_output=True,
             text=True,

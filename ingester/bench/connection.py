@@ -9,10 +9,10 @@ import asyncio
 import time
 from typing import Final, cast
 
-from benchmarks.answers import Totals, manifest, response
-from benchmarks.heads import HEAD_MAX_BYTES, Head, read_head
-from benchmarks.knobs import Knobs
-from benchmarks.parts import FramingError, PartScanner
+from ingester.bench.answers import Totals, manifest, response
+from ingester.bench.heads import HEAD_MAX_BYTES, Head, read_head
+from ingester.bench.knobs import Knobs
+from ingester.bench.parts import FramingError, PartScanner
 
 # blast of 32 MiB bodies: 128 KiB to 512 KiB 0.24 CPU s/GB, 2 MiB 0.30; more than META_MAX_BYTES
 BUFFER_BYTES: Final = 256 * 1024

@@ -8,20 +8,18 @@ A run counts only when it has no `problems`: a client that is fast because it sk
 claims what the sink never saw, must not appear in a table.
 """
 
-import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from benchmarks.corpora import Corpus
-from benchmarks.environment import ROOT, environment
+from ingester.bench.environment import environment
+from ingester.bench.processes import Children, send
 
 _WARM_BYTES: Final = 1024 * 1024
 
@@ -43,7 +41,7 @@ class Job:
     distinct: int  # different ones among them
     content_bytes: int  # of the files
     claims: Mapping[str, object]  # what the summary must say
-    environment: Mapping[str, str] = field(default_factory=dict)  # beside the usual one
+    environment: Mapping[str, str] = field(default_factory=environment)
     summary: Callable[[bytes], dict[str, Any] | None] = _json_object  # from stdout
     problems: Callable[[], list[str]] = list  # of what only the subject knows, at the end
 
@@ -53,6 +51,7 @@ class Run:
     """What one run cost and what came of it."""
 
     exit_code: int = -1
+    asked_to_end: bool = False  # its time was over, and it ended of that
     wall_s: float = 0.0  # from fork to exit: the interpreter's start is in it
     cpu_s: float = 0.0  # user and system, of the process and the children it waited for
     peak_rss_mib: float = 0.0
@@ -61,6 +60,7 @@ class Run:
     summary: dict[str, Any] = field(default_factory=dict)  # the client's own words
     sink: dict[str, Any] = field(default_factory=dict)  # the sink's totals
     problems: list[str] = field(default_factory=list)
+    last_words: list[str] = field(default_factory=list)  # the last lines of the client's stderr
 
 
 def warm(paths: Iterable[str]) -> None:
@@ -72,39 +72,55 @@ def warm(paths: Iterable[str]) -> None:
                 pass
 
 
-def run_client(job: Job, directory: str, timeout_s: float) -> Run:
+def run_client(
+    job: Job,
+    directory: str,
+    timeout_s: float,
+    *,
+    children: Children | None = None,
+    ask_after_s: float | None = None,
+) -> Run:
     """Runs the job's command to its end and measures it.
 
     The peak of resident memory is the kernel's, which counts from the fork: it is never below
     this process's own, so this process stays small.
+
+    Args:
+        job: what to run.
+        directory: for its output.
+        timeout_s: when it is killed, which is a problem.
+        children: who passes signals on to it.
+        ask_after_s: when it is asked to end, by SIGTERM; None: never.
+
+    Raises:
+        StoppedError: a signal came before it was started.
     """
     run = Run(files=job.files, content_bytes=job.content_bytes)
     out_name, err_name = (os.path.join(directory, name) for name in ("stdout", "stderr"))
-    variables = {**environment(), **job.environment}
     with open(out_name, "wb") as out, open(err_name, "wb") as err:
         started = time.perf_counter()
-        process = subprocess.Popen(
-            job.command, cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, stdout=out, stderr=err
-        )
-        timer = threading.Timer(timeout_s, os.kill, (process.pid, signal.SIGKILL))
-        timer.start()
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            timer.cancel()
-        run.wall_s = time.perf_counter() - started
-    run.exit_code = process.returncode = os.waitstatus_to_exitcode(status)
+        with (children or Children()).running(job.command, job.environment, out, err) as process:
+            with ExitStack() as timers:
+                for after_s, number in ((ask_after_s, signal.SIGTERM), (timeout_s, signal.SIGKILL)):
+                    if after_s is not None:
+                        timer = threading.Timer(after_s, send, (process.pid, number))
+                        timer.start()
+                        timers.callback(timer.cancel)
+                _, status, usage = os.wait4(process.pid, 0)
+            run.wall_s = time.perf_counter() - started
+            run.exit_code = process.returncode = os.waitstatus_to_exitcode(status)
     run.cpu_s = usage.ru_utime + usage.ru_stime
     run.peak_rss_mib = usage.ru_maxrss / 1024  # Linux counts in KiB
+    with open(err_name, encoding="utf-8", errors="replace") as err_text:
+        run.last_words = err_text.readlines()[-20:]
+    run.asked_to_end = (
+        ask_after_s is not None
+        and run.wall_s >= ask_after_s
+        and run.exit_code in (-signal.SIGTERM, 128 + signal.SIGTERM)  # or before it could handle it
+    )
     if run.exit_code:
         late = run.wall_s >= timeout_s
         run.problems.append(f"exit code {run.exit_code}" + (", out of time" if late else ""))
-        with open(err_name, encoding="utf-8", errors="replace") as err_text:
-            sys.stderr.write("".join(err_text.readlines()[-20:]))
     with open(out_name, "rb") as stdout:
         summary = job.summary(stdout.read())
     if summary is None:
@@ -133,16 +149,3 @@ def check(run: Run, job: Job) -> None:
 def _claim(value: object) -> object:
     """A claim without what it says did not happen."""
     return {name: n for name, n in value.items() if n} if isinstance(value, dict) else value
-
-
-def check_digests(run: Run, corpus: Corpus, files: str, digests_file: str) -> None:
-    """Compares what arrived, byte for byte by SHA-256, with what is on the disk."""
-    with open(digests_file, encoding="ascii") as text:
-        arrived = json.load(text)
-    wrong = 0
-    for index, path in enumerate(corpus.paths(files)):
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        wrong += arrived.get(corpus.sop_instance_uid(index)) != digest
-    if wrong:
-        run.problems.append(f"instances that did not arrive byte for byte: {wrong}")

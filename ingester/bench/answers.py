@@ -7,7 +7,7 @@ Gives: the bytes of a response; a Store Instances Response (PS3.18 Annex I) wher
 from dataclasses import dataclass, field
 from typing import Final
 
-from benchmarks.parts import Part
+from ingester.bench.parts import Part
 
 _PHRASES: Final = {
     200: "OK",
