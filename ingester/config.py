@@ -56,6 +56,7 @@ class Config:
     client_key: str | None
     insecure: bool
     follow_symlinks: bool
+    recheck: bool
     readers: int | None
     read_timeout_s: float
     inline_limit: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from ingester.dicomweb.outcome import Outcome
 from ingester.items import FileIdentity, FileRef, Instance, InstanceKey
-from ingester.journal.schema import MIGRATIONS, SCHEMA_VERSION
+from ingester.journal.schema import LISTINGS, MIGRATIONS, SCHEMA_VERSION
 from tests.unit.journal.made import Session, header, outcome_of, recount, registered, stored
 
 
@@ -118,6 +119,8 @@ class TestAJournalOfTheVersionBefore:
         session.journal.record(stored(ref, "1.1"))
         session.end()
         connection = apsw.Connection(path)
+        for column in re.findall(r"ADD COLUMN (\w+)", LISTINGS):
+            connection.execute(f"ALTER TABLE directories DROP COLUMN {column}")
         connection.execute("DROP TABLE announced; PRAGMA user_version = 1")
         connection.close()
 
