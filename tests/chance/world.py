@@ -69,8 +69,10 @@ class World:
         return name
 
     def options(self) -> dict[str, object]:
-        """Of one run."""
+        """Of one run, before which directories look as if they had not been changed for long."""
         random = self.random
+        for directory in self.job.archive.iterdir():
+            age(directory)
         return {
             "server": self.kind,
             "max_outage_s": 0.3,

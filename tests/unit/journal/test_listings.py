@@ -397,16 +397,12 @@ class TestAJournalOfSchema2:
         new = str(tmp_path / "new.db")
         Session(new).end()
         tables = []
+        columns = (
+            "SELECT m.name, c.* FROM sqlite_schema m JOIN pragma_table_info(m.name) c"
+            " WHERE m.type = 'table' ORDER BY 1, 2"
+        )
         for each in (path, new):
             connection = apsw.Connection(each, flags=apsw.SQLITE_OPEN_READONLY)
-            names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-            tables.append(
-                {
-                    name: connection.execute(
-                        f"SELECT * FROM pragma_table_info('{name}')"
-                    ).fetchall()
-                    for (name,) in names.fetchall()
-                }
-            )
+            tables.append(connection.execute(columns).fetchall())
             connection.close()
         assert tables[0] == tables[1]
