@@ -122,12 +122,13 @@ class WalkChunk(NamedTuple):
     seen: list[FileRef]  # unchanged and settled: nothing to do
     unreadable: list[UnreadableDirectory]
     skipped: list[Skipped]  # with all that is in them: nothing to do
-    listings: list[Listing]
+    forgotten: list[Listing]  # what was known of directories that are being listed again
+    listings: list[Listing]  # that came to their end with these files
 
     @classmethod
     def empty(cls) -> Self:
         """Nothing yet."""
-        return cls([], [], [], [], [], [])
+        return cls([], [], [], [], [], [], [])
 
 
 class _Entries(Iterator[os.DirEntry[bytes]], Protocol):
@@ -142,6 +143,7 @@ class _Frame:
     stamp: DirectoryStamp | None  # before it was listed; None: this listing is not to be kept
     subdirectories: list[bytes] = field(default_factory=list)  # of the chunk at hand, last first
     files: int = 0  # names so far
+    at_end: bool = False  # there are no more names
 
 
 class Walker:
@@ -177,14 +179,15 @@ class Walker:
         frame = self._stack[-1]
         if frame.subdirectories:
             self._enter(frame, chunk)
-            return chunk
+            if self._stack[-1] is frame:
+                return chunk
+            frame = self._stack[-1]
         self._at = frame.directory
-        entries = self._read(frame, chunk)
-        if not entries:
+        if not frame.at_end:
+            self._sort_in(frame, self._read(frame, chunk), chunk)
+        if frame.at_end and not frame.subdirectories:
             self._stack.pop()
             self._ended(frame, chunk)
-            return chunk
-        self._sort_in(frame, entries, chunk)
         return chunk
 
     def past_the_stuck(self) -> tuple[Self, WalkChunk]:
@@ -261,7 +264,7 @@ class Walker:
             chunk.unreadable.append(UnreadableDirectory(path, os.strerror(error.errno or 0)))
             return
         if before is not None:  # it says nothing of what this run will have made of its files
-            chunk.listings.append(Listing(directory, None))
+            chunk.forgotten.append(Listing(directory, None))
         self._stack.append(_Frame(directory, entries, identity, stamp))
 
     def _stamp_to_keep(self, directory: Directory, status: os.stat_result) -> DirectoryStamp | None:
@@ -289,6 +292,7 @@ class Walker:
             while (have := len(entries)) < CHUNK_NAMES:
                 entries.extend(itertools.islice(listing, NAMES_AT_ONCE))  # keeps what it got
                 if len(entries) == have:
+                    frame.at_end = True
                     break  # no sign of life: that there are no more names was known
                 progressed()
         except OSError as error:
@@ -296,6 +300,7 @@ class Walker:
             reason = os.strerror(error.errno or 0)
             chunk.unreadable.append(UnreadableDirectory(frame.directory.path, reason))
             frame.stamp = None
+            frame.at_end = True
         # By name: over a network, or while it is changed, a directory may list one twice.
         by_name = {entry.name: entry for entry in entries}
         return [by_name[name] for name in sorted(by_name)]
@@ -453,10 +458,11 @@ class Walk:
         if chunk.unreadable:
             self._report.unreadable_directories(chunk.unreadable)
         self._ledger.skipped(chunk.skipped)
-        self._ledger.listed(chunk.listings)
+        self._ledger.listed(chunk.forgotten)
         self._ledger.seen(chunk.seen)
         new = set(self._ledger.met([result.file for result in chunk.decided]))
         self._ledger.decide([result for result in chunk.decided if result.file in new])
         for listed in lists_of(chunk.files):
             if files := self._ledger.met(listed):
                 await out.put(files, weight=len(files))
+        self._ledger.listed(chunk.listings)

@@ -54,7 +54,13 @@ class _Work:
         self.ticket = 0  # of the last announcement in it
 
     def __bool__(self) -> bool:
-        return bool(self.calls or self.rows or self.announced or self.steps)
+        return bool(self.rows or self.announced or self.steps)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether it is worth a commit: listings wait for what comes with it."""
+        new = self.calls or self.directories or self.announced or self.steps
+        return bool(new) or self.rows >= MAX_UNCOMMITTED_ROWS // 2
 
 
 class Writer:
@@ -117,7 +123,8 @@ class Writer:
                 self._uncommitted_calls += 1
             inbox.rows += rows
             self.uncommitted_rows += rows
-            self._changed.notify_all()
+            if inbox.urgent:
+                self._changed.notify_all()
 
     def announce(self, instances: Sequence[Instance]) -> int:
         """Put a batch that is about to be sent into the next commit; a ticket to wait for it."""
@@ -210,7 +217,7 @@ class Writer:
     def _take(self) -> _Work:
         """Everything there is, as soon as there is something; nothing at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._inbox or self._closing)
+            self._changed.wait_for(lambda: self._inbox.urgent or self._closing)
             work, self._inbox = self._inbox, _Work()
             return work
 

@@ -89,6 +89,7 @@ class Walked:
     seen: list[FileRef] = field(default_factory=list)
     unreadable: list[UnreadableDirectory] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    forgotten: list[Listing] = field(default_factory=list)
     listings: list[Listing] = field(default_factory=list)
 
     def add(self, chunk: WalkChunk) -> None:
@@ -97,6 +98,7 @@ class Walked:
         self.seen += chunk.seen
         self.unreadable += chunk.unreadable
         self.skipped += chunk.skipped
+        self.forgotten += chunk.forgotten
         self.listings += chunk.listings
 
     @property
@@ -199,6 +201,7 @@ class TestNames:
         """Some do, while a directory is changed or over a network."""
         (tmp_path / "a").write_bytes(b"x")
         (tmp_path / "b").write_bytes(b"x")
+        (tmp_path / "c").mkdir()  # so that the walk is in it still
         one = walker(tmp_path)
         chunk = one.step()
         assert chunk is not None
@@ -207,7 +210,7 @@ class TestNames:
         twice = Entries([*os.scandir(os.fsencode(tmp_path))] * 2)
         frame = dataclasses.replace(one._stack[-1], entries=twice)
         entries = one._read(frame, WalkChunk.empty())
-        assert [entry.name for entry in entries] == [b"a", b"b"]
+        assert [entry.name for entry in entries] == [b"a", b"b", b"c"]
 
 
 class Entries:
@@ -443,13 +446,17 @@ class TestAListing:
         (listing,) = walked(walker(leaf)).listings
         assert (listing.directory.rel_path, listing.files) == (b"", 4)
 
-    def test_comes_after_all_its_files(self, leaf: Path) -> None:
-        one = walker(leaf)
-        first, second = one.step(), one.step()
-        assert first is not None
-        assert second is not None
-        assert (len(first.files), first.listings) == (2, [])
-        assert (second.files, len(second.listings)) == ([], 1)
+    def test_comes_with_the_last_of_its_files(self, tmp_path: Path) -> None:
+        first = an_empty_file(tmp_path)
+        for number in range(CHUNK_NAMES + 5):
+            os.link(first, tmp_path / f"{number}")
+        age(tmp_path)
+        one = walker(tmp_path)
+        chunks = [chunk for chunk in iter(one.step, None) if chunk.files]
+        assert [len(chunk.files) for chunk in chunks] == [CHUNK_NAMES, 5]
+        assert [[each.files for each in chunk.listings] for chunk in chunks] == [
+            [], [CHUNK_NAMES + 5],
+        ]  # fmt: skip
 
     def test_is_not_kept_with_a_subdirectory(self, leaf: Path) -> None:
         (leaf / "sub").mkdir()
@@ -474,6 +481,10 @@ class TestAListing:
 
     @pytest.mark.parametrize("how", ["a name more", "a name less", "touched", "its mode"])
     def test_is_not_kept_of_one_that_changes_while_it_is_listed(self, leaf: Path, how: str) -> None:
+        first = an_empty_file(leaf.parent)
+        for number in range(CHUNK_NAMES):
+            os.link(first, leaf / f"{number}")
+        age(leaf)
         one = walker(leaf)
         assert one.step() is not None
         if how == "a name more":
@@ -484,8 +495,13 @@ class TestAListing:
             leaf.chmod(0o711)
         age(leaf, 0 if how != "touched" else 1)
         assert walked(one).listings == []
+        assert len(self.kept(leaf)) == 1
 
     def test_is_not_kept_of_one_that_vanishes(self, leaf: Path) -> None:
+        first = an_empty_file(leaf.parent)
+        for number in range(CHUNK_NAMES):
+            os.link(first, leaf / f"{number}")
+        age(leaf)
         one = walker(leaf.parent)
         while (chunk := one.step()) is not None and not chunk.files:
             pass
@@ -542,14 +558,14 @@ class TestADirectoryListedBefore:
         assert found.skipped == []
         assert below(top, found.files) == [b"0/a", b"1/a", b"2/a"]
 
-    def test_that_is_listed_is_forgotten_before_its_files_are_met(self, top: Path) -> None:
+    def test_that_is_listed_is_forgotten_until_it_came_to_its_end(self, top: Path) -> None:
         one = walker(top, self.catalog(top, complete=False))
-        listings: list[Listing] = []
-        while (chunk := one.step()) is not None:
-            listings += chunk.listings
-            if chunk.files:
-                assert listings[-1] == Listing(chunk.files[0].directory, None)
-        assert [each.stamp is None for each in listings] == [True, False] * 3
+        chunks = [chunk for chunk in iter(one.step, None) if chunk.files]
+        for chunk in chunks:
+            (file,), (listing,) = chunk.files, chunk.listings
+            assert chunk.forgotten == [Listing(file.directory, None)]
+            assert (listing.directory, listing.files) == (file.directory, 1)
+        assert len(chunks) == 3
 
     @pytest.mark.parametrize("field_name", ["ino", "mtime_ns", "ctime_ns"])
     def test_is_listed_if_it_is_another_or_changed(self, top: Path, field_name: str) -> None:
@@ -726,6 +742,28 @@ class TestTheStage:
         assert [len(files) for files in lists] == [64, 64, 22]
         assert (stage.ledger.files_met, len(stage.ledger), stage.report.ended) == (151, 150, True)
         assert stage.record.outcomes == {b"fifo": Outcome.SKIPPED}
+
+    async def test_hands_a_listing_over_when_all_its_files_were_taken(self, tmp_path: Path) -> None:
+        """A run that is stopped before that has not met them."""
+        for n in range(2 * LIST_FILES):
+            (tmp_path / f"{n:03}").write_bytes(b"x")
+        age(tmp_path)
+        stage = Stage(root_of(tmp_path))
+        listings: list[int] = []
+
+        class Out:
+            async def put(self, item: list[FileRef], weight: int = 1) -> None:
+                assert len(item) == weight
+                listings.append(len(stage.record.listings))
+
+            def close(self) -> None:
+                pass
+
+        async with asyncio.timeout(20):
+            await stage.walk.lane(stage.roots, Out())
+        stage.readers.shutdown()
+        assert listings == [0, 0]
+        assert [each.files for each in stage.record.listings] == [2 * LIST_FILES]
 
     async def test_goes_on_elsewhere_when_a_root_vanished(self, tmp_path: Path) -> None:
         roots = []

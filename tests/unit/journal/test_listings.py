@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -342,6 +343,31 @@ class TestRoomForSkippedDirectories:
         assert not session.journal.has_room
         session.gate.open.set()
         await session.journal.wait_for_room()
+        session.end()
+
+    async def test_is_not_asked_for_by_listings_alone(self, path: str) -> None:
+        """A commit of its own for each directory would cost more than all its files."""
+        session = Session(path)
+        refs = session.refs(NAMES)
+        session.journal._writer.call(lambda: None)
+        commits = session.journal._writer.commits
+        listed(session, refs)
+        await asyncio.sleep(0.05)
+        assert session.journal._writer.commits == commits
+        session.journal.record_all([stored(ref, f"1.2.{ref.file_id}") for ref in refs])
+        session.journal.close()
+        assert session.journal._writer.commits == commits + 1
+        recount(path)
+        session = Session(path)
+        assert skipped(session) is not None
+        session.end()
+
+    async def test_comes_back_when_there_are_only_listings(self, path: str) -> None:
+        session = Session(path)
+        directory = session.known.directory(session.root, b"d")
+        for _ in range(3 * MAX_UNCOMMITTED_ROWS):
+            await asyncio.wait_for(session.journal.wait_for_room(), 60)
+            session.journal.listed([Listing(directory, None)])
         session.end()
 
     async def test_is_bounded_for_listings_too(self, path: str) -> None:
