@@ -91,6 +91,20 @@ class TestARunAfterOneThatWasStopped:
         assert ran.outcomes == {"stored": len(names) - 1, "rejected": 1}
         assert ran.exit_code == 3
 
+    def test_counts_what_it_skipped_before_a_directory_that_does_not_answer(
+        self, job: Job, faults: Faults
+    ) -> None:
+        job.write_studies(STUDIES, INSTANCES)
+        stop_after(job, 2)
+        complete = {name[:3] for name, row in job.rows().items() if row.outcome == "stored"}
+        assert complete == {"000", "001"}
+        faults.rule(f"stat hang {job.archive}/002")
+        done = run_command(job, "--read-timeout-s=2", "--json", env=faults.environment)
+        summary = json.loads(done.stdout)
+        assert (done.returncode, summary["unreadable_directories"]) == (3, 1)
+        assert summary["skipped_directories"] == 2
+        assert summary["files"] == summary["outcomes"]["stored"] == 4 * INSTANCES
+
 
 class TestARunAfterOneThatEnded:
     @pytest.mark.parametrize("exit_code", [0, 3])

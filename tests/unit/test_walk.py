@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import os
 import shutil
 import socket
@@ -227,6 +228,16 @@ class Entries:
 
     def close(self) -> None:
         pass
+
+
+class Failing(Entries):
+    """One that breaks off."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def __next__(self) -> os.DirEntry[bytes]:
+        raise OSError(errno.EIO, "of the test")
 
 
 class TestWhatIsNoFile:
@@ -507,6 +518,20 @@ class TestAListing:
             pass
         shutil.rmtree(leaf)
         assert walked(one).listings == []
+
+    def test_is_not_kept_of_one_that_cannot_be_listed_to_its_end(self, leaf: Path) -> None:
+        first = an_empty_file(leaf.parent)
+        for number in range(CHUNK_NAMES):
+            os.link(first, leaf / f"{number}")
+        age(leaf)
+        one = walker(leaf)
+        assert one.step() is not None
+        assert one._stack
+        one._stack[-1].entries.close()
+        one._stack[-1].entries = Failing()
+        found = walked(one)
+        assert [each.reason for each in found.unreadable] == ["Input/output error"]
+        assert found.listings == []
 
     def test_is_not_kept_of_single_files(self, leaf: Path) -> None:
         assert walked(walker(leaf, only=frozenset({b"a"}))).listings == []

@@ -237,6 +237,18 @@ class TestASkippedDirectory:
         recount(path)
         assert read_status(path).run_totals.files == 3
 
+    def test_counts_a_file_once_that_was_recorded_before(self, path: str) -> None:
+        interrupted(path)
+        session = Session(path)
+        one = skipped(session)
+        assert one is not None
+        session.journal.record(stored(session.ref(b"a"), "1.2.1"))
+        session.journal._writer.call(lambda: None)
+        session.journal.skipped([one])
+        session.end()
+        recount(path)
+        assert read_status(path).run_totals.files == 3
+
     @pytest.mark.parametrize("first", ["skipped", "listed"])
     def test_counts_once_when_it_is_listed_too(self, path: str, first: str) -> None:
         interrupted(path)
@@ -268,6 +280,22 @@ class TestASkippedDirectory:
         (row,) = (row for row in iter_files(path) if row.rel_path == b"e/x")
         assert (row.outcome, row.other_file_id) == (Outcome.DUPLICATE, 1)
         assert read_status(path).run_totals.files == 4
+
+    def test_keeps_them_also_from_what_was_said_just_before_and_is_not_committed(
+        self, path: str
+    ) -> None:
+        """It was looked at before the file was found to be gone."""
+        interrupted(path)
+        session = Gated(path)
+        elsewhere = session.ref(b"x", rel_path=b"e")
+        session.journal.record(stored(elsewhere, "1.2.1")._replace(moved_from=1))
+        directory = session.known.directory(session.root, b"d")
+        session.journal.skipped([Skipped(directory, 1, 3, 300)])
+        session.gate.open.set()
+        session.end()
+        recount(path)
+        (row,) = (row for row in iter_files(path) if row.rel_path == b"e/x")
+        assert (row.outcome, row.other_file_id) == (Outcome.DUPLICATE, 1)
 
     def test_lets_go_of_a_file_that_moved_before(self, path: str) -> None:
         """Its listing tells that it was there; the row has gone to another directory since."""
