@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import pytest
 
 from ingester.dicomweb.outcome import Outcome
 from ingester.items import FileIdentity, FileRef, Instance, InstanceKey
-from ingester.journal.schema import LISTINGS, MIGRATIONS, SCHEMA_VERSION
+from ingester.journal.schema import MIGRATIONS, SCHEMA_VERSION
+from tests.support.journals import take_back
 from tests.unit.journal.made import Session, header, outcome_of, recount, registered, stored
 
 
@@ -118,11 +118,7 @@ class TestAJournalOfTheVersionBefore:
         ref = session.ref(b"a")
         session.journal.record(stored(ref, "1.1"))
         session.end()
-        connection = apsw.Connection(path)
-        for column in re.findall(r"ADD COLUMN (\w+)", LISTINGS):
-            connection.execute(f"ALTER TABLE directories DROP COLUMN {column}")
-        connection.execute("DROP TABLE announced; PRAGMA user_version = 1")
-        connection.close()
+        take_back(Path(path), 1)
 
         again = Session(path)
         assert again.ref(b"a").previous is not None
