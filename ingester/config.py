@@ -56,6 +56,7 @@ class Config:
     client_key: str | None
     insecure: bool
     follow_symlinks: bool
+    recheck: bool
     readers: int | None
     scan_processes: int | None
     read_timeout_s: float

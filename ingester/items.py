@@ -43,6 +43,50 @@ class Directory:
         object.__setattr__(self, "prefix", os.path.join(path, b""))
 
 
+class DirectoryStamp(NamedTuple):
+    """What a directory's status says: while none of it changes, no name comes into it or goes.
+
+    With the inode, because where time stamps are coarse two directories may share them.
+    """
+
+    ino: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, st: os.stat_result) -> DirectoryStamp:
+        """Of a directory that was asked for its status."""
+        return cls(st.st_ino, st.st_mtime_ns, st.st_ctime_ns)
+
+
+class Listing(NamedTuple):
+    """A directory without subdirectories that was listed to its end and did not change meanwhile.
+
+    ``stamp`` None: what an earlier listing said does not count any more.
+    """
+
+    directory: Directory
+    stamp: DirectoryStamp | None
+    files: int = 0  # names in it, of files of every kind
+
+
+class ListedBefore(NamedTuple):
+    """The last such listing of a directory, of a run that did not come to its end."""
+
+    run_id: int
+    stamp: DirectoryStamp
+    files: int
+
+
+class Skipped(NamedTuple):
+    """A directory that is as it was listed, with nothing left to do in it."""
+
+    directory: Directory
+    listed_run_id: int
+    files: int
+    size: int  # bytes of these
+
+
 class Previous(NamedTuple):
     """What the journal knew of a file when the walk met it."""
 

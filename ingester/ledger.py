@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from ingester.items import FileRef, Instance, Result
+from ingester.items import FileRef, Instance, Listing, Result, Skipped
 
 
 class Record(Protocol):
@@ -23,6 +23,14 @@ class Record(Protocol):
 
     def seen(self, files: Sequence[FileRef]) -> None:
         """Stamp unchanged files with this run."""
+        ...
+
+    def skipped(self, directories: Sequence[Skipped]) -> None:
+        """Stamp directories with this run, and with them all their files."""
+        ...
+
+    def listed(self, listings: Sequence[Listing]) -> None:
+        """Keep how directories were listed, for the run that resumes this one."""
         ...
 
     def announce(self, instances: Sequence[Instance]) -> int:
@@ -47,6 +55,7 @@ class Ledger:
         self._listeners: list[Callable[[Sequence[Result]], None]] = []
         self.files_met = 0
         self.bytes_met = 0
+        self.directories_skipped = 0
         self._room_wait_s = 0.0
         self._waiting = 0
         self._waiting_since = 0.0
@@ -75,6 +84,19 @@ class Ledger:
             self.files_met += len(files)
             self.bytes_met += sum(file.size for file in files)
             self._record.seen(files)
+
+    def skipped(self, directories: Sequence[Skipped]) -> None:
+        """The walk found these as an earlier run left them, with nothing to do in them."""
+        if directories:
+            self.directories_skipped += len(directories)
+            self.files_met += sum(each.files for each in directories)
+            self.bytes_met += sum(each.size for each in directories)
+            self._record.skipped(directories)
+
+    def listed(self, listings: Sequence[Listing]) -> None:
+        """The walk has met all files of these, or begins to."""
+        if listings:
+            self._record.listed(listings)
 
     def announce(self, instances: Sequence[Instance]) -> int:
         """These are about to be sent together. Returns a ticket for ``wait_announced``."""

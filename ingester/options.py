@@ -63,6 +63,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("client_key", "target", "path", None, "PEM file of its key, without a password."),
     Option("insecure", "target", "switch", False, "Do not verify the server's certificate: whoever answers gets the patients' data."),
     Option("follow_symlinks", "walk", "switch", False, "Follow symbolic links, never round a loop."),
+    Option("recheck", "walk", "switch", False, "When an interrupted run is resumed, look at every file again, also in directories that are complete and unchanged."),
     Option("readers", "scan", "count", None, "Reader threads of each source; else 4, on a network file system 16."),
     Option("scan_processes", "scan", "count or 0", None, "Processes that read for the reader threads; else one for each core up to 4, once there is work enough. 0: none."),
     Option("read_timeout_s", "scan", "seconds", 60.0, "Longest time a read or a listing may bring nothing before it is given up."),

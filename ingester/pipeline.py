@@ -239,6 +239,7 @@ class Run:
             version=VERSION,
             files=totals.files,
             unreadable_directories=figures.unreadable_directories,
+            skipped_directories=self._ledger.directories_skipped,
             outcomes=all_outcomes(outcomes),
             studies=run.studies,
             bytes_stored=figures.bytes_stored,

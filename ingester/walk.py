@@ -2,7 +2,9 @@
 
 Takes sources; gives lists of FileRef. Never holds a tree: a directory is read in chunks of 10,000
 names, sorted, looked up in the journal in the walk's own thread, and what needs no work is stamped
-there and never opened. Bounds: one chunk, and the channel. Ends when all sources are listed. A
+there and never opened. In a run that resumes one that did not come to its end, a directory that is
+as that one listed it, and in which nothing is left to do, is skipped: neither its names nor its
+files are asked for again. Bounds: one chunk, and the channel. Ends when all sources are listed. A
 directory that cannot be listed, or does not answer, is counted and named, a file that cannot be
 asked for its size is an outcome; a root that vanished or cannot be listed is paused.
 
@@ -10,6 +12,9 @@ Each of a few lanes walks some of the roots, one after the other, into a channel
 that hangs holds neither the walk of the others nor their way to the readers.
 
 Why not os.walk or fts: both hold a whole directory before they give its first name.
+
+Why a directory's mtime must be 2 s old, as that of a file, for its listing to be kept: a name that
+comes later gives it another one then, however coarse the time stamps of the file system are.
 """
 
 from __future__ import annotations
@@ -19,22 +24,40 @@ import errno
 import itertools
 import os
 import stat
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, Self
 
 from ingester.channel import Sink
 from ingester.dicomweb.outcome import Outcome
 from ingester.errors import SourceError
 from ingester.files import check_root
-from ingester.items import Directory, FileRef, Previous, Result, Root
+from ingester.items import (
+    Directory,
+    DirectoryStamp,
+    FileRef,
+    ListedBefore,
+    Listing,
+    Previous,
+    Result,
+    Root,
+    Skipped,
+)
 from ingester.ledger import Ledger
 from ingester.readers import Readers
-from ingester.threads import ReadTimeoutError, progressed
+from ingester.threads import ReadTimeoutError, deliver, progressed
 
 CHUNK_NAMES = 10_000
 NAMES_AT_ONCE = 500
 """So many names are read before the thread is told that the directory answers."""
+SKIPPED_AT_ONCE = 64
+"""Directories skipped in one step: a step an item costs more than skipping it."""
+MAX_SKIPPED_FILES = 1_000_000
+"""A directory of more is always listed: they are counted in one look-up."""
+UNTRUSTED_MTIME_NS = 2_000_000_000
+"""As old a directory's time stamp has to be, see above."""
 LIST_FILES = 64
 """Files handed over at once: a hand-over an item costs 20 times one a list (measurements)."""
 LIST_BYTES = 8 << 20
@@ -43,10 +66,14 @@ LIST_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class WalkOptions:
-    """``exclude``: absolute paths that are not met: the journal, its sidecars, the results."""
+    """``exclude``: absolute paths that are not met: the journal, its sidecars, the results.
+
+    ``recheck``: skip no directory.
+    """
 
     follow_symlinks: bool = False
     exclude: frozenset[bytes] = frozenset()
+    recheck: bool = False
 
 
 class KnownFile(Protocol):
@@ -65,6 +92,14 @@ class Catalog(Protocol):
 
     def directory(self, root: Root, rel_path: bytes) -> Directory:
         """The directory with its id, known or new."""
+        ...
+
+    def listed_before(self, directory: Directory) -> ListedBefore | None:
+        """How it was listed by a run that this one resumes, if to its end."""
+        ...
+
+    def skipped(self, directory: Directory, before: ListedBefore) -> Skipped | None:
+        """What is in it, if that is all that was listed and nothing of it needs work."""
         ...
 
     def files(self, directory: Directory, names: Sequence[bytes]) -> Mapping[bytes, KnownFile]:
@@ -86,17 +121,29 @@ class WalkChunk(NamedTuple):
     decided: list[Result]  # special files, links, names that could not be asked
     seen: list[FileRef]  # unchanged and settled: nothing to do
     unreadable: list[UnreadableDirectory]
+    skipped: list[Skipped]  # with all that is in them: nothing to do
+    forgotten: list[Listing]  # what was known of directories that are being listed again
+    listings: list[Listing]  # that came to their end with these files
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Nothing yet."""
+        return cls([], [], [], [], [], [], [])
 
 
-class _Listing(Iterator[os.DirEntry[bytes]], Protocol):
+class _Entries(Iterator[os.DirEntry[bytes]], Protocol):
     def close(self) -> None: ...
 
 
-class _Frame(NamedTuple):
+@dataclass(slots=True)
+class _Frame:
     directory: Directory
-    entries: _Listing
-    subdirectories: list[bytes]  # of the chunk at hand, last first
+    entries: _Entries
     identity: tuple[int, int]  # (st_dev, st_ino), against loops of links
+    stamp: DirectoryStamp | None  # before it was listed; None: this listing is not to be kept
+    subdirectories: list[bytes] = field(default_factory=list)  # of the chunk at hand, last first
+    files: int = 0  # names so far
+    at_end: bool = False  # there are no more names
 
 
 class Walker:
@@ -105,7 +152,9 @@ class Walker:
     def __init__(self, root: Root, options: WalkOptions, catalog: Catalog) -> None:
         self._root = root
         self._options = options
+        self._own_directories = {os.path.dirname(path) for path in options.exclude}
         self._catalog = catalog
+        self._chunk = WalkChunk.empty()  # of the step at hand
         self._stack: list[_Frame] | None = None  # None: not begun
         self._at: Directory | None = None  # what the step is about
         self._stepping = False
@@ -114,7 +163,8 @@ class Walker:
         """The next piece, or None at the end. Raises SourceError when the root vanished."""
         self._stepping = True
         try:
-            return self._step(WalkChunk([], [], [], []))
+            self._chunk = WalkChunk.empty()
+            return self._step(self._chunk)
         finally:
             self._stepping = False
 
@@ -122,22 +172,28 @@ class Walker:
         if self._stack is None:
             self._stack = []
             self._open_root(chunk)
+            if not self._stack:
+                return chunk  # the root is skipped
         if not self._stack:
             return None
         frame = self._stack[-1]
         if frame.subdirectories:
-            self._enter(frame.directory, frame.subdirectories.pop(), chunk)
-            return chunk
+            self._enter(frame, chunk)
+            if self._stack[-1] is frame:
+                return chunk
+            frame = self._stack[-1]
         self._at = frame.directory
-        entries = self._read(frame, chunk)
-        if not entries:
+        if not frame.at_end:
+            self._sort_in(frame, self._read(frame, chunk), chunk)
+        if frame.at_end and not frame.subdirectories:
             self._stack.pop()
-            return chunk
-        self._sort_in(frame, entries, chunk)
+            self._ended(frame, chunk)
         return chunk
 
-    def past_the_stuck(self) -> tuple[Self, UnreadableDirectory]:
-        """A walker that goes on without the directory in which a step never ended, and that.
+    def past_the_stuck(self) -> tuple[Self, WalkChunk]:
+        """A walker that goes on without the directory in which a step never ended.
+
+        With what is to be said of it, and what the step had found before it came there.
 
         This one belongs to the thread that is still in it. Raises SourceError if it is the root.
         """
@@ -149,7 +205,10 @@ class Walker:
             )
         walker = type(self)(self._root, self._options, self._catalog)
         walker._stack = [each for each in self._stack or () if each.directory is not stuck]  # noqa: SLF001 - of its own class
-        return walker, UnreadableDirectory(stuck.path, "it does not answer")
+        found = WalkChunk.empty()
+        found.skipped.extend(self._chunk.skipped)
+        found.unreadable.append(UnreadableDirectory(stuck.path, "it does not answer"))
+        return walker, found
 
     def close(self) -> None:
         """Let go of the directories that are open, where a walk ends early.
@@ -168,29 +227,60 @@ class Walker:
                 f"{os.fsdecode(self._root.path)}"
             )
 
-    def _enter(self, parent: Directory, name: bytes, chunk: WalkChunk) -> None:
-        rel_path = os.path.join(parent.rel_path, name)
-        self._open(self._catalog.directory(parent.root, rel_path), chunk)
+    def _enter(self, parent: _Frame, chunk: WalkChunk) -> None:
+        """Go into the next subdirectory in which there is something to do."""
+        assert self._stack is not None  # noqa: S101 - set by the first step
+        while parent.subdirectories and len(chunk.skipped) < SKIPPED_AT_ONCE:
+            self._at = parent.directory
+            rel_path = os.path.join(parent.directory.rel_path, parent.subdirectories.pop())
+            self._open(self._catalog.directory(self._root, rel_path), chunk)
+            if self._stack[-1] is not parent or chunk.unreadable:
+                return
 
     def _open(self, directory: Directory, chunk: WalkChunk) -> None:
         assert self._stack is not None  # noqa: S101 - set by the first step
         self._at = directory
         path = directory.path
+        before = self._catalog.listed_before(directory)
         try:
             status = os.stat(path) if self._options.follow_symlinks else os.lstat(path)
             if not stat.S_ISDIR(status.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, "replaced while it was walked")
             identity = (status.st_dev, status.st_ino)
-            if any(frame.identity == identity for frame in self._stack):
-                return  # a link back to a directory we are in
+            looped = any(frame.identity == identity for frame in self._stack)
             check_root(self._root)
             progressed()
+            if looped:
+                return  # a link back to a directory we are in
+            stamp = self._stamp_to_keep(directory, status)
+            if before is not None and before.stamp == stamp and not self._options.recheck:
+                skipped = self._catalog.skipped(directory, before)
+                if skipped is not None:
+                    deliver(chunk.skipped, skipped)
+                    return
             entries = os.scandir(path)
         except OSError as error:
             check_root(self._root)
             chunk.unreadable.append(UnreadableDirectory(path, os.strerror(error.errno or 0)))
             return
-        self._stack.append(_Frame(directory, entries, [], identity))
+        if before is not None:  # it says nothing of what this run will have made of its files
+            chunk.forgotten.append(Listing(directory, None))
+        self._stack.append(_Frame(directory, entries, identity, stamp))
+
+    def _stamp_to_keep(self, directory: Directory, status: os.stat_result) -> DirectoryStamp | None:
+        """What tells a later run that nothing came or went; None: it could not rely on that."""
+        whole = self._root.only is None and directory.path not in self._own_directories
+        old = time.time_ns() - status.st_mtime_ns >= UNTRUSTED_MTIME_NS
+        if whole and old and not self._options.follow_symlinks:
+            return DirectoryStamp.of(status)
+        return None
+
+    def _ended(self, frame: _Frame, chunk: WalkChunk) -> None:
+        """The listing came to its end: it is kept if the directory did not change meanwhile."""
+        if frame.stamp is not None and frame.files <= MAX_SKIPPED_FILES:
+            with suppress(OSError):  # whatever it is, the next run finds it so
+                if DirectoryStamp.of(os.lstat(frame.directory.path)) == frame.stamp:
+                    chunk.listings.append(Listing(frame.directory, frame.stamp, frame.files))
 
     def _read(self, frame: _Frame, chunk: WalkChunk) -> list[os.DirEntry[bytes]]:
         entries: list[os.DirEntry[bytes]] = []
@@ -202,12 +292,15 @@ class Walker:
             while (have := len(entries)) < CHUNK_NAMES:
                 entries.extend(itertools.islice(listing, NAMES_AT_ONCE))  # keeps what it got
                 if len(entries) == have:
+                    frame.at_end = True
                     break  # no sign of life: that there are no more names was known
                 progressed()
         except OSError as error:
             check_root(self._root)
             reason = os.strerror(error.errno or 0)
             chunk.unreadable.append(UnreadableDirectory(frame.directory.path, reason))
+            frame.stamp = None
+            frame.at_end = True
         # By name: over a network, or while it is changed, a directory may list one twice.
         by_name = {entry.name: entry for entry in entries}
         return [by_name[name] for name in sorted(by_name)]
@@ -224,9 +317,11 @@ class Walker:
                 is_directory = False
             if is_directory and frame.directory.root.only is None:
                 frame.subdirectories.append(entry.name)
+                frame.stamp = None  # it says nothing of what comes into these
             elif entry.name not in own and not (follow and self._leads_to_own(entry)):
                 files.append(entry)
         frame.subdirectories.reverse()
+        frame.files += len(files)
         known = self._catalog.files(frame.directory, [entry.name for entry in files])
         for entry in files:
             progressed()
@@ -347,9 +442,7 @@ class Walk:
                 try:
                     chunk = await loop.run_in_executor(readers.walker, walker.step)
                 except ReadTimeoutError:
-                    walker, stuck = walker.past_the_stuck()
-                    self._report.unreadable_directories([stuck])
-                    continue
+                    walker, chunk = walker.past_the_stuck()
                 if chunk is None:
                     return
                 await self._hand_over(chunk, out)
@@ -364,9 +457,12 @@ class Walk:
     async def _hand_over(self, chunk: WalkChunk, out: Sink[list[FileRef]]) -> None:
         if chunk.unreadable:
             self._report.unreadable_directories(chunk.unreadable)
+        self._ledger.skipped(chunk.skipped)
+        self._ledger.listed(chunk.forgotten)
         self._ledger.seen(chunk.seen)
         new = set(self._ledger.met([result.file for result in chunk.decided]))
         self._ledger.decide([result for result in chunk.decided if result.file in new])
         for listed in lists_of(chunk.files):
             if files := self._ledger.met(listed):
                 await out.put(files, weight=len(files))
+        self._ledger.listed(chunk.listings)

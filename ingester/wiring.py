@@ -94,7 +94,7 @@ def build_stages(
     files = tuple(Channel[list[FileRef]](FILES_HELD // len(lanes)) for _ in lanes)
     scanned: Channel[ToGroup] = Channel(INSTANCES_HELD)
     batches: Channel[ToUpload | Parcel] = Channel(config.max_concurrency)
-    walk_options = WalkOptions(config.follow_symlinks, own_files(config))
+    walk_options = WalkOptions(config.follow_symlinks, own_files(config), config.recheck)
     walk = Walk(walk_options, known, readers, ledger, report, len(lanes))
     scan_options = ScanOptions(
         inline_limit_bytes=config.inline_limit,

@@ -104,6 +104,7 @@ def _run(config: Config, sources: Sequence[Source]) -> tuple[RunSummary, Cause |
     counts = {name: count for name, count in summary.outcomes.items() if count}
     logs.log(
         logs.INFO, "end", run_id=summary.run_id, exit_code=summary.exit_code, files=summary.files,
+        skipped_directories=summary.skipped_directories,
         requests=summary.requests, retries=summary.retries, elapsed_s=summary.elapsed_s, **counts,
     )  # fmt: skip
     return summary, cause

@@ -7,6 +7,7 @@ SQLite in WAL mode on a local disk, one writing thread, commits in groups with `
     opening  how the file is made, opened and checked
     lock     one live run a journal, no network file systems
     rows     results to rows
+    listings directories that a run which is resumed need not list again
     changes  what they change: files, totals, counters, claims
     writer   the thread: inbox, group commit, room
     lookup   what was known of a file or an instance

@@ -13,13 +13,19 @@ from typing import Any, Final, NamedTuple
 
 from ingester.dicomweb.outcome import Evidence, Outcome
 from ingester.journal.opening import connect_reader, reading
-from ingester.journal.schema import EVIDENCES, OUTCOME_CODES, OUTCOMES, unpack_uid
+from ingester.journal.schema import (
+    EVIDENCES,
+    OUTCOME_CODES,
+    OUTCOMES,
+    SEEN_RUN_ID,
+    unpack_uid,
+)
 
 PIECE: Final = 1_000
 
 _ROWS = """
 SELECT f.file_id, r.name, r.path, d.rel_path, f.name, f.size, f.mtime_ns, f.outcome, f.evidence,
-    f.seen_run_id, f.decided_run_id, t.uid, s.uid, f.sop_instance_uid, f.sha256,
+    {seen_run_id}, f.decided_run_id, t.uid, s.uid, f.sop_instance_uid, f.sha256,
     x.reason_code, x.reason, x.warning_code, x.failure_code, x.http_status, x.attempts,
     x.request_id, x.other_file_id, x.findings
 FROM files f
@@ -64,9 +70,12 @@ def iter_files(path: str, outcomes: Iterable[Outcome] | None = None) -> Iterator
     """Rows of these outcomes (all) by ascending file_id. Raises JournalError."""
     wanted = OUTCOME_CODES if outcomes is None else outcomes
     codes = ", ".join(str(OUTCOME_CODES[outcome]) for outcome in wanted)
-    statement = _ROWS.format(codes=codes, piece=PIECE)
     connection = connect_reader(path)
     try:
+        with reading(path):
+            version = connection.execute("PRAGMA user_version").get
+        seen = SEEN_RUN_ID if version > 2 else "f.seen_run_id"  # one not yet brought forward
+        statement = _ROWS.format(codes=codes, piece=PIECE, seen_run_id=seen)
         last = 0
         while True:
             with reading(path):

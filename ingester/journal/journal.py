@@ -21,7 +21,16 @@ import msgspec
 
 from ingester.dicomweb.outcome import Outcome
 from ingester.errors import JournalError, WrongTargetError
-from ingester.items import Directory, FileRef, Holder, Instance, InstanceKey, Result
+from ingester.items import (
+    Directory,
+    FileRef,
+    Holder,
+    Instance,
+    InstanceKey,
+    Listing,
+    Result,
+    Skipped,
+)
 from ingester.journal.announcements import recover
 from ingester.journal.lock import RunLock, refuse_network_file_system
 from ingester.journal.lookup import Holders, Ids, KnownFiles, stored_samples
@@ -200,6 +209,16 @@ class Journal:
         """Files that were met and need no work: they count as what they were. Never waits."""
         self._require_run()
         self._writer.hand_over(refs=refs)
+
+    def skipped(self, directories: Sequence[Skipped]) -> None:
+        """Directories as an earlier run left them: their files count as met. Never waits."""
+        self._require_run()
+        self._writer.hand_over(skipped=directories)
+
+    def listed(self, listings: Sequence[Listing]) -> None:
+        """How directories were listed, for the run that resumes this one. Never waits."""
+        self._require_run()
+        self._writer.hand_over(listings=listings)
 
     def _require_run(self) -> None:
         if not self._run_id:

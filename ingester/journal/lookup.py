@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from ingester.dicomweb.outcome import SETTLED, Evidence, Outcome
-from ingester.items import Directory, FileRef, Holder, InstanceKey, Previous, Root
+from ingester.items import (
+    Directory,
+    FileRef,
+    Holder,
+    InstanceKey,
+    ListedBefore,
+    Previous,
+    Root,
+    Skipped,
+)
+from ingester.journal.listings import Listings
 from ingester.journal.opening import connect_reader, reading
 from ingester.journal.schema import EVIDENCE_CODES, OUTCOME_CODES, OUTCOMES, pack_uid
 
@@ -79,6 +89,8 @@ class KnownFiles:
         self._ids = ids
         self._hand_over = hand_over
         self._settled = SETTLED - retry
+        with reading(path):
+            self._listings = Listings(self._connection, self._settled)
         self._lock = threading.Lock()  # a walk that was given up may still be in a look-up
         self._fresh: dict[tuple[int, bytes], int] = {}
 
@@ -104,6 +116,16 @@ class KnownFiles:
         self._fresh[root.root_id, rel_path] = directory.dir_id
         self._hand_over(directory)
         return directory
+
+    def listed_before(self, directory: Directory) -> ListedBefore | None:
+        """How it was listed by a run that this one resumes, if to its end."""
+        with self._lock, reading(self._path):
+            return self._listings.before(directory)
+
+    def skipped(self, directory: Directory, before: ListedBefore) -> Skipped | None:
+        """What is in it, if that is all that was listed and nothing of it needs work."""
+        with self._lock, reading(self._path):
+            return self._listings.skipped(directory, before)
 
     def files(self, directory: Directory, names: Sequence[bytes]) -> dict[bytes, Known]:
         """What is known of these names; fresh numbers for those that were never met."""

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ingester.dicom.values import Header
 from ingester.dicomweb.outcome import PIXEL_WARNINGS, Outcome
-from ingester.items import FileRef, Result
+from ingester.items import FileRef, Result, Skipped
 from ingester.journal.changes import GONE, IN_DOUBT, Changes, Row
+from ingester.journal.listings import Met, stamp_directories
 from ingester.journal.schema import (
     EVIDENCE_CODES,
     HOLDS_MAX,
     IN_THE_STORE_MAX,
     OUTCOME_CODES,
+    SEEN_RUN_ID,
     clean_int,
     clean_text,
     pack_uid,
@@ -31,11 +33,19 @@ if TYPE_CHECKING:
 
 MAX_CACHED_SERIES: Final = 20_000
 
-_EXISTING = """
-SELECT f.file_id, f.size, f.outcome, f.pixel_warning, f.seen_run_id, f.series_id, s.study_id,
+_EXISTING = f"""
+SELECT f.file_id, f.size, f.outcome, f.pixel_warning, {SEEN_RUN_ID}, f.series_id, s.study_id,
     f.sop_instance_uid, f.sha256, f.mtime_ns
 FROM files f LEFT JOIN series s ON s.series_id = f.series_id
-WHERE f.file_id IN carray(?)"""
+LEFT JOIN directories d ON d.dir_id = f.dir_id
+WHERE f.file_id IN carray(?)"""  # noqa: S608 - a constant
+_AT_PATH = f"""
+SELECT f.file_id, {SEEN_RUN_ID} FROM files f LEFT JOIN directories d ON d.dir_id = f.dir_id
+WHERE f.dir_id = ? AND f.name = ?"""  # noqa: S608 - a constant
+_NOT_YET_SEEN = f"""
+SELECT f.outcome, f.pixel_warning, f.series_id, count(*), sum(f.size)
+FROM files f LEFT JOIN directories d ON d.dir_id = f.dir_id
+WHERE f.file_id IN carray(?) AND {SEEN_RUN_ID} <> ? GROUP BY 1, 2, 3"""  # noqa: S608 - a constant
 _STAMP_STUDY = """
 UPDATE studies SET seen_run_id = ?1
 WHERE study_id = (SELECT study_id FROM series WHERE series_id = ?2) AND seen_run_id <> ?1"""
@@ -81,10 +91,8 @@ class Recorder:
     def _record_at_its_path(self, result: Result) -> list[Result]:
         """Some file systems list a name twice: it is one file, and what was said first counts."""
         file = result.file
-        row = self._connection.execute(
-            "SELECT file_id, seen_run_id FROM files WHERE dir_id = ? AND name = ?",
-            (file.directory.dir_id, file.name),
-        ).fetchone()
+        path = (file.directory.dir_id, file.name)
+        row = self._connection.execute(_AT_PATH, path).fetchone()
         if row is None or row[0] == file.file_id:
             return self._record([result])
         if row[1] != self.run_id:
@@ -94,25 +102,29 @@ class Recorder:
     def seen(self, refs: Sequence[FileRef]) -> None:
         """Stamp files that were met and need no work."""
         ids = array("q", {ref.file_id for ref in refs})
-        met = self._connection.execute(
-            "SELECT outcome, pixel_warning, series_id, count(*), sum(size) FROM files"
-            " WHERE file_id IN carray(?) AND seen_run_id <> ? GROUP BY 1, 2, 3",
-            (_carray(ids), self.run_id),
-        )
-        tally, files, series = Tally(), 0, set()
-        for outcome, pixel_warning, series_id, count, size in met:
-            tally.add(outcome * 2 + pixel_warning, count, size)
-            files += count
-            series.add(series_id)
+        met = self._connection.execute(_NOT_YET_SEEN, (_carray(ids), self.run_id)).fetchall()
         self._connection.execute(
             "UPDATE files SET seen_run_id = ?1 WHERE file_id IN carray(?2) AND seen_run_id <> ?1",
             (self.run_id, _carray(ids)),
         )
-        self._connection.executemany(COUNT_TOTALS, tally.rows(self.run_id))
-        series.discard(None)
-        self._stamp_studies(series)
-        if files < len(ids):
+        if self._count(met) < len(ids):
             self._add_missing(refs)
+
+    def skipped(self, directories: Sequence[Skipped]) -> None:
+        """Stamp directories that need no work, and count their files as met."""
+        self._count(stamp_directories(self._connection, self.run_id, directories))
+
+    def _count(self, met: Iterable[Met]) -> int:
+        """Files of earlier runs were met in this one; how many."""
+        tally, files, series = Tally(), 0, set()
+        for outcome, pixel_warning, series_id, count, size in met:
+            tally.add(outcome * 2 + pixel_warning, count, size)
+            files += count
+            if series_id is not None:
+                series.add(series_id)
+        self._connection.executemany(COUNT_TOTALS, tally.rows(self.run_id))
+        self._stamp_studies(series)
+        return files
 
     def _add_missing(self, refs: Sequence[FileRef]) -> None:
         """A file whose row is not there must not be passed over: the next run looks again."""

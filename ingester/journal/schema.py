@@ -12,6 +12,12 @@ the same; only when that row moves on to other content are outcome, size and dig
 store was sent frozen here.
 
 Why studies have no counters: those of their series add up in the same look-up.
+
+Why a skipped directory has one stamp for all its files: 10^8 rows need not be written each morning
+that a run is resumed. So the run that last saw a file is ``SEEN_RUN_ID``, and never the column
+alone: what counts is the later of the file's own stamp and that of its directory. The directory
+speaks for the rows that its listing met or that came after it, and not for a file that had vanished
+before.
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ from typing import Final
 from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM, IN_THE_STORE, Evidence, Outcome
 
 APPLICATION_ID: Final = 0x494E4731  # "ING1"
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 INT64_MAX: Final = 2**63 - 1
 
 OUTCOME_CODES: Final = {
@@ -57,8 +63,21 @@ CREATE TABLE announced (                            -- batches that may be on th
     batch BLOB NOT NULL                             -- MessagePack, see announcements.py
 ) STRICT;
 """
-MIGRATIONS: Final = {1: ANNOUNCED}
+LISTINGS: Final = """
+ALTER TABLE directories ADD COLUMN listed_run_id INTEGER;
+ALTER TABLE directories ADD COLUMN listed_ino INTEGER;
+ALTER TABLE directories ADD COLUMN listed_mtime_ns INTEGER;
+ALTER TABLE directories ADD COLUMN listed_ctime_ns INTEGER;
+ALTER TABLE directories ADD COLUMN listed_files INTEGER;
+ALTER TABLE directories ADD COLUMN seen_run_id INTEGER;
+"""
+MIGRATIONS: Final = {1: ANNOUNCED, 2: LISTINGS}
 """What brings a journal of that version to the next one."""
+
+SEEN_RUN_ID: Final = """CASE
+    WHEN d.seen_run_id > f.seen_run_id AND f.seen_run_id >= d.listed_run_id THEN d.seen_run_id
+    ELSE f.seen_run_id END"""
+"""Of a row f in ``files`` and its directory d: the run that last saw the file."""
 
 TABLES: Final = f"""
 PRAGMA application_id = {APPLICATION_ID};
@@ -97,6 +116,12 @@ CREATE TABLE directories (
     dir_id INTEGER PRIMARY KEY,
     root_id INTEGER NOT NULL,
     rel_path BLOB NOT NULL,
+    listed_run_id INTEGER,                          -- of the last complete listing of a directory
+    listed_ino INTEGER,                             -- without subdirectories: what lstat said then
+    listed_mtime_ns INTEGER,
+    listed_ctime_ns INTEGER,
+    listed_files INTEGER,                           -- names of files of every kind in it
+    seen_run_id INTEGER,                            -- the last run that skipped it since
     UNIQUE (root_id, rel_path)
 ) STRICT;
 

@@ -1,10 +1,10 @@
 """The thread that writes: takes what was handed over, commits it as one group, then says so.
 
-Takes results, sightings and directories from any thread, without waiting. Gives ``on_commit`` the
-results that are on the disk, in its own thread. Bounds: callers ask for room, of which there is
-none above 4,096 rows or 64 calls that are not committed. Ends when it is closed and everything is
-written. Fails at the first error of a commit or of ``on_commit``: the error is kept and raised to
-everybody who asks for room or closes; nothing after it is written or claimed.
+Takes results, sightings, directories and their listings from any thread, without waiting. Gives
+``on_commit`` the results that are on the disk, in its own thread. Bounds: callers ask for room, of
+which there is none above 4,096 rows or 64 calls that are not committed. Ends when it is closed and
+everything is written. Fails at the first error of a commit or of ``on_commit``: the error is kept
+and raised to everybody who asks for room or closes; nothing after it is written or claimed.
 
 Why a thread, and not a synchronous commit on the loop: 48 requests/s at 20 ms a fsync, against
 635. The thread is a daemon: a process that ends without closing ends, as if it had been killed.
@@ -20,8 +20,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ingester.errors import FatalError, JournalError
-from ingester.items import Directory, FileRef, Instance, Result
+from ingester.items import Directory, FileRef, Instance, Listing, Result, Skipped
 from ingester.journal.announcements import Announcements
+from ingester.journal.listings import write_listings
 from ingester.journal.opening import journal_error
 from ingester.journal.rows import Recorder
 from ingester.journal.totals import NOTHING, Totals
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 MAX_UNCOMMITTED_ROWS: Final = 4_096
 MAX_UNCOMMITTED_CALLS: Final = 64
+READ_FOR_A_ROW: Final = 16
+"""Files of a skipped directory: they are read and not written, by one statement."""
 
 T = TypeVar("T")
 Step = Callable[[], object]
@@ -42,14 +45,22 @@ class _Work:
     def __init__(self) -> None:
         self.directories: list[Directory] = []
         self.announced: list[Sequence[Instance]] = []
+        self.skipped: list[Skipped] = []
         self.entries: list[tuple[Sequence[Result], Sequence[FileRef]]] = []
+        self.listings: list[Listing] = []
         self.steps: list[tuple[Step, Promise[object]]] = []
         self.rows = 0
         self.calls = 0
         self.ticket = 0  # of the last announcement in it
 
     def __bool__(self) -> bool:
-        return bool(self.entries or self.directories or self.announced or self.steps)
+        return bool(self.rows or self.announced or self.steps)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether it is worth a commit: listings wait for what comes with it."""
+        new = self.calls or self.directories or self.announced or self.steps
+        return bool(new) or self.rows >= MAX_UNCOMMITTED_ROWS // 2
 
 
 class Writer:
@@ -88,25 +99,32 @@ class Writer:
         results: Sequence[Result] = (),
         refs: Sequence[FileRef] = (),
         directories: Sequence[Directory] = (),
+        skipped: Sequence[Skipped] = (),
+        listings: Sequence[Listing] = (),
     ) -> None:
         """Put rows into the next commit. Never waits. After a failure they are let go.
 
         The sequences must not change afterwards. Raises JournalError when the journal is closed.
         """
-        rows = len(results) + len(refs) + len(directories)
+        rows = len(results) + len(refs) + len(directories) + len(listings)
+        rows += sum(1 + one.files // READ_FOR_A_ROW for one in skipped)
         with self._changed:
             self._refuse_when_closed()
             if self.failure is not None:
                 return
             inbox = self._inbox
             inbox.directories.extend(directories)
+            inbox.skipped.extend(skipped)
+            inbox.listings.extend(listings)
             if results or refs:
                 inbox.entries.append((results, refs))
+            if results or refs or skipped:
                 inbox.calls += 1
                 self._uncommitted_calls += 1
             inbox.rows += rows
             self.uncommitted_rows += rows
-            self._changed.notify_all()
+            if inbox.urgent:
+                self._changed.notify_all()
 
     def announce(self, instances: Sequence[Instance]) -> int:
         """Put a batch that is about to be sent into the next commit; a ticket to wait for it."""
@@ -199,7 +217,7 @@ class Writer:
     def _take(self) -> _Work:
         """Everything there is, as soon as there is something; nothing at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._inbox or self._closing)
+            self._changed.wait_for(lambda: self._inbox.urgent or self._closing)
             work, self._inbox = self._inbox, _Work()
             return work
 
@@ -207,11 +225,13 @@ class Writer:
         connection, recorder = self.connection, self.recorder
         connection.execute("BEGIN IMMEDIATE")
         connection.executemany(
-            "INSERT INTO directories VALUES (?, ?, ?)",
+            "INSERT INTO directories (dir_id, root_id, rel_path) VALUES (?, ?, ?)",
             [(one.dir_id, one.root.root_id, one.rel_path) for one in work.directories],
         )
         if work.announced:
             self._announcements.add(recorder.run_id, work.announced)
+        # First: what was met in a directory that was skipped has not moved from there.
+        recorder.skipped(work.skipped)
         recorded: list[Result] = []
         gathered: list[Result] = []
         for results, refs in work.entries:
@@ -222,6 +242,7 @@ class Writer:
                 gathered = []
                 recorder.seen(refs)
         recorded += recorder.record(gathered)
+        write_listings(connection, recorder.run_id, work.listings)
         for step, _ in work.steps:
             step()
         totals = recorder.run_totals()

@@ -22,6 +22,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     files: int
     unreadable_directories: int
+    skipped_directories: int  # unchanged since the run that this one resumes: not listed again
     outcomes: dict[str, int]
     studies: int
     bytes_stored: int
@@ -80,6 +81,8 @@ def to_lines(summary: RunSummary) -> list[str]:
     ]
     if summary.unreadable_directories:
         lines.append(f"{summary.unreadable_directories:,} directories could not be read")
+    if summary.skipped_directories:
+        lines.append(f"{summary.skipped_directories:,} complete directories were not listed again")
     if summary.insecure:
         lines.append("the server's certificate was not verified (--insecure)")
     lines.append(f"journal: {summary.journal}, run {summary.run_id}")

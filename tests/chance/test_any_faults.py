@@ -1,5 +1,7 @@
 """Whole runs on one journal while the server does anything and files change; then one in peace.
 
+Some are stopped, so that the next one skips the directories that are complete.
+
 After each run what must always hold is looked at (``Job.run`` does that), and what the store has by
 the rule of its kind for second copies. The run in peace must complete the job.
 """
@@ -43,6 +45,12 @@ class TestAnyFaults:
         assert_claims_hold(world, ran)
         assert ran.exit_code in (0, 3), ran.cause
         assert "pending" not in ran.outcomes
+        met = {name for name, row in ran.rows.items() if row.seen_run_id == ran.summary.run_id}
+        files = (path for path in world.job.archive.rglob("*") if path.is_file())
+        assert met == {str(path.relative_to(world.job.archive)) for path in files}
+        again = world.job.run(world.options(), check=False)
+        assert again.summary.skipped_directories == 0  # the run before came to its end
+        assert_claims_hold(world, again)
         if world.refuses_second:  # what it has and will not take again cannot be told from others
             return
         assert "in_doubt" not in ran.outcomes

@@ -4,6 +4,7 @@ The same seed gives the same archive, options and kinds of faults. Which request
 depends on the order in which they come, so a seed that fails may have to be tried a few times.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ class World:
     directory: Path
     unrest: float = 0.0
     edits: bool = False
+    until_stopped: int | None = None  # requests until one ends the run
     random: Random = field(init=False)
     kind: str = field(init=False)  # the option --server
     refuses_second: bool = field(init=False)
@@ -58,7 +60,7 @@ class World:
         random = self.random
         study = random.randrange(3)
         sop = random.randrange(8) if random.random() < 0.5 else f"own {number}"
-        name = f"{random.choice('abc')}/{number:03d}.dcm"
+        name = f"{random.choice('abcdefgh')}/{number:03d}.dcm"
         self.job.write(
             name,
             study=study,
@@ -69,8 +71,13 @@ class World:
         return name
 
     def options(self) -> dict[str, object]:
-        """Of one run."""
+        """Of one run, before which directories look as if they had not been changed for long."""
         random = self.random
+        for directory in self.job.archive.iterdir():
+            if time.time() - directory.stat().st_mtime < 3600:  # else it must not look changed
+                age(directory)
+        stopped = self.unrest and random.random() < 0.5
+        self.until_stopped = random.randint(1, 8) if stopped else None
         return {
             "server": self.kind,
             "max_outage_s": 0.3,
@@ -88,6 +95,10 @@ class World:
 
     def _post(self, _request: Request) -> Step:
         random = self.random
+        if self.until_stopped is not None:
+            self.until_stopped -= 1
+            if self.until_stopped <= 0:
+                return Answer(302, {"Location": "http://127.0.0.1:9/"})
         if random.random() >= self.unrest:
             return StoreAll(failures=self._refusal)
         faults: list[Callable[[], Step]] = [

@@ -17,8 +17,8 @@ from tests.support.process import clean_environment, run_ingester
 from tests.support.scripted import ScriptedServer
 
 SUMMARY = (
-    "run_id started_at finished_at version files unreadable_directories outcomes studies "
-    "bytes_stored requests retries elapsed_s mb_per_s instances_per_s peak_rss_mib bottleneck "
+    "run_id started_at finished_at version files unreadable_directories skipped_directories "
+    "outcomes studies bytes_stored requests retries elapsed_s mb_per_s instances_per_s peak_rss_mib bottleneck "
     "journal exit_code insecure"
 )
 RESULTS = (

@@ -66,6 +66,7 @@ class Archive:
         """Writes a file and remembers it; `of` is its series."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+        os.utime(path.parent, (LONG_AGO, LONG_AGO))  # it may be skipped by a run that resumes
         digests = [hashlib.sha256(part).hexdigest() for part in (data, data[DATA_SET:])]
         self.files[path] = File(kind, key, of, len(data), *digests)
 

@@ -31,6 +31,7 @@ class Summary(TypedDict):
 
     run_id: int
     files: int
+    skipped_directories: int
     outcomes: dict[str, int]
     requests: int
     exit_code: int

@@ -1,12 +1,15 @@
 """A run that is killed, and the same command again."""
 
+import os
 import random
 import signal
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from ingester.dicomweb.outcome import SETTLED
 from ingester.journal import iter_files
-from tests.crash.archive import Key, add_study
+from tests.crash.archive import LONG_AGO, Key, add_study
 from tests.crash.job import NEVER, Job, Moment, Serve, key_of, stored_by
 from tests.support.exchange import Exchange
 from tests.support.process import Process
@@ -63,6 +66,46 @@ class TestAfterASigkillTheSameCommandCompletesTheJob:
         job.archive.rename(root / "study2", root / "renamed")
         add_study(job.archive, random.Random(some_seed), "new", 12)
         job.finish()
+
+
+class TestWhatWasCompleteWhenItWasKilled:
+    def test_is_skipped_and_counts_all_the_same(self, some_seed: int, job: Job) -> None:
+        """All files of a directory were committed before the kill, by a request of that study."""
+        del some_seed
+        for path in job.archive.files:
+            os.utime(path, (LONG_AGO, LONG_AGO))
+            os.utime(path.parent, (LONG_AGO, LONG_AGO))
+        complete: list[int] = []
+
+        def wait_and_kill(process: Process) -> None:
+            deadline = time.monotonic() + 60
+            while not (count := len(complete_directories(job))):
+                assert time.monotonic() < deadline, "of all answers before it nothing is committed"
+                time.sleep(0.005)
+            process.kill()
+            complete.append(count)
+
+        job.options |= {"--max-concurrency": "1", "--max-batch-instances": "1000"}
+        last = Moment("before_answer", len({study for study, _ in job.archive.storable}))
+        assert job.run(last, wait_and_kill).returncode == -signal.SIGKILL
+        job.check()
+        summary = job.finish()
+        assert summary["skipped_directories"] >= complete[0] > 0
+        again = job.finish()
+        assert again["skipped_directories"] == 0
+        assert again["outcomes"] == summary["outcomes"]
+
+
+def complete_directories(job: Job) -> set[Path]:
+    """Those of which every file is recorded, with an outcome that is not looked at again."""
+    rows = iter_files(str(job.journal))
+    settled = {Path(row.path.decode()) for row in rows if row.outcome in SETTLED}
+    directories = {path.parent for path in job.archive.files} - {job.archive.root}
+    return {
+        each
+        for each in directories
+        if all(path in settled for path in job.archive.files if path.parent == each)
+    }
 
 
 class TestWhatIsStoredTwiceIsBoundedByWhatWasInFlight:

@@ -19,6 +19,7 @@ import pytest
 from ingester.journal.schema import SCHEMA_VERSION
 from tests.support.command import Command
 from tests.support.dicom_files import Corpus, write_corpus
+from tests.support.journals import take_back
 from tests.support.mounts import Mounted, tmpfs
 from tests.support.process import Completed, start_ingester
 from tests.support.scripted import ScriptedServer
@@ -295,24 +296,25 @@ class TestTheVersionOfAJournal:
         assert command.journal.read_bytes() == before
         assert len(server.requests) == requests
 
+    @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
     def test_that_is_older_is_brought_forward_and_nothing_is_sent_again(
-        self, command: Command, corpus: Corpus, server: ScriptedServer
+        self, command: Command, corpus: Corpus, server: ScriptedServer, version: int
     ) -> None:
         assert command.run().exit_code == 0
         requests = len(server.requests)
-        set_version(command.journal, 1, "DROP TABLE announced")
+        take_back(command.journal, version)
         run = command.run()
         assert run.exit_code == 0
         assert run.outcomes == {"stored": len(corpus)}
         assert len(server.requests) == requests
-        assert Path(f"{command.journal}.schema1").exists()
+        assert Path(f"{command.journal}.schema{version}").exists()
 
     def test_that_is_older_with_no_room_for_its_copy_is_left_as_it_was(
         self, mounted: Mounted, corpus: Corpus, server: ScriptedServer
     ) -> None:
         command = Command(corpus.root, server.url, mounted.path)
         assert command.run().exit_code == 0
-        set_version(command.journal, 1, "DROP TABLE announced")
+        take_back(command.journal, 1)
         filler = mounted.path / "filler"
         mounted.remount("size=1m")
         with pytest.raises(OSError, match="No space"):
@@ -325,10 +327,8 @@ class TestTheVersionOfAJournal:
         assert command.run().outcomes == {"stored": len(corpus)}
 
 
-def set_version(journal: Path, version: int, *statements: str) -> None:
+def set_version(journal: Path, version: int) -> None:
     """Makes it look as if that version had made it."""
     connection = apsw.Connection(str(journal))
-    for statement in statements:
-        connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {version}")
     connection.close()

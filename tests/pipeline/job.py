@@ -84,7 +84,10 @@ class Job:
         payload_bytes: int = 256,
         seed: int = 0,
     ) -> Path:
-        """Writes an instance, settled long ago; by default of its own SOP Instance UID."""
+        """Writes an instance, settled long ago; by default of its own SOP Instance UID.
+
+        Its directory has not been changed for long either: the next run may skip it.
+        """
         path = self.archive / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_instance(
@@ -96,6 +99,7 @@ class Job:
             seed=seed,
         )
         age(path)
+        age(path.parent)
         return path
 
     def write_many(self, count: int, *, study: object = 0, prefix: str = "") -> list[str]:
@@ -222,6 +226,6 @@ def uid_of_study(study: object) -> str:
 
 
 def age(path: Path, seconds: int = 0) -> None:
-    """Gives a file a time stamp of long ago, so that it can be trusted."""
+    """Gives a file or a directory a time stamp of long ago, so that it can be trusted."""
     when = 1_700_000_000 + seconds
     os.utime(path, (when, when))

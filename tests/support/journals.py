@@ -10,6 +10,7 @@ import apsw
 
 from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM
 from ingester.journal import FileRow, Journal, iter_files
+from ingester.journal.schema import LISTINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +51,15 @@ def copy_journal(journal: Path, directory: Path) -> Copied | None:
         if Path(f"{journal}{suffix}").exists():
             shutil.copyfile(f"{journal}{suffix}", f"{copy}{suffix}")
     return Copied(copy)
+
+
+def take_back(journal: Path, version: int) -> None:
+    """Makes a journal what an earlier version would have made: of schema 1 or 2."""
+    columns = [name for line in LISTINGS.split(";") for name in line.split()[5:6]]
+    connection = apsw.Connection(str(journal))
+    for name in columns:
+        connection.execute(f"ALTER TABLE directories DROP COLUMN {name}")
+    if version == 1:
+        connection.execute("DROP TABLE announced")
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()

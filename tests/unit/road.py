@@ -9,7 +9,17 @@ from concurrent.futures import Executor, Future
 from ingester.budget import Buffer
 from ingester.dicom.values import Header
 from ingester.dicomweb.outcome import Outcome
-from ingester.items import Directory, FileIdentity, FileRef, Instance, Previous, Result, Root
+from ingester.items import (
+    Directory,
+    FileIdentity,
+    FileRef,
+    Instance,
+    Listing,
+    Previous,
+    Result,
+    Root,
+    Skipped,
+)
 from ingester.readers import Readers
 from ingester.scan import Found, Scanner
 from ingester.walk import KnownFile
@@ -98,6 +108,8 @@ class Recorded:
     def __init__(self) -> None:
         self.results: list[Result] = []
         self.sightings: list[FileRef] = []
+        self.directories: list[Skipped] = []
+        self.listings: list[Listing] = []
         self.announced: list[list[int]] = []
 
     def record_all(self, results: Sequence[Result]) -> None:
@@ -105,6 +117,12 @@ class Recorded:
 
     def seen(self, files: Sequence[FileRef]) -> None:
         self.sightings.extend(files)
+
+    def skipped(self, directories: Sequence[Skipped]) -> None:
+        self.directories.extend(directories)
+
+    def listed(self, listings: Sequence[Listing]) -> None:
+        self.listings.extend(listings)
 
     def announce(self, instances: Sequence[Instance]) -> int:
         self.announced.append([instance.file.file_id for instance in instances])

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import errno
 import os
 import shutil
 import socket
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +16,24 @@ import pytest
 from ingester.channel import Channel
 from ingester.dicomweb.outcome import Outcome
 from ingester.errors import FatalError
-from ingester.items import Directory, FileRef, Previous, Result, Root
+from ingester.items import (
+    Directory,
+    DirectoryStamp,
+    FileRef,
+    ListedBefore,
+    Listing,
+    Previous,
+    Result,
+    Root,
+    Skipped,
+)
 from ingester.ledger import Ledger
 from ingester.walk import (
     CHUNK_NAMES,
     LIST_BYTES,
     LIST_FILES,
+    SKIPPED_AT_ONCE,
+    UNTRUSTED_MTIME_NS,
     UnreadableDirectory,
     Walk,
     WalkChunk,
@@ -26,6 +41,7 @@ from ingester.walk import (
     WalkOptions,
     lists_of,
 )
+from tests.pipeline.job import age
 from tests.unit.road import Recorded, file_ref, readers_of
 
 
@@ -43,11 +59,21 @@ class Catalog:
     """Numbers directories and files, and knows what a test tells it."""
 
     known: dict[bytes, Knowledge] = field(default_factory=dict)
+    before: dict[bytes, ListedBefore] = field(default_factory=dict)  # by the path below the root
+    complete: bool = True
     looked_up: list[list[bytes]] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(1, 1_000_000)))
 
     def directory(self, root: Root, rel_path: bytes) -> Directory:
         return Directory(next(self.numbers), root, rel_path)
+
+    def listed_before(self, directory: Directory) -> ListedBefore | None:
+        return self.before.get(directory.rel_path)
+
+    def skipped(self, directory: Directory, before: ListedBefore) -> Skipped | None:
+        if not self.complete:
+            return None
+        return Skipped(directory, before.run_id, before.files, before.files * 10)
 
     def files(self, directory: Directory, names: Sequence[bytes]) -> Mapping[bytes, Knowledge]:
         self.looked_up.append(list(names))
@@ -63,12 +89,18 @@ class Walked:
     decided: list[Result] = field(default_factory=list)
     seen: list[FileRef] = field(default_factory=list)
     unreadable: list[UnreadableDirectory] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    forgotten: list[Listing] = field(default_factory=list)
+    listings: list[Listing] = field(default_factory=list)
 
     def add(self, chunk: WalkChunk) -> None:
         self.files += chunk.files
         self.decided += chunk.decided
         self.seen += chunk.seen
         self.unreadable += chunk.unreadable
+        self.skipped += chunk.skipped
+        self.forgotten += chunk.forgotten
+        self.listings += chunk.listings
 
     @property
     def reasons(self) -> dict[bytes, tuple[Outcome, str]]:
@@ -82,9 +114,10 @@ def walker(
     follow: bool = False,
     exclude: Collection[Path] = (),
     only: frozenset[bytes] | None = None,
+    recheck: bool = False,
 ) -> Walker:
     real = os.fsencode(path.resolve())
-    options = WalkOptions(follow, frozenset(map(os.fsencode, exclude)))
+    options = WalkOptions(follow, frozenset(map(os.fsencode, exclude)), recheck)
     root = Root(1, real, real, only, os.stat(real).st_dev)
     return Walker(root, options, catalog or Catalog())
 
@@ -169,17 +202,19 @@ class TestNames:
         """Some do, while a directory is changed or over a network."""
         (tmp_path / "a").write_bytes(b"x")
         (tmp_path / "b").write_bytes(b"x")
+        (tmp_path / "c").mkdir()  # so that the walk is in it still
         one = walker(tmp_path)
         chunk = one.step()
         assert chunk is not None
         assert len(chunk.files) == 2
         assert one._stack
-        frame = one._stack[-1]._replace(entries=Listing([*os.scandir(os.fsencode(tmp_path))] * 2))
-        entries = one._read(frame, WalkChunk([], [], [], []))
-        assert [entry.name for entry in entries] == [b"a", b"b"]
+        twice = Entries([*os.scandir(os.fsencode(tmp_path))] * 2)
+        frame = dataclasses.replace(one._stack[-1], entries=twice)
+        entries = one._read(frame, WalkChunk.empty())
+        assert [entry.name for entry in entries] == [b"a", b"b", b"c"]
 
 
-class Listing:
+class Entries:
     """A listing of these entries."""
 
     def __init__(self, entries: Sequence[os.DirEntry[bytes]]) -> None:
@@ -193,6 +228,16 @@ class Listing:
 
     def close(self) -> None:
         pass
+
+
+class Failing(Entries):
+    """One that breaks off."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    def __next__(self) -> os.DirEntry[bytes]:
+        raise OSError(errno.EIO, "of the test")
 
 
 class TestWhatIsNoFile:
@@ -388,6 +433,212 @@ class TestADirectory:
         assert {reason for _, reason in found.reasons.values()} <= {"stat_error"}
 
 
+class TestAListing:
+    """What a later run may go by: only of directories in which nothing can be overlooked."""
+
+    @pytest.fixture
+    def leaf(self, tmp_path: Path) -> Path:
+        leaf = tmp_path / "top" / "leaf"
+        leaf.mkdir(parents=True)
+        for name in ("a", "b"):
+            (leaf / name).write_bytes(b"x")
+        (leaf / "link").symlink_to("nowhere")
+        os.mkfifo(leaf / "fifo")
+        age(leaf)
+        return leaf
+
+    def test_is_kept_of_a_directory_without_subdirectories(self, leaf: Path) -> None:
+        (listing,) = walked(walker(leaf.parent)).listings
+        assert listing.directory.rel_path == b"leaf"
+        assert listing.stamp == DirectoryStamp.of(leaf.lstat())
+        assert listing.files == 4
+
+    def test_is_kept_of_the_root_itself(self, leaf: Path) -> None:
+        (listing,) = walked(walker(leaf)).listings
+        assert (listing.directory.rel_path, listing.files) == (b"", 4)
+
+    def test_comes_with_the_last_of_its_files(self, tmp_path: Path) -> None:
+        first = an_empty_file(tmp_path)
+        for number in range(CHUNK_NAMES + 5):
+            os.link(first, tmp_path / f"{number}")
+        age(tmp_path)
+        one = walker(tmp_path)
+        chunks = [chunk for chunk in iter(one.step, None) if chunk.files]
+        assert [len(chunk.files) for chunk in chunks] == [CHUNK_NAMES, 5]
+        assert [[each.files for each in chunk.listings] for chunk in chunks] == [
+            [], [CHUNK_NAMES + 5],
+        ]  # fmt: skip
+
+    def test_is_not_kept_with_a_subdirectory(self, leaf: Path) -> None:
+        (leaf / "sub").mkdir()
+        age(leaf)
+        assert [each.directory.rel_path for each in self.kept(leaf)] == []
+
+    def test_is_not_kept_of_a_directory_that_has_just_changed(self, leaf: Path) -> None:
+        """Where time stamps are coarse, what comes next may not give it another one."""
+        now = time.time_ns()
+        for back_ns in (0, UNTRUSTED_MTIME_NS // 2):
+            os.utime(leaf, ns=(now - back_ns, now - back_ns))
+            kept = self.kept(leaf)
+            late = time.time_ns() - (now - back_ns) >= UNTRUSTED_MTIME_NS
+            assert late or kept == []
+        os.utime(leaf, ns=(now - UNTRUSTED_MTIME_NS, now - UNTRUSTED_MTIME_NS))
+        assert len(self.kept(leaf)) == 1
+
+    def test_nor_of_one_that_says_it_will_be_changed(self, leaf: Path) -> None:
+        later = time.time() + 3600
+        os.utime(leaf, (later, later))
+        assert self.kept(leaf) == []
+
+    @pytest.mark.parametrize("how", ["a name more", "a name less", "touched", "its mode"])
+    def test_is_not_kept_of_one_that_changes_while_it_is_listed(self, leaf: Path, how: str) -> None:
+        first = an_empty_file(leaf.parent)
+        for number in range(CHUNK_NAMES):
+            os.link(first, leaf / f"{number}")
+        age(leaf)
+        one = walker(leaf)
+        assert one.step() is not None
+        if how == "a name more":
+            (leaf / "c").write_bytes(b"x")
+        elif how == "a name less":
+            (leaf / "a").unlink()
+        elif how == "its mode":
+            leaf.chmod(0o711)
+        age(leaf, 0 if how != "touched" else 1)
+        assert walked(one).listings == []
+        assert len(self.kept(leaf)) == 1
+
+    def test_is_not_kept_of_one_that_vanishes(self, leaf: Path) -> None:
+        first = an_empty_file(leaf.parent)
+        for number in range(CHUNK_NAMES):
+            os.link(first, leaf / f"{number}")
+        age(leaf)
+        one = walker(leaf.parent)
+        while (chunk := one.step()) is not None and not chunk.files:
+            pass
+        shutil.rmtree(leaf)
+        assert walked(one).listings == []
+
+    def test_is_not_kept_of_one_that_cannot_be_listed_to_its_end(self, leaf: Path) -> None:
+        first = an_empty_file(leaf.parent)
+        for number in range(CHUNK_NAMES):
+            os.link(first, leaf / f"{number}")
+        age(leaf)
+        one = walker(leaf)
+        assert one.step() is not None
+        assert one._stack
+        one._stack[-1].entries.close()
+        one._stack[-1].entries = Failing()
+        found = walked(one)
+        assert [each.reason for each in found.unreadable] == ["Input/output error"]
+        assert found.listings == []
+
+    def test_is_not_kept_of_single_files(self, leaf: Path) -> None:
+        assert walked(walker(leaf, only=frozenset({b"a"}))).listings == []
+
+    def test_is_not_kept_where_links_are_followed(self, leaf: Path) -> None:
+        assert walked(walker(leaf, follow=True)).listings == []
+
+    def test_is_not_kept_where_the_run_writes_itself(self, leaf: Path) -> None:
+        """Another run may write elsewhere, and then it is a file like others."""
+        assert walked(walker(leaf, exclude=[leaf.resolve() / "a"])).listings == []
+
+    def kept(self, path: Path) -> list[Listing]:
+        return walked(walker(path)).listings
+
+
+class TestADirectoryListedBefore:
+    @pytest.fixture
+    def top(self, tmp_path: Path) -> Path:
+        for number in range(3):
+            leaf = tmp_path / "top" / f"{number}"
+            leaf.mkdir(parents=True)
+            (leaf / "a").write_bytes(b"x")
+            age(leaf)
+        return tmp_path / "top"
+
+    def catalog(self, top: Path, *, complete: bool = True) -> Catalog:
+        stamps = {os.fsencode(leaf.name): DirectoryStamp.of(leaf.lstat()) for leaf in top.iterdir()}
+        before = {name: ListedBefore(4, stamp, 1) for name, stamp in stamps.items()}
+        return Catalog(before=before, complete=complete)
+
+    def test_is_skipped_if_it_is_as_it_was_and_complete(self, top: Path) -> None:
+        catalog = self.catalog(top)
+        found = walked(walker(top, catalog))
+        assert [each.directory.rel_path for each in found.skipped] == [b"0", b"1", b"2"]
+        assert {(each.listed_run_id, each.files, each.size) for each in found.skipped} == {
+            (4, 1, 10)
+        }
+        assert (found.files, found.listings, catalog.looked_up) == ([], [], [[]])
+
+    def test_is_skipped_as_a_root(self, top: Path) -> None:
+        leaf = top / "0"
+        stamp = DirectoryStamp.of(leaf.lstat())
+        found = walked(walker(leaf, Catalog(before={b"": ListedBefore(4, stamp, 1)})))
+        assert [each.directory.rel_path for each in found.skipped] == [b""]
+        assert found.files == []
+
+    def test_is_listed_if_it_is_not_complete(self, top: Path) -> None:
+        found = walked(walker(top, self.catalog(top, complete=False)))
+        assert found.skipped == []
+        assert below(top, found.files) == [b"0/a", b"1/a", b"2/a"]
+
+    def test_that_is_listed_is_forgotten_until_it_came_to_its_end(self, top: Path) -> None:
+        one = walker(top, self.catalog(top, complete=False))
+        chunks = [chunk for chunk in iter(one.step, None) if chunk.files]
+        for chunk in chunks:
+            (file,), (listing,) = chunk.files, chunk.listings
+            assert chunk.forgotten == [Listing(file.directory, None)]
+            assert (listing.directory, listing.files) == (file.directory, 1)
+        assert len(chunks) == 3
+
+    @pytest.mark.parametrize("field_name", ["ino", "mtime_ns", "ctime_ns"])
+    def test_is_listed_if_it_is_another_or_changed(self, top: Path, field_name: str) -> None:
+        catalog = self.catalog(top)
+        old = catalog.before[b"1"]
+        stamp = old.stamp._replace(**{field_name: 1})
+        catalog.before[b"1"] = old._replace(stamp=stamp)
+        found = walked(walker(top, catalog))
+        assert below(top, found.files) == [b"1/a"]
+        assert len(found.skipped) == 2
+
+    def test_is_listed_with_recheck(self, top: Path) -> None:
+        found = walked(walker(top, self.catalog(top), recheck=True))
+        assert len(found.files) == 3
+        assert found.skipped == []
+
+    @pytest.mark.parametrize("how", ["follow", "exclude", "only"])
+    def test_is_listed_where_its_listing_would_not_be_kept(self, top: Path, how: str) -> None:
+        catalog = self.catalog(top)
+        leaf = top / "0"
+        catalog.before[b""] = catalog.before[b"0"]
+        if how == "follow":
+            found = walked(walker(leaf, catalog, follow=True))
+        elif how == "exclude":
+            found = walked(walker(leaf, catalog, exclude=[leaf.resolve() / "results.jsonl"]))
+        else:
+            found = walked(walker(leaf, catalog, only=frozenset({b"a"})))
+        assert below(leaf, found.files) == [b"a"]
+        assert found.skipped == []
+
+    def test_costs_no_step_of_its_own(self, tmp_path: Path) -> None:
+        for number in range(SKIPPED_AT_ONCE * 2 + 10):
+            (tmp_path / f"{number:03}").mkdir()
+            age(tmp_path / f"{number:03}")
+        one = walker(tmp_path, self.catalog(tmp_path))
+        counts = []
+        while (chunk := one.step()) is not None:
+            counts.append(len(chunk.skipped))
+        assert [count for count in counts if count] == [SKIPPED_AT_ONCE, SKIPPED_AT_ONCE, 10]
+
+    def test_does_not_hide_that_its_root_vanished(self, top: Path) -> None:
+        catalog = self.catalog(top)
+        real = os.fsencode(top.resolve())
+        one = Walker(Root(1, real, real, None, os.stat(real).st_dev + 1), WalkOptions(), catalog)
+        with pytest.raises(FatalError, match="vanished"):
+            walked(one)
+
+
 class TestARootThatVanishes:
     def test_stops_the_run_before_it_is_listed(self, tmp_path: Path) -> None:
         source = tmp_path / "mount"
@@ -516,6 +767,28 @@ class TestTheStage:
         assert [len(files) for files in lists] == [64, 64, 22]
         assert (stage.ledger.files_met, len(stage.ledger), stage.report.ended) == (151, 150, True)
         assert stage.record.outcomes == {b"fifo": Outcome.SKIPPED}
+
+    async def test_hands_a_listing_over_when_all_its_files_were_taken(self, tmp_path: Path) -> None:
+        """A run that is stopped before that has not met them."""
+        for n in range(2 * LIST_FILES):
+            (tmp_path / f"{n:03}").write_bytes(b"x")
+        age(tmp_path)
+        stage = Stage(root_of(tmp_path))
+        listings: list[int] = []
+
+        class Out:
+            async def put(self, item: list[FileRef], weight: int = 1) -> None:
+                assert len(item) == weight
+                listings.append(len(stage.record.listings))
+
+            def close(self) -> None:
+                pass
+
+        async with asyncio.timeout(20):
+            await stage.walk.lane(stage.roots, Out())
+        stage.readers.shutdown()
+        assert listings == [0, 0]
+        assert [each.files for each in stage.record.listings] == [2 * LIST_FILES]
 
     async def test_goes_on_elsewhere_when_a_root_vanished(self, tmp_path: Path) -> None:
         roots = []

@@ -11,7 +11,7 @@ from ingester.dicomweb.outcome import Evidence, Outcome
 from ingester.items import FileRef, Result, Root
 from ingester.journal import Journal, KnownFiles, RunFigures, RunInfo
 from ingester.journal.changes import INCOMPLETE_CODES
-from ingester.journal.schema import HOLDS_MAX, IN_THE_STORE_MAX, OUTCOME_CODES
+from ingester.journal.schema import HOLDS_MAX, IN_THE_STORE_MAX, OUTCOME_CODES, SEEN_RUN_ID
 
 TARGET = "https://store.example/datastore/1"
 MTIME_NS = 1_700_000_000_123_456_789
@@ -91,11 +91,11 @@ def recount(path: str) -> None:
     db = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
     last = db.execute("SELECT coalesce(max(run_id), 0) FROM runs").get
     kept = "SELECT outcome, pixel_warning, files, bytes FROM totals WHERE run_id = ? AND files ORDER BY 1, 2"
-    counted = "SELECT outcome, pixel_warning, count(*), sum(size) FROM files WHERE {} GROUP BY 1, 2 ORDER BY 1, 2"
+    counted = "SELECT outcome, pixel_warning, count(*), sum(size) FROM files f JOIN directories d USING (dir_id) WHERE {} GROUP BY 1, 2 ORDER BY 1, 2"
     assert db.execute(kept, (0,)).fetchall() == db.execute(counted.format("1")).fetchall()
     assert (
         db.execute(kept, (last,)).fetchall()
-        == db.execute(counted.format("seen_run_id = ?"), (last,)).fetchall()
+        == db.execute(counted.format(f"{SEEN_RUN_ID} = ?"), (last,)).fetchall()
     )
     incomplete = ", ".join(map(str, INCOMPLETE_CODES))
     assert (

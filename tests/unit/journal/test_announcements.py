@@ -12,6 +12,7 @@ import pytest
 from ingester.dicomweb.outcome import Outcome
 from ingester.items import FileIdentity, FileRef, Instance, InstanceKey
 from ingester.journal.schema import MIGRATIONS, SCHEMA_VERSION
+from tests.support.journals import take_back
 from tests.unit.journal.made import Session, header, outcome_of, recount, registered, stored
 
 
@@ -117,9 +118,7 @@ class TestAJournalOfTheVersionBefore:
         ref = session.ref(b"a")
         session.journal.record(stored(ref, "1.1"))
         session.end()
-        connection = apsw.Connection(path)
-        connection.execute("DROP TABLE announced; PRAGMA user_version = 1")
-        connection.close()
+        take_back(Path(path), 1)
 
         again = Session(path)
         assert again.ref(b"a").previous is not None

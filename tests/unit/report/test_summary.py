@@ -15,6 +15,7 @@ CONTRACT = [
     "version",
     "files",
     "unreadable_directories",
+    "skipped_directories",
     "outcomes",
     "studies",
     "bytes_stored",
@@ -32,11 +33,15 @@ CONTRACT = [
 
 
 def summary(
-    unreadable_directories: int = 0, outcomes: dict[Outcome, int] | None = None
+    unreadable_directories: int = 0,
+    outcomes: dict[Outcome, int] | None = None,
+    *,
+    skipped_directories: int = 0,
 ) -> RunSummary:
     return RunSummary(
         run_id=3, started_at="2024-02-29T12:00:00Z", finished_at="2024-02-29T12:00:05Z", version="1",
         files=1234, unreadable_directories=unreadable_directories,
+        skipped_directories=skipped_directories,
         outcomes=all_outcomes({Outcome.STORED: 1230, Outcome.INVALID: 4} if outcomes is None else outcomes),
         studies=7, bytes_stored=5_000_000, requests=20, retries=1, elapsed_s=5.0, mb_per_s=1.0,
         instances_per_s=246.0, peak_rss_mib=90.5, bottleneck="cpu", journal="ingester.db", insecure=False,
@@ -65,6 +70,10 @@ class TestTheSummary:
 
     def test_names_directories_that_could_not_be_read(self) -> None:
         assert "2 directories could not be read" in to_lines(summary(2))
+
+    def test_says_how_many_directories_were_not_looked_into(self) -> None:
+        line = "1,000 complete directories were not listed again"
+        assert line in to_lines(summary(skipped_directories=1000))
 
     def test_of_nothing_says_none(self) -> None:
         assert to_lines(summary(outcomes={}))[0].endswith("files: none")
