@@ -67,9 +67,13 @@ class Arena:
                 self._segments = Segments(self.fd)
 
     def region(self, size: int) -> Region:
-        """A region of ``size`` bytes, a multiple of a page."""
-        if self.fd is None or size > SEGMENT_BYTES:
-            return Region(memoryview(bytearray(size)), None)
+        """A region of ``size`` bytes, a multiple of a page; of ordinary memory at worst."""
+        if self.fd is not None and size <= SEGMENT_BYTES:
+            with suppress(OSError):  # a limit on the size of files holds for this one, too
+                return self._shared(size)
+        return Region(memoryview(bytearray(size)), None)
+
+    def _shared(self, size: int) -> Region:
         with self._lock:
             free = self._free.setdefault(size, [])
             place = free.pop() if free else self._new_place(size)

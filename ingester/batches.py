@@ -74,6 +74,12 @@ class Batches:
             due.append(study)
         return [self._close(study) for study in due]
 
+    def largest(self) -> list[StudyBatch]:
+        """The one with the most bytes, if any is open: there is nothing else to send."""
+        if not self._open:
+            return []
+        return [self._close(max(self._open, key=lambda study: self._open[study].size))]
+
     def flush(self) -> list[StudyBatch]:
         """All open batches: nothing more is coming."""
         return [self._close(study) for study in list(self._open)]

@@ -66,6 +66,7 @@ class Config:
     max_batch_bytes: int
     max_batch_instances: int
     batch_age_s: float
+    idle_slot_s: float
     max_open_instances: int
     max_concurrency: int
     max_attempts: int

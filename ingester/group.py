@@ -36,7 +36,7 @@ from ingester.items import (
 from ingester.ledger import Ledger
 from ingester.readers import SOURCE_PAUSED, Readers, SourcePausedError, failure_of
 
-TICK_S = 1.0
+TICK_S = 0.1
 COMPARED_AT_ONCE = 64
 """Comparisons handed to the readers together."""
 
@@ -51,10 +51,14 @@ FindHolders = Callable[[Sequence[InstanceKey]], Sequence[Holder | None]]
 
 @dataclass(frozen=True, slots=True)
 class GroupOptions:
-    """``max_open``: instances in open batches or waiting, each about half a KiB."""
+    """``max_open``: instances in open batches or waiting, each about half a KiB.
+
+    ``idle_slot_s``: so long a request could have been under way before the largest batch is sent.
+    """
 
     max_open: int = 50_000
     conflict_words: str = "another data set has these UIDs"
+    idle_slot_s: float = 0.2
 
 
 class Group:
@@ -70,8 +74,10 @@ class Group:
         find_holders: FindHolders,
         lookups: Executor,
         readers: Readers,
+        idle_s: Callable[[], float],
     ) -> None:
         self._options = options
+        self._idle_s = idle_s
         self._inbox = inbox
         self._out = out
         self._ledger = ledger
@@ -122,6 +128,8 @@ class Group:
         else:
             self._tick_waits = False
             await self._send(self._batches.due(time.monotonic()))
+            if self._idle_s() >= self._options.idle_slot_s:
+                await self._send(self._batches.largest())
 
     async def _claim(self, instances: Sequence[Instance]) -> None:
         new: list[Instance] = []

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ingester.budget import Buffer
 from ingester.dicom.values import Header
 from ingester.dicomweb.outcome import Evidence, Outcome
+
+if TYPE_CHECKING:  # it waits for buffers on a loop, and a process that reads has none
+    from ingester.budget import Buffer
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("max_batch_bytes", "group", "size", None, "Bytes of files in one request."),
     Option("max_batch_instances", "group", "count", None, "Files in one request."),
     Option("batch_age_s", "group", "seconds", 5.0, "Send an incomplete batch after so long."),
+    Option("idle_slot_s", "group", "seconds", 0.2, "Send the largest incomplete batch when one more request could have been under way for so long."),
     Option("max_open_instances", "group", "count", 50_000, "Files in open batches or waiting for one with their UIDs."),
     Option("max_concurrency", "upload", "count", None, "Most requests under way at a time; the run begins with 4 and finds what the server takes."),
     Option("max_attempts", "upload", "count", 6, "Times a request is sent before its files fail."),

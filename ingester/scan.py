@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from sys import intern
 from typing import BinaryIO
 
 from ingester.budget import Budget, Buffer, Promise, size_class_of
@@ -99,16 +100,16 @@ class Scanner:
         try:
             for seen in reader.look(asked):
                 file, buffer, buffers[scanned] = files[scanned], buffers[scanned], None
-                progressed()
                 if seen is None:
                     _give_back(buffer)
                     one = self._scan_one(file, promise)
                 else:
+                    progressed()
                     one = _ended_at_worst(file, partial(self._judged, file, *seen, buffer))
                 _deliver(found, one)
                 scanned += 1
         except ReaderLost:
-            pass
+            progressed()  # raises, where the process was ended because nobody waits any more
         finally:
             reader.finish()  # it writes to the buffers until then
             for buffer in buffers:
@@ -166,6 +167,7 @@ class Scanner:
                 size=identity.size, mtime_ns=identity.mtime_ns, mtime_trusted=trusted,
                 sha256=sha256,
             )  # fmt: skip
+        header = _sharing(header)
         instance = Instance(file, identity, header, buffer, sha256, trusted, _findings(header))
         limit = self._options.max_file_bytes
         if limit is not None and identity.size > limit:
@@ -232,6 +234,11 @@ def _header_of(fd: int, view: memoryview, identity: FileIdentity) -> Header | Pr
         fill(fd, longer)
         found, view = inspect_part10(longer, identity.size, open_file), longer
     return found
+
+
+def _sharing(header: Header) -> Header:
+    """The same with texts that all instances of a series have in common: 50,000 may be open."""
+    return Header._make((*map(intern, header[:-1]), header.data_set_offset))
 
 
 def _findings(header: Header) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ request it has on the wire and leaves the rest pending; cancelled, what was on t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from random import Random
 
@@ -74,6 +75,7 @@ class Upload:
         )
         self._undecided: set[Parcel] = set()
         self._busy = 0
+        self._idle_since: float | None = time.monotonic()
         self._input_ended = False
         self._checked = False  # the setting, because nothing but refusals came at the end
         self._setting_is_doubtful = False
@@ -87,6 +89,7 @@ class Upload:
         """Take and deliver until nothing is left or the run is to end."""
         while (item := await self._next()) is not None:
             self._busy += 1
+            self._note_idle()
             try:
                 if isinstance(item, StudyBatch):
                     await self._ledger.wait_for_room()
@@ -96,8 +99,21 @@ class Upload:
                     await self._deliver(item)
             finally:
                 self._busy -= 1
+                self._note_idle()
         if self._attempts.given_up and not self._trial.proven and not self._busy:
             self._stop.request(FatalError("the server took nothing", SAME_COMMAND))
+
+    def idle_s(self) -> float:
+        """Seconds for which one more request could have been under way than there was to send."""
+        if self._idle_since is None or self.admission.is_shut or len(self._inbox):
+            return 0.0
+        return time.monotonic() - self._idle_since
+
+    def _note_idle(self) -> None:
+        if self._busy >= self.admission.limit:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = time.monotonic()
 
     def leave(self) -> None:
         """The run ends here: what may have been stored without a word is in doubt."""

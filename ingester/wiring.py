@@ -113,10 +113,6 @@ def build_stages(
     ]
     scan = ScanStage(scanner, readers, ledger, scanned, scan_options, len(scanning))
     lookups = DaemonExecutor(1, "lookup")
-    group = Group(
-        GroupOptions(config.max_open_instances, conflict_words(config.server_profile)),
-        limits, scanned, batches, ledger, journal.find_holders, lookups, readers,
-    )  # fmt: skip
     admission = Admission(config.max_concurrency, stop)
     upload = Upload(
         UploadOptions(
@@ -128,6 +124,13 @@ def build_stages(
         ),
         batches, sender, admission, ledger, limits, stop, readers, SystemRandom(),
         known_good_finder(journal, scanner, roots, readers, lookups), proven=stored_before > 0,
+    )  # fmt: skip
+    group = Group(
+        GroupOptions(
+            config.max_open_instances, conflict_words(config.server_profile), config.idle_slot_s
+        ),
+        limits, scanned, batches, ledger, journal.find_holders, lookups, readers,
+        upload.idle_s,
     )  # fmt: skip
     return Stages(
         files,

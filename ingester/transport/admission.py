@@ -57,6 +57,11 @@ class Admission:
         return 1 if self.breaker.open else self._limiter.limit
 
     @property
+    def is_shut(self) -> bool:
+        """Whether nobody is let in now: the server is away, or asked everybody to wait."""
+        return self.breaker.open or self._held_until > self._clock()
+
+    @property
     def away_s(self) -> float:
         """Seconds since the server took nothing any more; 0 while it takes something."""
         return self.breaker.away_s(self._clock())

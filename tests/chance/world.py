@@ -91,6 +91,8 @@ class World:
             "max_attempts": random.choice([1, 2, 6]),
             "inline_limit": random.choice(["1", "1000000"]),
             "checksums": random.choice(["sha256", "sha256", "none"]),
+            "scan_processes": random.choice([0, 0, 1]),
+            "memory_budget": random.choice(["20000", "300000", "96MiB"]),
         }
 
     def _post(self, _request: Request) -> Step:

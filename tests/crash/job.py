@@ -134,6 +134,8 @@ class Job:
             "--operation": chance.choice(["StoreDICOM", "StoreDICOMStudy"]),
             "--event-loop": chance.choice(["uvloop", "asyncio"]),
             "--server": chance.choice(["generic", "orthanc"]),
+            "--scan-processes": chance.choice(["0", "0", "1"]),
+            "--memory-budget": chance.choice(["10000", "96MiB"]),
         }
         self.server.default = Serve(self.archive, chance.choice([0.0, 0.002, 0.01]))
 

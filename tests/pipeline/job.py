@@ -35,6 +35,7 @@ QUICK: dict[str, object] = {
     "backoff_cap_s": 0.05,
     "max_outage_s": 2.0,
     "batch_age_s": 60.0,
+    "idle_slot_s": 60.0,
     "max_concurrency": 1,
     "readers": 1,
 }

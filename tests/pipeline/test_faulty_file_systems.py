@@ -30,6 +30,14 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
 SIGNED = ("--auth=sigv4", "--region=us-east-1", "--payload-signing=sha256")
 
 
+@pytest.fixture(params=[0, 1], ids=["threads", "processes"], autouse=True)
+def processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many read. What one cannot read, a thread of the run reads once more."""
+    number: int = request.param
+    monkeypatch.setitem(KEYS, "INGESTER_SCAN_PROCESSES", str(number))
+    return number
+
+
 def start(
     job: Job,
     faults: Faults,
@@ -72,7 +80,7 @@ class TestADirectoryThatListsEachNameTwice:
         """So many files that the second listing is not in the same chunk; all wait in a batch."""
         files = CHUNK_NAMES + 40
         write_many(str(job.archive), files)
-        together = ("--max-batch-instances=100000", "--batch-age-s=600")
+        together = ("--max-batch-instances=100000", "--batch-age-s=600", "--idle-slot-s=600")
         if known:
             server.push(Answer(404))
             with start(job, faults, *together) as process:
@@ -328,17 +336,39 @@ class TestADirectoryThatFailsHalfWay:
         assert_completes(job, faults, 7)
 
 
+class TestABatchThatIsNotComplete:
+    def test_goes_out_when_a_request_could_have_been_under_way_for_long_enough(
+        self, job: Job, server: ScriptedServer, faults: Faults
+    ) -> None:
+        """The file that would complete it does not come, and it is not old enough."""
+        job.write_many(4, prefix="quick/")
+        job.write("slow/last.dcm")
+        faults.rule("open hang last.dcm")
+        flags = ("--batch-age-s=600", "--idle-slot-s=0.1")
+        with start(job, faults, *flags, roots=("quick", "slow"), timeout_s=300) as process:
+            deadline = time.monotonic() + 60
+            while len(server.stored) < 4 and time.monotonic() < deadline:
+                time.sleep(0.005)
+            assert len(server.stored) == 4
+            faults.rule()
+            ended = process.wait()
+        assert ended.returncode == 0, ended.stderr
+        assert outcomes(job) == {"stored": 5}
+
+
 class TestAnErrorThatMayPass:
     @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
     @pytest.mark.parametrize("call", ["open", "preadv"])
-    def test_is_tried_once_more(self, job: Job, faults: Faults, call: str, number: int) -> None:
+    def test_is_tried_once_more(
+        self, job: Job, faults: Faults, call: str, number: int, processes: int
+    ) -> None:
         job.write_many(5)
         faults.rule(f"{call} once:{number} 0003.dcm")
         with start(job, faults) as process:
             ended = process.wait()
         assert ended.returncode == 0, ended.stderr
         assert outcomes(job) == {"stored": 5}
-        assert faults.count(call, "0003.dcm") == 1
+        assert faults.count(call, "0003.dcm") == 1 + processes  # once in each
 
     @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
     def test_when_a_file_is_sent_is_tried_once_more(
@@ -356,7 +386,9 @@ class TestAnErrorThatMayPass:
         assert (faults.count("open", "small"), faults.count("open", "large")) == (1, 1)
         assert outcomes(job) == {"stored": 3}
 
-    def test_that_does_not_pass_is_the_files_own(self, job: Job, faults: Faults) -> None:
+    def test_that_does_not_pass_is_the_files_own(
+        self, job: Job, faults: Faults, processes: int
+    ) -> None:
         job.write_many(5)
         faults.rule(f"preadv {errno.EIO} 0003.dcm")
         with start(job, faults) as process:
@@ -364,7 +396,7 @@ class TestAnErrorThatMayPass:
         assert ended.returncode == 3, ended.stderr
         assert outcomes(job) == {"stored": 4, "unreadable": 1}
         assert job.rows()["0003.dcm"].reason_code == "read_error"
-        assert faults.count("preadv", "0003.dcm") == 2
+        assert faults.count("preadv", "0003.dcm") == 2 + processes
         assert_completes(job, faults, 5)
 
     @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])

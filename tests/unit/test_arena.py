@@ -3,6 +3,8 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import resource
+import signal
 
 import pytest
 
@@ -52,6 +54,19 @@ class TestARegion:
     def test_of_more_than_a_segment_is_memory_of_this_process_alone(self) -> None:
         region = Arena().region(SEGMENT_BYTES + PAGE)
         assert (region.place, len(region)) == (None, SEGMENT_BYTES + PAGE)
+
+    def test_is_ordinary_memory_where_files_may_not_be_so_large(self) -> None:
+        """`ulimit -f` speaks of shared memory, too."""
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (SEGMENT_BYTES - 1, before[1]))
+        try:
+            region = Arena().region(PAGE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+        region.view[:] = b"x" * PAGE
+        assert region.place is None
 
 
 class TestThePlaceOfARegion:

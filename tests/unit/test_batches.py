@@ -37,6 +37,14 @@ class TestABatch:
         batches.add(instance(1, size=100), 0)
         assert ids(batches.add(instance(2, size=100), 0)) == [[1, 2]]
 
+    def test_that_is_the_largest_of_all_may_be_asked_for(self) -> None:
+        batches = Batches(BatchLimits(10_000, 100), 100)
+        assert batches.largest() == []
+        for file_id, study, size in ((1, "1.1", 10), (2, "1.2", 300), (3, "1.1", 10)):
+            batches.add(instance(file_id, study, size=size), 0)
+        assert [ids(batches.largest()) for _ in range(3)] == [[[2]], [[1, 3]], []]
+        assert batches.instances == 0
+
     def test_of_one_file_may_be_larger(self) -> None:
         batches = Batches(BatchLimits(200, 100), 100)
         batches.add(instance(1, size=100), 0)

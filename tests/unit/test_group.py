@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from ingester.batches import BatchLimits
 from ingester.budget import Budget
 from ingester.channel import Channel
 from ingester.dicomweb.outcome import Outcome
-from ingester.group import Group, GroupOptions, ToGroup
+from ingester.group import TICK_S, Group, GroupOptions, ToGroup
 from ingester.items import Holder, InputEnded, Instance, InstanceKey, Result, StudyBatch, ended
 from ingester.journal import RunFigures
 from ingester.ledger import Ledger
@@ -32,8 +34,9 @@ class Grouping:
         self.journal: dict[InstanceKey, Holder] = {}
         self.group = Group(
             GroupOptions(max_open), limits or BatchLimits(1 << 20, 100), self.inbox, self.out,
-            self.ledger, self.find, Direct(), readers_of(),
+            self.ledger, self.find, Direct(), readers_of(), lambda: self.idle_s,
         )  # fmt: skip
+        self.idle_s = 0.0
         self.sent: list[int] = []
 
     def find(self, keys: Sequence[InstanceKey]) -> list[Holder | None]:
@@ -156,6 +159,24 @@ class TestTheSameUidsTwice:
         (tmp_path / "b").unlink()
         results = await grouping.run(first, second)
         assert (results[2].outcome, results[2].reason_code) == (Outcome.UNREADABLE, "vanished")
+
+
+class TestABatchThatIsNotComplete:
+    async def test_is_sent_where_a_request_could_have_been_under_way_for_200_ms(self) -> None:
+        """The largest of them, and no other as long as that keeps the upload busy."""
+        grouping = Grouping()
+        await grouping.come(instance(1, "1.1"), instance(2, "1.2"), instance(3, "1.2"))
+        running = asyncio.create_task(grouping.group.run())
+        grouping.idle_s = 0.1
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(grouping.out.get(), 3 * TICK_S)
+        grouping.idle_s = 0.3
+        sent = await asyncio.wait_for(grouping.out.get(), 60)
+        grouping.idle_s = 0.0
+        assert isinstance(sent, StudyBatch)
+        assert [one.file.file_id for one in sent.instances] == [2, 3]
+        running.cancel()
+        await asyncio.wait([running])
 
 
 class TestTheEnd:
