@@ -136,7 +136,8 @@ class TestAFileThatDoesNotAnswer:
                 faults.rule(f"open hang {names[2]}")
 
         server.before_answer(before)
-        flags = ("--inline-limit=1", "--max-concurrency=1", "--batch-age-s=0.01", *signing)
+        one_by_one = ("--readers=1", "--max-concurrency=1", "--batch-age-s=0.01")
+        flags = ("--inline-limit=1", *one_by_one, *signing)
         with start(job, faults, *flags) as process:
             ended = process.wait()
         assert ended.returncode == 3, ended.stderr
@@ -379,7 +380,7 @@ class TestAnErrorThatMayPass:
         job.write("1/large.dcm", payload_bytes=3_000_000)
         rules = (f"open once:{number} small", f"open once:{number} large")
         server.before_answer(lambda answer: faults.rule(*rules) if answer == 1 else None)
-        flags = ("--inline-limit=1", "--max-concurrency=1", "--batch-age-s=0.01")
+        flags = ("--inline-limit=1", "--readers=1", "--max-concurrency=1", "--batch-age-s=0.01")
         with start(job, faults, *flags) as process:
             ended = process.wait()
         assert ended.returncode == 0, ended.stderr
