@@ -90,8 +90,12 @@ class Scanner:
         found: list[Found],
         promise: Promise | None,
     ) -> int:
-        """Scan in another process; returns how many: all, unless the process ended."""
+        """Scan in another process; returns how many: all, unless it ends or sees no buffer."""
         buffers = [self._take(file.size, promise) for file in files]
+        if any(buffer is not None and buffer.place is None for buffer in buffers):
+            for buffer in buffers:
+                _give_back(buffer)
+            return 0  # nobody else can fill them
         asked = [
             Asked(file.path, file.size, None if buffer is None else buffer.place)
             for file, buffer in zip(files, buffers, strict=True)

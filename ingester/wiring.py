@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
@@ -152,8 +153,11 @@ def build_stages(
 def scan_pool(config: Config, budget: Budget) -> ScanPool:
     """The processes that read; where their number is given, they begin with the first file."""
     given = config.scan_processes
+    processes = min(MAX_SCAN_PROCESSES, os.cpu_count() or 1) if given is None else given
+    if not sys.executable or getattr(sys, "frozen", False):
+        processes = 0  # there is no Python to start
     return ScanPool(
-        min(MAX_SCAN_PROCESSES, os.cpu_count() or 1) if given is None else given,
+        processes,
         budget.arena.fd,
         checksums=config.checksums == "sha256",
         at_once=given is not None,

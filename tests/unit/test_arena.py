@@ -4,7 +4,6 @@ import mmap
 import os
 import random
 import resource
-import signal
 
 import pytest
 
@@ -58,13 +57,11 @@ class TestARegion:
     def test_is_ordinary_memory_where_files_may_not_be_so_large(self) -> None:
         """`ulimit -f` speaks of shared memory, too."""
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (SEGMENT_BYTES - 1, before[1]))
         try:
             region = Arena().region(PAGE)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-            signal.signal(signal.SIGXFSZ, handler)
         region.view[:] = b"x" * PAGE
         assert region.place is None
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from ingester.arena import SEGMENT_BYTES
 from ingester.budget import Budget
 from ingester.dicomweb.outcome import Outcome
 from ingester.items import FileIdentity, FileRef, Instance, Previous
@@ -72,6 +75,16 @@ def write(directory: Path, number: int, *, size: int = 3000) -> FileRef:
     return ref_of(os.fsencode(path), number)
 
 
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def pids_of(pool: ScanPool) -> list[int]:
     return [each.process.pid for each in pool._started.values()]
 
@@ -116,6 +129,17 @@ class TestAFileReadInAnotherProcess:
         assert found.size == grown.size > listed.size
         assert found.buffer is not None
         assert bytes(found.buffer.view or b"") == Path(os.fsdecode(grown.path)).read_bytes()
+
+    def test_is_read_here_where_its_buffer_cannot_be_shared(
+        self, pool: ScanPool, budget: Budget, tmp_path: Path
+    ) -> None:
+        """`ulimit -f` speaks of shared memory, too. What nobody filled must not be sent."""
+        files = [write(tmp_path, n, size=2 * HEAD_BYTES) for n in range(3)]
+        with files_of_at_most(SEGMENT_BYTES - 1):
+            found = scanned(files, budget, pool)
+        assert told(found) == told(scanned(files, Budget(1 << 27), None))
+        give_back(found)
+        assert budget.in_use_bytes == 0
 
     def test_that_is_settled_and_the_same_is_unchanged(
         self, pool: ScanPool, budget: Budget, tmp_path: Path
