@@ -127,7 +127,8 @@ class Budget:
         loop = asyncio.get_running_loop()
         self._awaited = size, loop, loop.create_future()
         try:
-            await self._awaited[2]
+            if self._lacks(size) and self._others_move():  # a reader may have failed since
+                await self._awaited[2]
         finally:
             self._awaited = None
 

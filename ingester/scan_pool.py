@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 import msgspec
@@ -163,7 +163,8 @@ class ScanPool:
         fds = (theirs.fileno(), self.arena_fd)
         command = [sys.executable, "-P", "-m", "ingester.scan_process", *map(str, fds)]
         command.append(str(int(self.checksums)))
-        with theirs:
+        with theirs, ExitStack() as unless_started:
+            unless_started.enter_context(ours)
             process = subprocess.Popen(  # noqa: S603 - this program
                 command,
                 env=_environment(),
@@ -172,6 +173,7 @@ class ScanPool:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
+            unless_started.pop_all()
         log(DEBUG, "scan_process", pid=process.pid)
         return _Process(process, ours)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -232,6 +233,17 @@ class TestTheProcesses:
             pool.bring_back(reader)
         finally:
             pool.shutdown()
+
+    def test_are_not_missed_where_none_can_be_started(
+        self, budget: Budget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))
+        pool = ScanPool(1, budget.arena.fd, checksums=True, at_once=True)
+        files = [write(tmp_path, 1)]
+        found = scanned(files, budget, pool)
+        assert told(found) == told(scanned(files, Budget(1 << 27), None))
+        assert pool.borrow(1) is None
+        pool.shutdown()
 
     @pytest.mark.parametrize("processes", [0, 3])
     def test_are_as_many_as_are_asked_for(self, budget: Budget, processes: int) -> None:
