@@ -16,9 +16,8 @@ from typing import NamedTuple
 from ingester.dicom import data_set_offset
 from ingester.files import SourceChanged, opened, read_into, reopening, sha256_of
 from ingester.items import FileIdentity, Holder, Instance
+from ingester.look import HEAD_BYTES
 from ingester.readers import SourcePausedError
-
-_HEAD_BYTES = 64 << 10
 
 
 class Sameness(Enum):
@@ -105,7 +104,7 @@ def _data_set_sha256(holder: Holder) -> bytes | None:
 
 def _read_data_set(holder: Holder) -> bytes | None:
     with opened(holder.path) as (fd, _):
-        head = memoryview(bytearray(min(_HEAD_BYTES, holder.size)))
+        head = memoryview(bytearray(min(HEAD_BYTES, holder.size)))
         read = read_into(fd, head)
     offset = data_set_offset(head[:read])
     if offset is None:

@@ -14,6 +14,8 @@ from ingester.dicom import Header
 from ingester.files import SourceChanged, read_into
 from ingester.items import FileIdentity
 
+HEAD_BYTES = 64 << 10
+"""Enough for the identity of all but a few files; more is read where it is asked for."""
 UNTRUSTED_MTIME_NS = 2_000_000_000
 """A file changed again within the granularity of its time stamp would look unchanged."""
 

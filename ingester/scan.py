@@ -26,13 +26,11 @@ from ingester.errors import FatalError
 from ingester.files import SourceChanged, opened, reopening, sha256_of
 from ingester.items import FileIdentity, FileRef, Instance, Result, ended, pending
 from ingester.ledger import Ledger
-from ingester.look import Asked, Look, fill, look_at
+from ingester.look import HEAD_BYTES, Asked, Look, fill, look_at
 from ingester.readers import SOURCE_PAUSED, Readers, SourcePausedError, failure_of
 from ingester.scan_pool import ReaderLost, RemoteReader, ScanPool
 from ingester.threads import ReadTimeoutError, deliver, progressed
 
-HEAD_BYTES = 64 << 10
-"""Enough for the identity of all but a few files; more is read where it is asked for."""
 MAX_HEAD_BYTES = 4 << 20
 """No real header needs more before (0020,0011)."""
 MAX_INTERNAL_ERRORS = 100

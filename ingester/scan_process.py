@@ -24,10 +24,8 @@ from ingester.arena import Segments
 from ingester.dicom.scanner import DICOMDIR_SOP_CLASS_UID, read_header
 from ingester.dicom.values import Header
 from ingester.files import SourceChanged, opened
-from ingester.look import Asked, Seen, look_at
+from ingester.look import HEAD_BYTES, Asked, Seen, look_at
 from ingester.messages import Messages, message
-
-HEAD_BYTES = 64 << 10
 
 _DECODER = msgspec.msgpack.Decoder(list[Asked])
 _ENCODER = msgspec.msgpack.Encoder()

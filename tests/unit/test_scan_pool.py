@@ -18,8 +18,8 @@ from ingester.arena import SEGMENT_BYTES
 from ingester.budget import Budget
 from ingester.dicomweb.outcome import Outcome
 from ingester.items import FileIdentity, FileRef, Instance, Previous
-from ingester.look import Asked
-from ingester.scan import HEAD_BYTES, Found, Scanner, ScanOptions
+from ingester.look import HEAD_BYTES, Asked
+from ingester.scan import Found, Scanner, ScanOptions
 from ingester.scan_pool import FILES_BEFORE_PROCESSES, ReaderLost, RemoteReader, ScanPool
 from tests.support.dicom_files import instance_bytes, pydicom_test_files
 from tests.unit.road import ref_of
