@@ -6,8 +6,10 @@ back from whoever sends at that moment; so readers and sender cost each other mo
 
 Takes, on a socket for each reader thread of the run, lists of ``Asked``; whole files go to their
 place in the arena. Gives a ``Seen`` for each file in order, or None for one that the run has to
-look at itself: one that cannot be read, or changed, or is no file like most. Ends when the run
-closes its sockets, as it does when it is killed. Signals are for the run.
+look at itself: one that cannot be read, or changed, or is no file like most. Answers are gathered
+for ``GATHER_S`` at most, so that a list of quick files is one message, and a file that hangs does
+not hold those before it. Ends when the run closes its sockets, as it does when it is killed.
+Signals are for the run.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -26,6 +29,8 @@ from ingester.dicom.values import Header
 from ingester.files import SourceChanged, opened
 from ingester.look import HEAD_BYTES, Asked, Seen, look_at
 from ingester.messages import Messages, message
+
+GATHER_S = 0.05
 
 _DECODER = msgspec.msgpack.Decoder(list[Asked])
 _ENCODER = msgspec.msgpack.Encoder()
@@ -39,14 +44,30 @@ class Reader:
         self._segments = segments
         self._checksums = checksums
         self._head = memoryview(bytearray(HEAD_BYTES))
+        self._gathered = bytearray()
+        self._lock = threading.Lock()
+        self.serving = True
 
     def serve(self) -> None:
         """Until the run closes the socket."""
-        with self._client as client:
-            messages = Messages(client)
-            while (asked := messages.next()) is not None:
-                for file in _DECODER.decode(asked):
-                    client.sendall(message(_encode(self.look(file))))
+        try:
+            with self._client as client:
+                messages = Messages(client)
+                while (asked := messages.next()) is not None:
+                    for file in _DECODER.decode(asked):
+                        answer = message(_encode(self.look(file)))
+                        with self._lock:
+                            self._gathered += answer
+                    self.send()
+        finally:
+            self.serving = False
+
+    def send(self) -> None:
+        """Send what is gathered, which the socket takes at once. Raises OSError."""
+        with self._lock:
+            if self._gathered:
+                gathered, self._gathered = self._gathered, bytearray()
+                self._client.sendall(gathered)
 
     def look(self, file: Asked) -> Seen | None:
         """What a file is, or None."""
@@ -86,15 +107,27 @@ def main(arguments: Sequence[str]) -> None:
         signal.signal(number, signal.SIG_IGN)
     control, arena, checksums = (int(argument) for argument in arguments)
     segments = Segments(arena)
+    readers: list[Reader] = []
     for client in _clients(socket.socket(fileno=control)):
-        reader = Reader(client, segments, checksums=bool(checksums))
-        threading.Thread(target=reader.serve, daemon=True).start()
+        readers = [reader for reader in readers if reader.serving]
+        for reader in readers:
+            with suppress(OSError):  # the run has closed it: its thread is told, too
+                reader.send()
+        if client is not None:
+            readers.append(Reader(client, segments, checksums=bool(checksums)))
+            threading.Thread(target=readers[-1].serve, daemon=True).start()
 
 
-def _clients(control: socket.socket) -> Iterator[socket.socket]:
+def _clients(control: socket.socket) -> Iterator[socket.socket | None]:
+    """New sockets as they come, and None every ``GATHER_S``."""
+    control.settimeout(GATHER_S)
     with control:
         while True:
-            sent, fds, _, _ = socket.recv_fds(control, 1, 1)
+            try:
+                sent, fds, _, _ = socket.recv_fds(control, 1, 1)
+            except TimeoutError:
+                yield None
+                continue
             if not sent:
                 return
             for fd in fds:
