@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -10,6 +11,10 @@ from ingester.cli.bugs import on_loop_exception
 from ingester.errors import UsageError
 
 T = TypeVar("T")
+
+GC_THRESHOLDS = 10_000, 20, 20
+"""Nearly nothing of a run is garbage that only a collection finds, and what waits in it is looked
+through again and again: 8 % of its CPU with Python's own (`archive`, 2026-11)."""
 
 
 def run_loop(main: Coroutine[Any, Any, T], event_loop: str) -> T:
@@ -19,6 +24,8 @@ def run_loop(main: Coroutine[Any, Any, T], event_loop: str) -> T:
     except BaseException:
         main.close()
         raise
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.get_loop().set_exception_handler(on_loop_exception)
         return runner.run(main)
