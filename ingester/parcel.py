@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ingester.dicomweb.multipart import multipart_framing, new_boundary, single_framing
-from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
+from ingester.dicomweb.outcome import IN_THE_STORE, Evidence, Outcome
 from ingester.dicomweb.profiles import ServerProfile
-from ingester.items import Instance, Result, ended
+from ingester.items import Instance, Result
 from ingester.readers import Readers
 from ingester.transport.body import Body
 from ingester.transport.reply import Answer
@@ -85,16 +85,31 @@ class Parcel:
             started=self.started,
         )
 
-    def result(self, position: int, outcome: Outcome, reason_code: str = "") -> Result:
+    def result(
+        self,
+        position: int,
+        outcome: Outcome,
+        reason_code: str = "",
+        *,
+        evidence: Evidence | None = None,
+    ) -> Result:
         """The end of one of its instances, with what the last answer said of the request."""
-        answer = self.last_answer
-        result = ended(self.instances[position], outcome, reason_code)
-        return result._replace(
+        instance, answer = self.instances[position], self.last_answer
+        return Result(  # at once: one for each file that is sent
+            instance.file,
+            outcome,
+            reason_code,
+            "" if answer is None or not reason_code else words_of(answer),
+            evidence,
+            size=instance.identity.size,
+            mtime_ns=instance.identity.mtime_ns,
+            mtime_trusted=instance.mtime_trusted,
+            header=instance.header,
             sha256=self.body.sha256[position],
-            attempts=self.earlier_attempts + self.attempts,
+            findings=instance.findings,
             http_status=None if answer is None else answer.status,
+            attempts=self.earlier_attempts + self.attempts,
             request_id="" if answer is None else answer.request_id,
-            reason="" if answer is None or not reason_code else words_of(answer),
             elapsed_s=round(time.monotonic() - self.started, 3),
         )
 

@@ -70,15 +70,14 @@ def _end(
 ) -> Result | OpenEnd:
     if isinstance(verdict, Stored):
         if profile.second_copy is SecondCopy.KEEPS_FIRST and parcel.replaces_another(position):
-            result = parcel.result(position, Outcome.ALREADY_STORED)
+            result = parcel.result(position, Outcome.ALREADY_STORED, evidence=Evidence.MANIFEST)
             return result._replace(
-                evidence=Evidence.MANIFEST,
                 reason_code="earlier_version_kept",
                 reason=f"{profile.name} has an earlier version of this file, and keeps it",
             )
         warned = verdict.warning_code is not None
         outcome = Outcome.STORED_WITH_WARNING if warned else Outcome.STORED
-        result = parcel.result(position, outcome)._replace(evidence=Evidence.MANIFEST)
+        result = parcel.result(position, outcome, evidence=Evidence.MANIFEST)
         if verdict.warning_code is None:
             return result
         return result._replace(
@@ -98,8 +97,8 @@ def _refused(
     if disposition == "retry_later":
         return "later"
     if disposition == "already_stored":
-        result = parcel.result(position, Outcome.ALREADY_STORED)
-        return result._replace(evidence=Evidence.MANIFEST, failure_code=failure_code)
+        result = parcel.result(position, Outcome.ALREADY_STORED, evidence=Evidence.MANIFEST)
+        return result._replace(failure_code=failure_code)
     if disposition == "alone_once" and not parcel.asked_again:
         return "failed"
     if disposition == "alone_once" and (parcel.is_doubted(position) or profile.ask_on_doubt):

@@ -265,7 +265,7 @@ class Upload:
             each.attempts, each.earlier_attempts = parcel.attempts, parcel.earlier_attempts
             each.doubts, each.successes_before = parcel.doubts, parcel.successes_before
         self._ledger.decide(
-            [parcel.result(n, Outcome.STORED)._replace(evidence=Evidence.QIDO) for n in shown]
+            [parcel.result(n, Outcome.STORED, evidence=Evidence.QIDO) for n in shown]
         )
         self._release(self._trial.succeeded())
         return following
@@ -307,7 +307,7 @@ class Upload:
             return parcel.result(0, Outcome.IN_DOUBT, "refused_after_a_doubt")
         if found:
             outcome = Outcome.STORED if parcel.is_doubted(0) else Outcome.ALREADY_STORED
-            return parcel.result(0, outcome)._replace(evidence=Evidence.QIDO)
+            return parcel.result(0, outcome, evidence=Evidence.QIDO)
         return parcel.result(0, Outcome.REJECTED, reason_code)
 
     async def _stopped(self, parcel: Parcel, stop: Stop) -> list[Parcel]:
