@@ -24,6 +24,8 @@ from ingester.messages import Messages, message
 
 FILES_BEFORE_PROCESSES = 2048
 """A process costs as much as the reading of some hundred files."""
+MAX_BY_DEFAULT = 4
+"""Each has 15 MiB of its own."""
 MAX_READERS = 64
 MAX_LOST = 8
 END_S = 1.0
@@ -195,6 +197,23 @@ class ScanPool:
                 each.process.kill()
                 with suppress(subprocess.TimeoutExpired):
                     each.process.wait(END_S)
+
+
+def scan_pool(processes: int | None, arena_fd: int | None, *, checksums: bool) -> ScanPool:
+    """The pool of a run: where the number is given it begins with the first file."""
+    number = default_processes() if processes is None else processes
+    if not _has_python():
+        number = 0
+    return ScanPool(number, arena_fd, checksums=checksums, at_once=processes is not None)
+
+
+def default_processes() -> int:
+    """How many read for a run, unless it is told another number."""
+    return min(MAX_BY_DEFAULT, os.cpu_count() or 1) if _has_python() else 0
+
+
+def _has_python() -> bool:
+    return bool(sys.executable) and not getattr(sys, "frozen", False)
 
 
 def _environment() -> dict[str, str]:

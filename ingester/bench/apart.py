@@ -1,7 +1,7 @@
 """What is measured apart from a load: how fast files come from the disk, and are parsed.
 
 Takes: the files of a corpus.
-Gives: rates of `READERS` threads, as a run has them.
+Gives: rates of `READERS` threads, and of the processes that parse for them, as a run has them.
 Bounds: of the disk a sample of `SAMPLE_FILES` files and `SAMPLE_BYTES`.
 """
 
@@ -19,6 +19,7 @@ from ingester.budget import Budget
 from ingester.items import Directory, FileRef, Instance, Root
 from ingester.readers import LOCAL_READERS
 from ingester.scan import Found, Scanner, ScanOptions
+from ingester.scan_pool import ScanPool, default_processes
 from ingester.walk import lists_of
 
 READERS: Final = LOCAL_READERS
@@ -62,7 +63,17 @@ def measure_apart(paths: Sequence[str], size: int, children: Children) -> Apart:
     blocks = resource.getrusage(resource.RUSAGE_SELF).ru_inblock - blocks
     cold = blocks * _BLOCK_BYTES >= _COLD_SHARE * len(sample) * size
     _in_threads(_read, paths[len(sample) :], children)
-    scanner = Scanner(ScanOptions(), Budget(_BUDGET_BYTES))
+    scan_s = _scan(list(lists_of(_file_refs(paths, size))), children)
+    return Apart(
+        _rate(len(sample), size, read_s), cold, _rate(len(paths), size, scan_s).instances_per_s
+    )
+
+
+def _scan(lists: Sequence[Sequence[FileRef]], children: Children) -> float:
+    """Seconds for all lists, when the processes have begun."""
+    budget = Budget(_BUDGET_BYTES)
+    pool = ScanPool(default_processes(), budget.arena.fd, checksums=True, at_once=True)
+    scanner = Scanner(ScanOptions(), budget, pool)
 
     def scan(files: Sequence[FileRef]) -> None:
         found: list[Found] = []
@@ -71,10 +82,11 @@ def measure_apart(paths: Sequence[str], size: int, children: Children) -> Apart:
             if isinstance(one, Instance) and one.buffer is not None:
                 one.buffer.give_back()
 
-    scan_s = _in_threads(scan, list(lists_of(_file_refs(paths, size))), children)
-    return Apart(
-        _rate(len(sample), size, read_s), cold, _rate(len(paths), size, scan_s).instances_per_s
-    )
+    try:
+        _in_threads(scan, lists[:READERS], children)
+        return _in_threads(scan, lists, children)
+    finally:
+        pool.shutdown()
 
 
 def _rate(files: int, size: int, seconds: float) -> Rate:
