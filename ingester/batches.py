@@ -5,6 +5,7 @@ Plain: no loop, no clock of its own, tested without either.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -29,6 +30,7 @@ class OpenBatch:
     """A batch that may still grow."""
 
     opened_at: float
+    grown_at: int = 0  # instances of all studies that had come then
     instances: list[Instance] = field(default_factory=list)
     size: int = 0  # bytes
 
@@ -40,7 +42,9 @@ class Batches:
         self._limits = limits
         self._max_open = max_open
         self._open: dict[str, OpenBatch] = {}  # in the order they were opened
+        self._by_growth: OrderedDict[str, OpenBatch] = OrderedDict()  # the same, last grown last
         self._ids = count(1)
+        self._added = 0
         self.instances = 0
 
     def add(self, instance: Instance, now: float) -> list[StudyBatch]:
@@ -52,10 +56,13 @@ class Batches:
             complete.append(self._close(study))
             batch = None
         if batch is None:
-            batch = self._open[study] = OpenBatch(now)
+            batch = self._open[study] = self._by_growth[study] = OpenBatch(now)
         batch.instances.append(instance)
         batch.size += instance.size
         self.instances += 1
+        self._added += 1
+        batch.grown_at = self._added
+        self._by_growth.move_to_end(study)
         if (
             len(batch.instances) >= self._limits.max_instances
             or batch.size >= self._limits.max_bytes
@@ -80,6 +87,17 @@ class Batches:
             return []
         return [self._close(max(self._open, key=lambda study: self._open[study].size))]
 
+    def stale(self) -> list[StudyBatch]:
+        """The one that grew longest ago, if more instances have come since than are open now.
+
+        Of studies that come one after the other it is the rest of one that is through; where all
+        of them grow by turns there is none.
+        """
+        study = next(iter(self._by_growth), None)
+        if study is None or self._added - self._open[study].grown_at <= self.instances:
+            return []
+        return [self._close(study)]
+
     def flush(self) -> list[StudyBatch]:
         """All open batches: nothing more is coming."""
         return [self._close(study) for study in list(self._open)]
@@ -96,6 +114,7 @@ class Batches:
 
     def _close(self, study: str) -> StudyBatch:
         batch = self._open.pop(study)
+        del self._by_growth[study]
         self.instances -= len(batch.instances)
         # Each store into a series makes a version in HealthImaging: keep a series together.
         batch.instances.sort(key=lambda instance: instance.header.series_instance_uid)

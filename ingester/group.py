@@ -1,9 +1,10 @@
 """The third stage: claims each instance's UIDs, settles duplicates, and makes batches of studies.
 
 Takes lists of Instance; gives StudyBatch. Bounds: ``max_open`` instances in open batches and
-waiting for a claim. An instance that meets a decided claim is compared in reader threads, of the
-root of either file, and decided here. Ends when the scan has ended, all batches are closed and
-nobody waits for a claim.
+waiting for a claim. When open batches crowd the memory, what is left of a study that is through
+goes out. An instance that meets a decided claim is compared in reader threads, of the root of
+either file, and decided here. Ends when the scan has ended, all batches are closed and nobody waits
+for a claim.
 
 Decisions about claims come back from the upload through the channel's urgent lane.
 """
@@ -75,8 +76,10 @@ class Group:
         lookups: Executor,
         readers: Readers,
         idle_s: Callable[[], float],
+        is_crowded: Callable[[], bool],
     ) -> None:
         self._options = options
+        self._is_crowded = is_crowded
         self._idle_s = idle_s
         self._inbox = inbox
         self._out = out
@@ -196,6 +199,8 @@ class Group:
         if instance.buffer is not None:
             instance.buffer.stay()
         await self._send(self._batches.add(instance, time.monotonic()))
+        if self._is_crowded():
+            await self._send(self._batches.stale())
 
     async def _compare(self, instances: Sequence[Instance], holder: Holder) -> None:
         """Decide what has the UIDs of a decided holder; as many at a time as there are readers."""

@@ -18,7 +18,7 @@ from functools import partial
 from sys import intern
 from typing import BinaryIO
 
-from ingester.budget import Budget, Buffer, Promise, size_class_of
+from ingester.budget import Budget, Buffer, Promise, cost_of
 from ingester.channel import Channel, Sink
 from ingester.dicom import Header, NeedMore, Problem, inspect_part10
 from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
@@ -60,7 +60,7 @@ class Scanner:
     async def promise(self, files: Sequence[FileRef]) -> Promise:
         """Bytes to cache these files in; see Budget."""
         limit = self._options.inline_limit_bytes
-        sizes = [size_class_of(file.size) for file in files if 0 < file.size <= limit]
+        sizes = [cost_of(file.size) for file in files if 0 < file.size <= limit]
         return await self._budget.promise(sum(sizes))
 
     def scan(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
@@ -33,7 +32,7 @@ from ingester.parcel import Parcel
 from ingester.parsing import command_words
 from ingester.readers import Readers
 from ingester.scan import Found, Scanner, ScanOptions, ScanStage
-from ingester.scan_pool import ScanPool
+from ingester.scan_pool import ScanPool, scan_pool
 from ingester.threads import DaemonExecutor
 from ingester.tls import ssl_context
 from ingester.transport.admission import Admission
@@ -51,8 +50,6 @@ MAX_LANES = 8
 """Roots that are walked at a time."""
 INSTANCES_HELD = 512
 """Between scan and group. Their bytes are counted by the budget."""
-MAX_SCAN_PROCESSES = 4
-"""By default: each has 15 MiB of its own."""
 CHUNK_BYTES = 256 << 10
 """Of aws-chunked: a thread hop each, and far above the 8 KiB a chunk needs."""
 RESENDS_ALWAYS_ALLOWED = 100
@@ -105,7 +102,7 @@ def build_stages(
         max_resends=max(RESENDS_ALWAYS_ALLOWED, int(stored_before * config.max_resend / 100)),
     )
     budget = Budget(config.memory_budget)
-    pool = scan_pool(config, budget)
+    pool = scan_pool(config.scan_processes, budget.arena.fd, checksums=scan_options.checksums)
     scanner = Scanner(scan_options, budget, pool)
     scanning = [
         channel
@@ -131,7 +128,7 @@ def build_stages(
             config.max_open_instances, conflict_words(config.server_profile), config.idle_slot_s
         ),
         limits, scanned, batches, ledger, journal.find_holders, lookups, readers,
-        upload.idle_s,
+        upload.idle_s, budget.is_crowded,
     )  # fmt: skip
     return Stages(
         files,
@@ -147,20 +144,6 @@ def build_stages(
         workers=tuple(upload.worker() for _ in range(config.max_concurrency)),
         scan_workers=len(scanning),
         threads=(lookups, readers, pool),
-    )
-
-
-def scan_pool(config: Config, budget: Budget) -> ScanPool:
-    """The processes that read; where their number is given, they begin with the first file."""
-    given = config.scan_processes
-    processes = min(MAX_SCAN_PROCESSES, os.cpu_count() or 1) if given is None else given
-    if not sys.executable or getattr(sys, "frozen", False):
-        processes = 0  # there is no Python to start
-    return ScanPool(
-        processes,
-        budget.arena.fd,
-        checksums=config.checksums == "sha256",
-        at_once=given is not None,
     )
 
 

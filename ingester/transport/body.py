@@ -240,9 +240,7 @@ class BodyPayload(Payload):
             self._listener = Listener(writer.transport)
         framing = self._body.framing
         for index, lead in enumerate(framing.before):
-            if lead:
-                await self._put(lead)
-            await self._write_file(writer, index)
+            await self._write_file(writer, index, lead)
         if framing.end:
             await self._put(framing.end)
         if self._chunks is not None:
@@ -286,16 +284,18 @@ class BodyPayload(Payload):
         else:
             await self._chunks.write(self._writer, data)
 
-    async def _write_file(self, writer: AbstractStreamWriter, index: int) -> None:
+    async def _write_file(self, writer: AbstractStreamWriter, index: int, lead: bytes) -> None:
         instance = self._body.instances[index]
         buffer = instance.buffer
         if buffer is not None and buffer.view is not None:
             written = _Written(buffer)  # first: a write that is broken off may have taken it
             self._unflushed.append(written)
-            await self._put(buffer.view)
+            await self._put(buffer.after(lead))
             written.end = writer.output_size
             self._give_back_flushed(writer)
             return
+        if lead:
+            await self._put(lead)
         try:
             if instance.size > len(self._piece):
                 await self._stream(writer, index)

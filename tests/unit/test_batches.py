@@ -45,6 +45,24 @@ class TestABatch:
         assert [ids(batches.largest()) for _ in range(3)] == [[[2]], [[1, 3]], []]
         assert batches.instances == 0
 
+    def test_that_no_longer_grows_may_be_asked_for(self) -> None:
+        """More has come since than is open now: its study is through."""
+        batches = Batches(BatchLimits(10_000, 3), 100)
+        come = ["1.1", "1.1", "1.2", "1.2", "1.2", "1.3"]
+        stale = []
+        for file_id, study in enumerate(come, 1):
+            batches.add(instance(file_id, study), 0)
+            stale.append(ids(batches.stale()))
+        assert stale == [[], [], [], [], [[1, 2]], []]
+        assert ids(batches.flush()) == [[6]]
+
+    def test_that_grows_by_turns_with_others_may_not(self) -> None:
+        """Studies that are spread over all directories would go out file by file."""
+        batches = Batches(BatchLimits(10_000, 100), 1000)
+        for file_id in range(1, 400):
+            batches.add(instance(file_id, f"1.{file_id % 20}"), 0)
+            assert batches.stale() == []
+
     def test_of_one_file_may_be_larger(self) -> None:
         batches = Batches(BatchLimits(200, 100), 100)
         batches.add(instance(1, size=100), 0)

@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingester.budget import SMALLEST_BUFFER_BYTES, Budget, Buffer, size_class_of
+from ingester.budget import (
+    LEAD_BYTES,
+    SMALLEST_BUFFER_BYTES,
+    Budget,
+    Buffer,
+    cost_of,
+    size_class_of,
+)
 
 MIB = 1 << 20
+ONE_PAGE = 4096 - LEAD_BYTES
+"""A file that costs 4,096 bytes."""
 
 
 class TestSizeClasses:
@@ -84,6 +93,23 @@ class TestABuffer:
         assert second._data is data
         assert len(second) == 8000
 
+    def test_has_room_for_what_is_sent_before_it(self) -> None:
+        buffer = Budget(MIB).take(5)
+        assert buffer is not None
+        assert buffer.view is not None
+        buffer.view[:] = b"bytes"
+        for lead in (b"", b"--b\r\n\r\n", b"x" * LEAD_BYTES):
+            assert bytes(buffer.after(lead)) == lead + b"bytes"
+        assert bytes(buffer.view) == b"bytes"
+
+    def test_takes_no_second_copy_for_that(self) -> None:
+        buffer = Budget(MIB).take(5)
+        assert buffer is not None
+        assert buffer.view is not None
+        sent = buffer.after(b"lead")
+        buffer.view[:] = b"later"
+        assert bytes(sent) == b"leadlater"
+
     def test_that_was_dropped_is_never_used_again(self) -> None:
         """A transport that was aborted may still point at it."""
         budget = Budget(MIB)
@@ -100,13 +126,33 @@ class TestABuffer:
 class TestTheBudget:
     def test_refuses_instead_of_waiting(self) -> None:
         budget = Budget(10_000)
-        assert budget.take(8192) is not None
-        assert budget.take(4096) is None
+        assert budget.take(4096 + ONE_PAGE) is not None
+        assert budget.take(ONE_PAGE) is None
         assert budget.refused == 1
 
     def test_counts_the_class_not_the_size(self) -> None:
         budget = Budget(3 * 4096)
         assert [budget.take(1) is None for _ in range(4)] == [False, False, False, True]
+
+    @given(st.integers(1, 4 * MIB))
+    def test_counts_what_it_says_a_file_costs(self, size: int) -> None:
+        budget = Budget(8 * MIB)
+        assert budget.take(size) is not None
+        assert budget.in_use_bytes == cost_of(size) >= size + LEAD_BYTES
+
+    def test_is_crowded_when_open_batches_have_more_than_half(self) -> None:
+        budget = Budget(4 * 4096)
+        taken = [budget.take(ONE_PAGE) for _ in range(4)]
+        crowded = []
+        for buffer in taken:
+            assert buffer is not None
+            buffer.stay()
+            crowded.append(budget.is_crowded())
+        assert crowded == [False, False, True, True]
+        for buffer in taken[:2]:
+            assert buffer is not None
+            buffer.leave()
+        assert not budget.is_crowded()
 
     def test_refuses_what_is_larger_than_all_of_it(self) -> None:
         budget = Budget(MIB)
@@ -115,11 +161,11 @@ class TestTheBudget:
 
     def test_lets_kept_buffers_go_for_others(self) -> None:
         budget = Budget(MIB)
-        small = [budget.take(4096) for _ in range(256)]
+        small = [budget.take(ONE_PAGE) for _ in range(256)]
         for buffer in small:
             assert buffer is not None
             buffer.give_back()
-        large = budget.take(MIB)
+        large = budget.take(MIB - LEAD_BYTES)
         assert large is not None
         assert budget._kept_bytes == 0
         assert sum(map(len, budget._kept.values())) == 0
@@ -170,9 +216,9 @@ class TestAPromise:
         budget = Budget(3 * 4096)
         promise = await budget.promise(2 * 4096)
         assert (budget.promised_bytes, budget.in_use_bytes) == (8192, 0)
-        assert budget.take(4096) is not None
-        assert budget.take(4096) is None
-        assert budget.take(4096, promise) is not None
+        assert budget.take(ONE_PAGE) is not None
+        assert budget.take(ONE_PAGE) is None
+        assert budget.take(ONE_PAGE, promise) is not None
         assert (promise.bytes_left, budget.promised_bytes, budget.in_use_bytes) == (
             4096,
             4096,
@@ -185,19 +231,19 @@ class TestAPromise:
         promise.end()
         promise.end()
         assert budget.promised_bytes == 0
-        assert budget.take(8192) is not None
-        assert budget.take(4096, promise) is None
+        assert budget.take(4096 + ONE_PAGE) is not None
+        assert budget.take(ONE_PAGE, promise) is None
 
     async def test_may_be_exceeded_by_what_others_leave(self) -> None:
         budget = Budget(4 * 4096)
         promise = await budget.promise(4096)
-        assert budget.take(2 * 4096, promise) is not None
+        assert budget.take(4096 + ONE_PAGE, promise) is not None
         assert (promise.bytes_left, budget.promised_bytes, budget.in_use_bytes) == (0, 0, 8192)
 
     async def test_is_of_nothing_where_all_bytes_stay(self) -> None:
         """In batches that are open they may stay until more files are read."""
         budget = Budget(4096)
-        staying = budget.take(4096)
+        staying = budget.take(ONE_PAGE)
         assert staying is not None
         staying.stay()
         assert (await asyncio.wait_for(budget.promise(4096), 10)).bytes_left == 0
@@ -205,7 +251,7 @@ class TestAPromise:
     @pytest.mark.parametrize("end", [Buffer.give_back, Buffer.drop])
     async def test_waits_for_bytes_that_come_back(self, end: Callable[[Buffer], None]) -> None:
         budget = Budget(2 * 4096)
-        first, second = budget.take(4096), budget.take(4096)
+        first, second = budget.take(ONE_PAGE), budget.take(ONE_PAGE)
         assert first is not None
         assert second is not None
         first.stay()
@@ -219,7 +265,7 @@ class TestAPromise:
 
     async def test_waits_no_longer_than_any_may_come_back(self) -> None:
         budget = Budget(2 * 4096)
-        first, second = budget.take(4096), budget.take(4096)
+        first, second = budget.take(ONE_PAGE), budget.take(ONE_PAGE)
         assert first is not None
         assert second is not None
         waiting = asyncio.create_task(budget.promise(2 * 4096))
@@ -233,7 +279,7 @@ class TestAPromise:
     async def test_does_not_wait_for_a_reader_that_is_stuck(self) -> None:
         budget = Budget(4096)
         lost = await budget.promise(4096)
-        assert budget.take(4096, lost) is not None
+        assert budget.take(ONE_PAGE, lost) is not None
         waiting = asyncio.create_task(budget.promise(4096))
         await asyncio.sleep(0)
         assert not waiting.done()
@@ -242,7 +288,7 @@ class TestAPromise:
 
     async def test_is_kept_when_a_reader_fails_in_its_thread(self) -> None:
         budget = Budget(4096)
-        failed = budget.take(4096)
+        failed = budget.take(ONE_PAGE)
         assert failed is not None
         waiting = asyncio.create_task(budget.promise(4096))
         await asyncio.sleep(0)
@@ -255,7 +301,7 @@ class TestAPromise:
 
     async def test_is_given_to_one_after_the_other(self) -> None:
         budget = Budget(2 * 4096)
-        leaving = [budget.take(4096), budget.take(4096)]
+        leaving = [budget.take(ONE_PAGE), budget.take(ONE_PAGE)]
         for buffer in leaving:
             assert buffer is not None
         waiting = [asyncio.create_task(budget.promise(4096)) for _ in range(3)]

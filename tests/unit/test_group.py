@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,10 @@ class Grouping:
         self.journal: dict[InstanceKey, Holder] = {}
         self.group = Group(
             GroupOptions(max_open), limits or BatchLimits(1 << 20, 100), self.inbox, self.out,
-            self.ledger, self.find, Direct(), readers_of(), lambda: self.idle_s,
+            self.ledger, self.find, Direct(), readers_of(), lambda: self.idle_s, lambda: self.is_crowded,
         )  # fmt: skip
         self.idle_s = 0.0
+        self.is_crowded = False
         self.sent: list[int] = []
 
     def find(self, keys: Sequence[InstanceKey]) -> list[Holder | None]:
@@ -177,6 +179,26 @@ class TestABatchThatIsNotComplete:
         assert [one.file.file_id for one in sent.instances] == [2, 3]
         running.cancel()
         await asyncio.wait([running])
+
+    async def test_is_sent_when_its_study_is_through_and_memory_is_scarce(self) -> None:
+        """What is left of many studies would hold all of it, and nothing would be under way."""
+        sent = []
+        for is_crowded in (False, True):
+            grouping = Grouping(limits=BatchLimits(1 << 20, 4))
+            grouping.is_crowded = is_crowded
+            studies = ["1.1", *["1.2"] * 4, "1.3"]
+            await grouping.come(*(instance(n, study) for n, study in enumerate(studies, 1)))
+            running = asyncio.create_task(grouping.group.run())
+            first = await asyncio.wait_for(grouping.out.get(), 60)
+            assert isinstance(first, StudyBatch)
+            sent.append([one.file.file_id for one in first.instances])
+            with suppress(TimeoutError):
+                second = await asyncio.wait_for(grouping.out.get(), 3 * TICK_S)
+                assert isinstance(second, StudyBatch)
+                sent.append([one.file.file_id for one in second.instances])
+            running.cancel()
+            await asyncio.wait([running])
+        assert sent == [[2, 3, 4, 5], [2, 3, 4, 5], [1]]
 
 
 class TestTheEnd:
