@@ -67,10 +67,11 @@ class Asked(NamedTuple):
     path: bytes
     size: int  # bytes, as it was listed
     place: int | None  # in the arena, where it is to be read whole
+    parse: bool = True  # False: its header is known
 
 
 class Seen(NamedTuple):
     """What a process that reads found: a file like most."""
 
-    header: Header
+    header: Header | None  # None: it was not to be parsed
     look: Look

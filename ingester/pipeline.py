@@ -1,8 +1,8 @@
 """Runs a job: journal outermost, then the HTTP session, then one flat group of tasks.
 
-Memory, by default about 236 MiB::
+Memory, by default about 285 MiB::
 
-    75 MiB base + memory_budget + max_concurrency x 1.25 MiB + max_open_instances x 0.5 KiB
+    75 MiB base + memory_budget + max_concurrency x 1.25 MiB + max_open_instances x 1.5 KiB
 
 A root that does not answer is paused and costs the exit code at the end: the others go on first.
 On the first stop the producers are cancelled and the workers finish what is on the wire; on the
@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 from ingester.auth.chain import Resolve
+from ingester.budget import Budget
 from ingester.config import Config
 from ingester.control import StopControl
 from ingester.dicomweb.outcome import IN_THE_STORE, INCOMPLETE, Outcome
@@ -33,6 +34,7 @@ from ingester.progress import Clock, Snapshot, Waits, bottleneck_of, peak_rss_mi
 from ingester.readers import Readers
 from ingester.report.results import ResultsFile
 from ingester.report.summary import RunSummary, all_outcomes, exit_code_of
+from ingester.scan_pool import scan_pool
 from ingester.sources import Source, as_root, resolve_sources
 from ingester.transport.authorizer import Authorizer
 from ingester.transport.sender import Sender, SenderOptions
@@ -140,12 +142,17 @@ class Run:
         log(INFO, "run", run_id=run_id, roots=len(resolved), stored_before=stored_before)
         root_ids = journal.register_roots([(source.name, source.path) for source in resolved])
         roots = [as_root(*each) for each in zip(resolved, root_ids, strict=True)]
-        self._readers = readers = Readers(roots, config.readers)
+        budget = Budget(config.memory_budget)
+        pool = scan_pool(
+            config.scan_processes, budget.arena.fd, checksums=config.checksums == "sha256"
+        )
+        self._readers = readers = Readers(roots, config.readers, pool, budget.arena)
         async with Sender(options, authorizer) as sender:
             self._sender = sender
             stages = self._stages = build_stages(
                 config, roots, journal=journal, known=known, ledger=self._ledger, sender=sender,
-                readers=readers, stop=self._stop, report=self, stored_before=stored_before,
+                readers=readers, budget=budget, stop=self._stop, report=self,
+                stored_before=stored_before,
             )  # fmt: skip
             try:
                 await self._run(stages)

@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
 
+from ingester.arena import Arena, Region
 from ingester.errors import SourceError
-from ingester.files import MAY_PASS, SourceChanged, check_root
+from ingester.files import MAY_PASS, PIECE_BYTES, SourceChanged, check_root
 from ingester.items import Root
 from ingester.mounts import NETWORK_FILE_SYSTEMS, mount_type, read_mountinfo
+from ingester.scan_pool import NO_POOL, ScanPool
 from ingester.threads import LOOKS, DaemonExecutor, ReadTimeoutError
 
 P = ParamSpec("P")
@@ -161,12 +163,21 @@ class _Row:
 
 
 class Readers:
-    """The reader threads of all roots; ``hashing`` are threads that read nothing.
+    """The reader threads of all roots, and the processes that read for them.
 
-    ``threads`` of each root; None: as its file system wants.
+    ``hashing`` are threads that read nothing. ``threads`` of each root; None: as its file system
+    wants. ``arena``: where the processes of ``pool`` write.
     """
 
-    def __init__(self, roots: Sequence[Root], threads: int | None = None) -> None:
+    def __init__(
+        self,
+        roots: Sequence[Root],
+        threads: int | None = None,
+        pool: ScanPool | None = None,
+        arena: Arena | None = None,
+    ) -> None:
+        self.pool = NO_POOL if pool is None else pool
+        self._arena = arena
         mountinfo = read_mountinfo()
         self._roots = {
             root.root_id: RootReaders(root, threads or threads_for(root.path, mountinfo))
@@ -177,6 +188,12 @@ class Readers:
     def of(self, root: Root) -> RootReaders:
         """The threads of a root."""
         return self._roots[root.root_id]
+
+    def piece(self) -> Region:
+        """PIECE_BYTES to read into, again and again."""
+        if self._arena is None:
+            return Region(memoryview(bytearray(PIECE_BYTES)), None)
+        return self._arena.region(PIECE_BYTES)
 
     def holding(self, path: bytes) -> RootReaders | None:
         """The threads of the root that a path lies in, if it is one of this run."""
@@ -198,10 +215,11 @@ class Readers:
                 each.look()
 
     def shutdown(self) -> None:
-        """Let all threads end that can; never waits for one."""
+        """Let all threads and processes end that can; waits for no thread."""
         for each in self._roots.values():
             each.shutdown()
         self.hashing.shutdown()
+        self.pool.shutdown()
 
 
 def threads_for(path: bytes, mountinfo: str) -> int:

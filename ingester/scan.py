@@ -28,7 +28,7 @@ from ingester.items import FileIdentity, FileRef, Instance, Result, ended, pendi
 from ingester.ledger import Ledger
 from ingester.look import HEAD_BYTES, Asked, Look, fill, look_at
 from ingester.readers import SOURCE_PAUSED, Readers, SourcePausedError, failure_of
-from ingester.scan_pool import ReaderLost, RemoteReader, ScanPool
+from ingester.scan_pool import NO_POOL, RemoteReader, ScanPool
 from ingester.threads import ReadTimeoutError, deliver, progressed
 
 MAX_HEAD_BYTES = 4 << 20
@@ -52,7 +52,7 @@ class ScanOptions:
 class Scanner:
     """Scans lists of files; blocking, thread-safe, one call for a list."""
 
-    def __init__(self, options: ScanOptions, budget: Budget, pool: ScanPool | None = None) -> None:
+    def __init__(self, options: ScanOptions, budget: Budget, pool: ScanPool = NO_POOL) -> None:
         self._options = options
         self._budget = budget
         self._pool = pool
@@ -72,14 +72,15 @@ class Scanner:
             SourcePausedError: the next of them cannot be read because its root cannot be.
             WrittenOff: it took too long; what was found until then is there.
         """
-        reader = None if self._pool is None else self._pool.borrow(len(files))
-        if self._pool is not None and reader is not None:
-            try:
-                files = files[self._scan_there(reader, files, found, promise) :]
-            finally:
-                self._pool.bring_back(reader)
-        for file in files:
-            _deliver(found, self._scan_one(file, promise))
+        reader = self._pool.borrow(len(files))
+        if reader is None:
+            for file in files:
+                _deliver(found, self._scan_one(file, promise))
+            return
+        try:
+            self._scan_there(reader, files, found, promise)
+        finally:
+            self._pool.bring_back(reader)
 
     def _scan_there(
         self,
@@ -87,36 +88,30 @@ class Scanner:
         files: Sequence[FileRef],
         found: list[Found],
         promise: Promise | None,
-    ) -> int:
-        """Scan in another process; returns how many: all, unless it ends or sees no buffer."""
+    ) -> None:
+        """Scan in another process, and here what that cannot."""
         buffers = [self._take(file.size, promise) for file in files]
-        if any(buffer is not None and buffer.place is None for buffer in buffers):
-            for buffer in buffers:
-                _give_back(buffer)
-            return 0  # nobody else can fill them
         asked = [
             Asked(file.path, file.size, None if buffer is None else buffer.place)
             for file, buffer in zip(files, buffers, strict=True)
         ]
-        scanned = 0
+        seen_there = reader.seen(asked)
         try:
-            for seen in reader.look(asked):
-                file, buffer, buffers[scanned] = files[scanned], buffers[scanned], None
-                if seen is None:
+            for position, (file, seen) in enumerate(zip(files, seen_there, strict=False)):
+                buffer, buffers[position] = buffers[position], None
+                unshared = buffer is not None and buffer.place is None  # nobody else can fill it
+                if seen is None or seen.header is None or unshared:
                     _give_back(buffer)
                     one = self._scan_one(file, promise)
                 else:
                     progressed()
-                    one = _ended_at_worst(file, partial(self._judged, file, *seen, buffer))
+                    judged = partial(self._judged, file, seen.header, seen.look, buffer)
+                    one = _ended_at_worst(file, judged)
                 _deliver(found, one)
-                scanned += 1
-        except ReaderLost:
-            progressed()  # raises, where the process was ended because nobody waits any more
         finally:
             reader.finish()  # it writes to the buffers until then
             for buffer in buffers:
                 _give_back(buffer)
-        return scanned
 
     def _scan_one(self, file: FileRef, promise: Promise | None) -> Found:
         return _ended_at_worst(file, lambda: self._read(file, promise))

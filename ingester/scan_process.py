@@ -81,10 +81,16 @@ class Reader:
                     segment, offset = self._segments.at(file.place)
                     view = memoryview(segment)[offset : offset + size]
                 header, look = look_at(
-                    fd, identity, view, lambda v: read_header(v, size), checksums=self._checksums
+                    fd,
+                    identity,
+                    view,
+                    lambda v: read_header(v, size) if file.parse else None,
+                    checksums=self._checksums,
                 )
         except (OSError, SourceChanged):
             return None
+        if header is None:
+            return Seen(None, look)
         if not isinstance(header, Header):
             return None
         is_dicomdir = header.media_storage_sop_class_uid == DICOMDIR_SOP_CLASS_UID

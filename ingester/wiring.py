@@ -32,7 +32,6 @@ from ingester.parcel import Parcel
 from ingester.parsing import command_words
 from ingester.readers import Readers
 from ingester.scan import Found, Scanner, ScanOptions, ScanStage
-from ingester.scan_pool import ScanPool, scan_pool
 from ingester.threads import DaemonExecutor
 from ingester.tls import ssl_context
 from ingester.transport.admission import Admission
@@ -70,7 +69,7 @@ class Stages:
     producers: tuple[Task, ...]
     workers: tuple[Task, ...]
     scan_workers: int
-    threads: tuple[DaemonExecutor | Readers | ScanPool, ...]
+    threads: tuple[DaemonExecutor | Readers, ...]
 
 
 def build_stages(
@@ -82,6 +81,7 @@ def build_stages(
     ledger: Ledger,
     sender: Sender,
     readers: Readers,
+    budget: Budget,
     stop: StopControl,
     report: WalkReport,
     stored_before: int,
@@ -101,9 +101,7 @@ def build_stages(
         too_large_hint=config.server_profile.too_large_hint,
         max_resends=max(RESENDS_ALWAYS_ALLOWED, int(stored_before * config.max_resend / 100)),
     )
-    budget = Budget(config.memory_budget)
-    pool = scan_pool(config.scan_processes, budget.arena.fd, checksums=scan_options.checksums)
-    scanner = Scanner(scan_options, budget, pool)
+    scanner = Scanner(scan_options, budget, readers.pool)
     scanning = [
         channel
         for lane, channel in zip(lanes, files, strict=True)
@@ -143,7 +141,7 @@ def build_stages(
         ),
         workers=tuple(upload.worker() for _ in range(config.max_concurrency)),
         scan_workers=len(scanning),
-        threads=(lookups, readers, pool),
+        threads=(lookups, readers),
     )
 
 

@@ -15,9 +15,10 @@ import hashlib
 import os
 import sys
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from concurrent.futures import Executor
 from io import FileIO
+from itertools import repeat
 from typing import Protocol, Self, TypeVar
 
 from aiofiles.threadpool import wrap
@@ -25,6 +26,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
+from ingester.arena import Region
 from ingester.auth.chunks import ChunkSeed, encoded_length
 from ingester.budget import Buffer
 from ingester.dicomweb.multipart import Framing
@@ -37,6 +39,7 @@ from ingester.files import (
     reopening,
 )
 from ingester.items import FileIdentity, Instance
+from ingester.look import Asked, Seen
 from ingester.readers import Readers, failure_of
 from ingester.threads import ReadTimeoutError, deliver, failed, progressed
 from ingester.transport.chunked import ChunkWriter
@@ -151,35 +154,63 @@ class Body:
         elif self.sha256[index] != digest:
             raise SourceChanged
 
-    def read_group(self, first: int, piece: memoryview, views: list[memoryview]) -> None:
+    def read_group(self, first: int, piece: Region, views: list[memoryview]) -> None:
         """Read files from ``first`` on that are not cached and fit into ``piece`` together.
 
         One call in a reader thread for many small files of a root; ``views`` gets their bytes.
         Stops before a file that fails, so that it fails when it is its turn; raises OSError or
         SourceChanged only for the first.
         """
+        group = list(self._fitting(first, piece))
+        pool = self.readers.pool
+        remote = None if piece.place is None else pool.borrow(len(group))
+        try:
+            seen_there = repeat(None) if remote is None else remote.seen(self._asked(group, piece))
+            for (index, start), seen in zip(group, seen_there, strict=False):
+                view = piece.view[start : start + self.instances[index].size]
+                try:
+                    self._read_one(index, view, seen)
+                except (OSError, SourceChanged):
+                    if index == first:
+                        raise
+                    break
+                deliver(views, view)
+        finally:
+            if remote is not None:
+                remote.finish()  # it writes to the piece until then
+                pool.bring_back(remote)
+
+    def _fitting(self, first: int, piece: Region) -> Iterator[tuple[int, int]]:
+        """Which files, and where each begins in the piece."""
         used = 0
         reader = self.reader_of(first)
         for index in range(first, len(self.instances)):
             instance = self.instances[index]
             cached = instance.buffer is not None and instance.buffer.view is not None
             if cached or used + instance.size > len(piece) or self.reader_of(index) is not reader:
-                break
-            view = piece[used : used + instance.size]
-            try:
-                self._read_one(index, view)
-            except (OSError, SourceChanged):
-                if index == first:
-                    raise
-                break
-            deliver(views, view)
+                return
+            yield index, used
             used += instance.size
 
-    def _read_one(self, index: int, view: memoryview) -> None:
+    def _asked(self, group: Sequence[tuple[int, int]], piece: Region) -> list[Asked]:
+        assert piece.place is not None  # noqa: S101 - asked before
+        files = [self.instances[index].file for index, _ in group]
+        return [
+            Asked(file.path, self.instances[index].size, piece.place + start, parse=False)
+            for file, (index, start) in zip(files, group, strict=True)
+        ]
+
+    def _read_one(self, index: int, view: memoryview, seen: Seen | None) -> None:
+        """Have a file's bytes in ``view``: where a process has not read them, read them here."""
         instance = self.instances[index]
-        reopening(lambda: read_again(instance.file.path, instance.identity, view))
+        sha256 = None
+        if seen is None or seen.look.identity != instance.identity:
+            reopening(lambda: read_again(instance.file.path, instance.identity, view))
+        else:
+            progressed()
+            sha256 = seen.look.sha256
         if self.wants_sha256(index):
-            self.check_sha256(index, hashlib.sha256(view).digest())
+            self.check_sha256(index, sha256 or hashlib.sha256(view).digest())
 
 
 class _Written:
@@ -199,7 +230,7 @@ class BodyPayload(Payload):
     attempt off. ``piece`` is the worker's own MiB for what is read again.
     """
 
-    def __init__(self, body: Body, piece: bytearray, chunk_bytes: int = 0) -> None:
+    def __init__(self, body: Body, piece: Region, chunk_bytes: int = 0) -> None:
         super().__init__(body, content_type=body.framing.content_type)
         length = body.framing.content_length
         self._size = encoded_length(length, chunk_bytes) if chunk_bytes else length
@@ -207,7 +238,7 @@ class BodyPayload(Payload):
         self._body = body
         self._chunks: ChunkWriter | None = None
         self.piece = piece
-        self._piece = memoryview(piece)
+        self._piece = piece.view
         self._writer: AbstractStreamWriter | None = None
         self._transport: asyncio.WriteTransport | None = None  # aiohttp forgets one it closes
         self._listener: Listener | None = None
@@ -325,7 +356,7 @@ class BodyPayload(Payload):
         try:
             await self._reads(
                 loop.run_in_executor(
-                    body.reader_of(index), body.read_group, index, self._piece, views
+                    body.reader_of(index), body.read_group, index, self.piece, views
                 )
             )
         except ReadTimeoutError as error:

@@ -18,8 +18,8 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
+from ingester.arena import Region
 from ingester.auth import Secret
-from ingester.files import PIECE_BYTES
 from ingester.logs import DEBUG, log
 from ingester.transport.alerts import alert_in, listen_for_alert
 from ingester.transport.authorizer import Authorized, Authorizer, FixedHeaders
@@ -62,7 +62,7 @@ class Sender:
         self.requests = 0
         self.in_flight = 0
         self._session: aiohttp.ClientSession | None = None
-        self._pieces: list[bytearray] = []
+        self._pieces: list[Region] = []
         self._listening = asyncio.Lock()
         self._heard = False  # an answer, or that there is no alert
         self._alert: str | None = None
@@ -102,7 +102,7 @@ class Sender:
         await self.ready()
         payload = BodyPayload(
             body,
-            self._pieces.pop() if self._pieces else bytearray(PIECE_BYTES),
+            self._pieces.pop() if self._pieces else body.readers.piece(),
             self._authorizer.chunk_bytes,
         )
         self.requests += 1

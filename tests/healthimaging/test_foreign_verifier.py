@@ -110,7 +110,7 @@ async def send(
         ):
             assert await body.hash_whole() is None
             chunks = chunk_bytes if mode == "aws-chunked" else 0
-            payload = BodyPayload(body, bytearray(1 << 20), chunks)
+            payload = BodyPayload(body, readers.piece(), chunks)
             answer = await sender._exchange("PUT", path, payload)
     readers.shutdown()
     assert isinstance(answer, Answer)

@@ -74,13 +74,20 @@ class TestASlowReader:
             steps=[ReadSlowly(15_000_000 * (1 + 4 * (n % 2)), chunk=131_072) for n in range(7)],
         )  # fmt: skip
 
+    @pytest.mark.parametrize("processes", [0, 2])
     def test_gets_files_read_again_uncorrupted(
-        self, tmp_path: Path, certificate: Certificate, event_loop: str, *, tls: bool
+        self,
+        tmp_path: Path,
+        certificate: Certificate,
+        event_loop: str,
+        processes: int,
+        *,
+        tls: bool,
     ) -> None:
-        """The budget holds three of them: the others are read a second time, many at once."""
+        """The budget holds one of them: the others are read a second time, many at once."""
         self.run(
             tmp_path, certificate, tls=tls, sizes=[30_000] * 300, event_loop=event_loop,
-            memory_budget="64KiB", max_batch_instances=300,
+            memory_budget="64KiB", max_batch_instances=300, scan_processes=processes,
             steps=[ReadSlowly(12_000_000, chunk=65_536)],
         )  # fmt: skip
 

@@ -20,7 +20,13 @@ from ingester.dicomweb.outcome import Outcome
 from ingester.items import FileIdentity, FileRef, Instance, Previous
 from ingester.look import HEAD_BYTES, Asked
 from ingester.scan import Found, Scanner, ScanOptions
-from ingester.scan_pool import FILES_BEFORE_PROCESSES, ReaderLost, RemoteReader, ScanPool
+from ingester.scan_pool import (
+    FILES_BEFORE_PROCESSES,
+    NO_POOL,
+    ReaderLost,
+    RemoteReader,
+    ScanPool,
+)
 from tests.support.dicom_files import instance_bytes, pydicom_test_files
 from tests.unit.road import ref_of
 
@@ -42,7 +48,10 @@ def pool(budget: Budget) -> Iterator[ScanPool]:
 
 
 def scanned(
-    files: list[FileRef], budget: Budget, pool: ScanPool | None, options: ScanOptions | None = None
+    files: list[FileRef],
+    budget: Budget,
+    pool: ScanPool = NO_POOL,
+    options: ScanOptions | None = None,
 ) -> list[Found]:
     found: list[Found] = []
     Scanner(options or ScanOptions(), budget, pool).scan(files, found)
@@ -103,7 +112,7 @@ class TestAFileReadInAnotherProcess:
     def test_is_what_it_is_here(self, pool: ScanPool, budget: Budget, options: ScanOptions) -> None:
         paths = pydicom_test_files()
         files = [ref_of(os.fsencode(path), n) for n, path in enumerate(paths)]
-        here = scanned(files, Budget(1 << 27), None, options)
+        here = scanned(files, Budget(1 << 27), options=options)
         there = scanned(files, budget, pool, options)
         assert pids_of(pool)
         assert told(there) == told(here)
@@ -138,7 +147,7 @@ class TestAFileReadInAnotherProcess:
         files = [write(tmp_path, n, size=2 * HEAD_BYTES) for n in range(3)]
         with files_of_at_most(SEGMENT_BYTES - 1):
             found = scanned(files, budget, pool)
-        assert told(found) == told(scanned(files, Budget(1 << 27), None))
+        assert told(found) == told(scanned(files, Budget(1 << 27)))
         give_back(found)
         assert budget.in_use_bytes == 0
 
@@ -171,7 +180,7 @@ class TestAProcessThatEnds:
         self, pool: ScanPool, budget: Budget, tmp_path: Path
     ) -> None:
         files = [write(tmp_path, n) for n in range(64)]
-        here = scanned(files, Budget(1 << 27), None)
+        here = scanned(files, Budget(1 << 27))
         give_back(scanned(files, budget, pool))
         for pid in pids_of(pool):
             os.kill(pid, signal.SIGKILL)
@@ -229,6 +238,7 @@ class TestTheProcesses:
             assert reader is not None
             (seen,) = reader.look([Asked(write(tmp_path, 1).path, write(tmp_path, 1).size, None)])
             assert seen is not None
+            assert seen.header is not None
             assert (seen.header.sop_instance_uid, seen.look.sha256) == ("1.2.1", None)
             pool.bring_back(reader)
         finally:
@@ -241,7 +251,7 @@ class TestTheProcesses:
         pool = ScanPool(1, budget.arena.fd, checksums=True, at_once=True)
         files = [write(tmp_path, 1)]
         found = scanned(files, budget, pool)
-        assert told(found) == told(scanned(files, Budget(1 << 27), None))
+        assert told(found) == told(scanned(files, Budget(1 << 27)))
         assert pool.borrow(1) is None
         pool.shutdown()
 
