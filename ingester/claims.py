@@ -18,6 +18,9 @@ from dataclasses import dataclass, field
 from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM
 from ingester.items import Holder, Instance, InstanceKey, Result
 
+NOBODY: deque[Instance] = deque(maxlen=0)
+"""Waits for nearly all claims: an empty deque for each would have 600 bytes."""
+
 
 @dataclass(slots=True)
 class Claim:
@@ -29,7 +32,7 @@ class Claim:
     absent: bool = False  # an earlier run left the holder in doubt; it was not met yet in this one
     committed: bool = False
     earlier: Holder | None = None  # what the store may have of an earlier run
-    waiting: deque[Instance] = field(default_factory=deque)
+    waiting: deque[Instance] = field(default_factory=lambda: NOBODY)
 
 
 class Claims:
@@ -58,6 +61,8 @@ class Claims:
         """Wait for the claim's end, without the cached bytes."""
         if instance.buffer is not None:
             instance.buffer.give_back()
+        if claim.waiting is NOBODY:
+            claim.waiting = deque()
         claim.waiting.append(instance._replace(buffer=None))
         self.waiting += 1
 
@@ -103,7 +108,7 @@ class Claims:
     def take_waiting(self, claim: Claim) -> list[Instance]:
         """All that wait for a decided claim, to be compared with its holder."""
         waiting = list(claim.waiting)
-        claim.waiting.clear()
+        claim.waiting = NOBODY
         self.waiting -= len(waiting)
         return waiting
 

@@ -52,7 +52,7 @@ FindHolders = Callable[[Sequence[InstanceKey]], Sequence[Holder | None]]
 
 @dataclass(frozen=True, slots=True)
 class GroupOptions:
-    """``max_open``: instances in open batches or waiting, each about half a KiB.
+    """``max_open``: instances in open batches or waiting, each about 1.5 KiB.
 
     ``idle_slot_s``: so long a request could have been under way before the largest batch is sent.
     """
