@@ -54,7 +54,7 @@ def of_run(run: Run, start: Start, max_rps: float | None) -> dict[str, float]:
         "sink_cpu_s": float(sink["cpu_s"]),
         "sink_cpu_share": sink["cpu_s"] / (sink["cpu_s"] + run.cpu_s),
         "start_share": start.wall_s / run.wall_s,
-        "wasted_share": sink["wasted_bytes"] / (sink["bytes"] + sink["wasted_bytes"]),
+        "wasted_share": sink["wasted_bytes"] / max(1, sink["bytes"] + sink["wasted_bytes"]),
     }
     if max_rps is not None:
         figures["allowance_used"] = sink["requests"] / (max_rps * (1 + sink["span_s"]))

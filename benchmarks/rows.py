@@ -12,6 +12,8 @@ from benchmarks.rivals import Curl, DicomwebClient
 from benchmarks.subjects import (
     PLAIN,
     PLAIN_NONE,
+    PLAIN_RESUMED,
+    SCAN,
     SLOW_SYNC,
     TLS,
     TLS_LITERAL,
@@ -145,7 +147,17 @@ class Rows:
         return [
             Row(name, "archive", says, "instances_per_s", subject, rival, target)
             for name, subject, rival, target, says in rows
-        ] + [_rss("archive", signed)]
+        ] + [
+            Row(
+                "scan",
+                "archive",
+                "walk, reading, parsing and digests alone",
+                "instances_per_s",
+                self._entry(SCAN, "archive"),
+                target=15_000,
+            ),
+            _rss("archive", signed),
+        ]
 
     def _small(self) -> list[Row]:
         limited = Entry(PLAIN, self._entry(PLAIN, "small").corpus, max_rps=MAX_RPS)
@@ -208,6 +220,14 @@ class Rows:
                 at_most=True,
             ),
             _rss("million", million),
+            Row(
+                "million-resumed",
+                "resumed",
+                "the same command again, with nothing left to do",
+                "instances_per_s",
+                self._entry(PLAIN_RESUMED, "million"),
+                target=50_000,
+            ),
         ]
 
 

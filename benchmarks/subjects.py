@@ -5,12 +5,14 @@ Gives: a `Job`.
 """
 
 import os
+import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol
 
 from benchmarks import slow_sync
+from benchmarks.environment import ROOT
 from ingester.bench.corpora import Corpus
 from ingester.bench.environment import environment
 from ingester.bench.measure import Job
@@ -99,6 +101,59 @@ class Ingester:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The command of another subject once more, when it has stored everything before."""
+
+    first: Ingester
+
+    @property
+    def name(self) -> str:
+        """As records have it."""
+        return f"{self.first.name}-resumed"
+
+    @property
+    def tls(self) -> bool:
+        """As the first run."""
+        return self.first.tls
+
+    def reads(self, corpus: Corpus, files: str) -> Iterable[str]:
+        """The corpus itself, in the first run."""
+        return self.first.reads(corpus, files)
+
+    def job(self, place: Place) -> Job:
+        """Does the first run; what the sink has is of that one."""
+        job = self.first.job(place)
+        nowhere = subprocess.DEVNULL
+        subprocess.run(job.command, env=job.environment, check=True, stdout=nowhere, stderr=nowhere)
+        return replace(job, claims={**job.claims, "requests": 0})
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Walk and scan alone, see `scan`: nothing is sent."""
+
+    name: str = "scan"
+    tls: bool = False
+
+    def reads(self, corpus: Corpus, files: str) -> Iterable[str]:
+        """The corpus itself."""
+        return corpus.paths(files)
+
+    def job(self, place: Place) -> Job:
+        """The program, with a journal in the place's directory."""
+        journal = os.path.join(place.directory, "ingester.db")
+        return Job(
+            command=(*PYTHON, "benchmarks.scan", place.files, journal),
+            environment={**environment(), "PYTHONPATH": ROOT},
+            files=place.corpus.files,
+            distinct=0,
+            sent=0,
+            content_bytes=place.corpus.bytes,
+            claims={"instances": place.corpus.files},
+        )
+
+
 def _fast_syncs(count_file: str) -> list[str]:
     return [] if slow_sync.times(count_file) else ["no fsync was slow"]
 
@@ -110,4 +165,6 @@ TLS: Final = Ingester("tls", tls=True)
 TLS_LITERAL: Final = Ingester("tls-literal", tls=True, payload_signing="literal")
 TLS_LITERAL_NONE: Final = replace(TLS_LITERAL, name="tls-literal-none", options=_NO_CHECKSUMS)
 TLS_SHA256_NONE: Final = replace(TLS_LITERAL_NONE, name="tls-sha256-none", payload_signing="sha256")
+PLAIN_RESUMED: Final = Resumed(PLAIN)
+SCAN: Final = Scan()
 SLOW_SYNC: Final = replace(PLAIN, name="plain-slow-sync", slow_sync_ms=20)

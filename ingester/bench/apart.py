@@ -28,7 +28,7 @@ SAMPLE_BYTES: Final = 100_000_000
 _COLD_SHARE: Final = 0.9
 _BLOCK_BYTES: Final = 512  # of ru_inblock
 _PIECE_BYTES: Final = 1024 * 1024
-_BUDGET_BYTES: Final = 96 * 1024 * 1024  # as a run has by default
+BUDGET_BYTES: Final = 96 * 1024 * 1024  # as a run has by default
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ def measure_apart(paths: Sequence[str], size: int, children: Children) -> Apart:
 
 def _scan(lists: Sequence[Sequence[FileRef]], children: Children) -> float:
     """Seconds for all lists, when the processes have begun."""
-    budget = Budget(_BUDGET_BYTES)
+    budget = Budget(BUDGET_BYTES)
     pool = ScanPool(default_processes(), budget.arena.fd, checksums=True, at_once=True)
     scanner = Scanner(ScanOptions(), budget, pool)
 

@@ -16,7 +16,7 @@ from benchmarks.figures import Start, of_run
 from benchmarks.records import line_of, record
 from benchmarks.rivals import Curl
 from benchmarks.rows import Rows
-from benchmarks.subjects import PLAIN, SLOW_SYNC, Ingester
+from benchmarks.subjects import PLAIN, PLAIN_RESUMED, SCAN, SLOW_SYNC, Ingester
 from benchmarks.table import last_records, table
 from benchmarks.turns import WrongStartError, measure, measure_group
 from ingester.bench.corpora import Corpus
@@ -114,6 +114,17 @@ class TestMeasure:
     def test_verify_finds_what_did_not_arrive_byte_for_byte(self, work: Path) -> None:
         problems = run(work, "corrupt", verify=True).problems
         assert problems == ["instances that did not arrive byte for byte: 6"]
+
+    def test_a_scan_alone_reads_everything_and_sends_nothing(self, work: Path) -> None:
+        seen = measure(Entry(SCAN, CORPUS), str(work), timeout_s=60)
+        assert seen.problems == []
+        assert (seen.summary, seen.sink["requests"]) == ({"instances": 6}, 0)
+        assert of_run(seen, Start(0, 0), None)["instances_per_s"] == 6 / seen.wall_s
+
+    def test_a_run_that_is_resumed_has_nothing_left_to_send(self, work: Path) -> None:
+        seen = measure(Entry(PLAIN_RESUMED, CORPUS), str(work), timeout_s=60)
+        assert seen.problems == []
+        assert (seen.summary["run_id"], seen.summary["requests"]) == (2, 0)
 
     def test_a_client_that_hangs_is_killed(self, work: Path) -> None:
         seen = run(work, "sleep", timeout_s=0.5)

@@ -1,0 +1,83 @@
+"""Walk and scan alone: the first two stages of a run, wired as in one, and nobody behind them.
+
+Takes: a directory, and a path for a journal.
+Gives: on stdout a JSON object with the number of `instances`, each of which was read whole,
+parsed and digested; other files are not counted.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Collection, Sequence
+
+from ingester.bench.apart import BUDGET_BYTES
+from ingester.budget import Budget
+from ingester.channel import Channel
+from ingester.cli.loops import run_loop
+from ingester.items import FileRef, Instance, Root
+from ingester.journal import Journal, RunInfo
+from ingester.ledger import Ledger
+from ingester.readers import Readers
+from ingester.scan import Scanner, ScanOptions, ScanStage
+from ingester.scan_pool import scan_pool
+from ingester.walk import UnreadableDirectory, Walk, WalkOptions
+from ingester.wiring import FILES_HELD
+
+
+class _End:
+    """Where instances end: their memory is given back at once."""
+
+    def __init__(self) -> None:
+        self.instances = 0
+
+    async def put(self, item: list[Instance], weight: int = 1) -> None:
+        self.instances += weight
+        for instance in item:
+            if instance.buffer is not None:
+                instance.buffer.give_back()
+
+    def close(self) -> None:
+        pass
+
+
+class _Report:
+    def unreadable_directories(self, found: Collection[UnreadableDirectory]) -> None:
+        if found:
+            raise OSError(found)
+
+    def discovered_all(self) -> None:
+        pass
+
+
+async def scan(path: bytes, journal_path: str) -> int:
+    """How many instances are below a directory of this absolute path."""
+    budget, end = Budget(BUDGET_BYTES), _End()
+    pool = scan_pool(None, budget.arena.fd, checksums=True)
+    with Journal.open(journal_path, target="http://nowhere.invalid") as journal:
+        journal.start_run(RunInfo())
+        root = Root(journal.register_roots([(path, path)])[0], path, path)
+        readers = Readers([root], None, pool, budget.arena)
+        ledger = Ledger(journal)
+        walk = Walk(WalkOptions(), journal.known_files(), readers, ledger, _Report(), 1)
+        files = Channel[list[FileRef]](FILES_HELD)
+        threads = readers.of(root).threads
+        scanner = Scanner(ScanOptions(), budget, pool)
+        stage = ScanStage(scanner, readers, ledger, end, ScanOptions(), threads)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(walk.lane([root], files))
+            for _ in range(threads):
+                tasks.create_task(stage.worker(files))
+        readers.shutdown()
+    return end.instances
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Scan what the command line names."""
+    directory, journal_path = arguments
+    path = os.fsencode(os.path.realpath(directory))
+    print(json.dumps({"instances": run_loop(scan(path, journal_path), "auto")}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
