@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = False
     for chosen, entries in _groups(rows):
         try:
-            with _directory(options.work) as work:
+            with work_directory(options.work) as work:
                 runs, starts = measure_group(
                     entries,
                     work,
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _directory(work: str | None) -> Iterator[str]:
+def work_directory(work: str | None) -> Iterator[str]:
     """The directory that was asked for, or a temporary one for the time of the block."""
     if work is None:
         with tempfile.TemporaryDirectory(prefix="ingester-bench-") as directory:

@@ -82,6 +82,32 @@ def compare(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+def sweep(*options: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.sweep"),
+            *("--scale", "0.0003", "--repeats", "1", "archive", *options),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+class TestASweep:
+    def test_has_a_line_for_each_set_of_options(self) -> None:
+        ran = sweep("--readers 1", "")
+        lines = ran.stdout.splitlines()
+        assert [line.split("  ")[0] for line in lines] == ["--readers 1", "defaults"], ran.stderr
+        assert all("instances/s" in line for line in lines)
+
+    def test_refuses_options_that_a_run_refuses(self) -> None:
+        ran = sweep("--readers 0")
+        assert ran.returncode == 2
+        assert "--readers 0 on one file: exit code 2" in ran.stderr
+
+
 class TestMeasure:
     def test_an_honest_client_has_no_problems(
         self, work: Path, monkeypatch: pytest.MonkeyPatch
