@@ -20,6 +20,9 @@ from ingester.bench.processes import PYTHON, same_package
 from ingester.bench.sink_process import DATASTORE, KEYS
 
 
+_FIRST_RUN_TIMEOUT_S: Final = 1800.0
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a run finds what it needs."""
@@ -124,9 +127,20 @@ class Resumed:
     def job(self, place: Place) -> Job:
         """Does the first run; what the sink has is of that one."""
         job = self.first.job(place)
-        nowhere = subprocess.DEVNULL
-        subprocess.run(job.command, env=job.environment, check=True, stdout=nowhere, stderr=nowhere)
-        return replace(job, claims={**job.claims, "requests": 0})
+        problems: list[str] = []
+        try:
+            done = subprocess.run(
+                job.command,
+                env=job.environment,
+                check=False,
+                capture_output=True,
+                timeout=_FIRST_RUN_TIMEOUT_S,
+            )
+            if done.returncode:
+                problems = [f"exit code {done.returncode} of the first run"]
+        except subprocess.TimeoutExpired:
+            problems = ["the first run was out of time"]
+        return replace(job, claims={**job.claims, "requests": 0}, problems=lambda: problems)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from benchmarks.figures import Start, of_run
 from benchmarks.records import line_of, record
 from benchmarks.rivals import Curl
 from benchmarks.rows import Rows
-from benchmarks.subjects import PLAIN, PLAIN_RESUMED, SCAN, SLOW_SYNC, Ingester
+from benchmarks.subjects import PLAIN, PLAIN_RESUMED, SCAN, SLOW_SYNC, Ingester, Resumed
 from benchmarks.table import last_records, table
 from benchmarks.turns import WrongStartError, measure, measure_group
 from ingester.bench.corpora import Corpus
@@ -151,6 +151,12 @@ class TestMeasure:
         seen = measure(Entry(PLAIN_RESUMED, CORPUS), str(work), timeout_s=60)
         assert seen.problems == []
         assert (seen.summary["run_id"], seen.summary["requests"]) == (2, 0)
+
+    def test_a_first_run_that_fails_is_a_problem_of_the_second(self, work: Path) -> None:
+        command = (sys.executable, str(work / "client.py"), "fail")
+        failing = Resumed(Ingester("fail", tls=False, command=command))
+        problems = measure(Entry(failing, CORPUS), str(work), timeout_s=60).problems
+        assert "exit code 3 of the first run" in problems
 
     def test_a_client_that_hangs_is_killed(self, work: Path) -> None:
         seen = run(work, "sleep", timeout_s=0.5)
