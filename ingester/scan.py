@@ -98,13 +98,14 @@ class Scanner:
         seen_there = reader.seen(asked)
         try:
             for position, (file, seen) in enumerate(zip(files, seen_there, strict=False)):
+                if seen is not None:
+                    progressed()  # raises, where nobody waits any more
                 buffer, buffers[position] = buffers[position], None
                 unshared = buffer is not None and buffer.place is None  # nobody else can fill it
                 if seen is None or seen.header is None or unshared:
                     _give_back(buffer)
                     one = self._scan_one(file, promise)
                 else:
-                    progressed()
                     judged = partial(self._judged, file, seen.header, seen.look, buffer)
                     one = _ended_at_worst(file, judged)
                 _deliver(found, one)

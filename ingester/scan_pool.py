@@ -41,10 +41,20 @@ class ReaderLost(Exception):  # noqa: N818 - an end, not an error: the thread re
     """The process has ended; nothing of it writes to the arena any more."""
 
 
+@dataclass(slots=True, eq=False)
+class ScanProcess:
+    """One that reads, with the socket on which it gets others."""
+
+    process: subprocess.Popen[bytes]
+    control: socket.socket
+    readers: int = 0
+
+
 class RemoteReader:
     """A socket to a process, for one list at a time."""
 
-    def __init__(self, peer: socket.socket) -> None:
+    def __init__(self, peer: socket.socket, process: ScanProcess) -> None:
+        self.process = process
         self._peer = peer
         self._messages = Messages(peer)
         self._awaited = 0
@@ -99,12 +109,6 @@ class RemoteReader:
 
 
 @dataclass(slots=True)
-class _Process:
-    process: subprocess.Popen[bytes]
-    control: socket.socket
-
-
-@dataclass(slots=True)
 class ScanPool:
     """At most ``processes`` of them, and a RemoteReader for each thread that asks. Thread-safe.
 
@@ -115,11 +119,10 @@ class ScanPool:
     arena_fd: int | None
     checksums: bool
     at_once: bool = False
+    started: list[ScanProcess] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _started: dict[int, _Process] = field(default_factory=dict)
+    _left: list[ScanProcess] = field(default_factory=list)  # MAX_LOST at most
     _idle: list[RemoteReader] = field(default_factory=list)
-    _made: int = 0
-    _lost: int = 0
     _files: int = 0
     _ended: bool = False
 
@@ -131,46 +134,60 @@ class ScanPool:
             self._files += files
             if self._idle:
                 return self._idle.pop()
-            too_early = not self.at_once and self._files < FILES_BEFORE_PROCESSES
-            if too_early or self._ended or self._lost >= MAX_LOST or self._made >= MAX_READERS:
+            if self._ended or (not self.at_once and self._files < FILES_BEFORE_PROCESSES):
                 return None
-            self._made += 1
-            try:
-                return self._make(self._made % self.processes)
-            except (OSError, subprocess.SubprocessError) as error:
-                self._lost = MAX_LOST
-                log(WARNING, "no_scan_process", reason=type(error).__name__)
-                return None
+            return self._make()
 
     def bring_back(self, reader: RemoteReader) -> None:
         """The list is through."""
         with self._lock:
             if reader.lost:
-                self._lost += 1
-                self._made -= 1
-                log(WARNING, "scan_process_lost", lost=self._lost)
-            elif self._ended:
+                self._leave(reader.process)
+            elif self._ended or reader.process not in self.started:
                 reader.close()
             else:
                 self._idle.append(reader)
 
-    def _make(self, number: int) -> RemoteReader:
-        process = self._started.get(number)
-        if process is not None and process.process.poll() is not None:
+    def _leave(self, process: ScanProcess) -> None:
+        """It has ended, or closed a socket, which it does for a bug alone."""
+        if process in self.started:
+            self.started.remove(process)
+            self._left.append(process)
             process.control.close()
-            process = None
-        if process is None:
-            process = self._started[number] = self._start()
+            for reader in self._idle:
+                if reader.process is process:
+                    reader.close()
+            self._idle = [reader for reader in self._idle if reader.process is not process]
+            log(WARNING, "scan_process_lost", lost=len(self._left))
+
+    def _make(self) -> RemoteReader | None:
+        """One more, of the process with the fewest; None where there can be none."""
+        for process in list(self.started):
+            if process.process.poll() is not None:
+                self._leave(process)
+        if len(self._left) >= MAX_LOST:
+            return None
+        if len(self.started) < self.processes:
+            try:
+                self.started.append(self._start())
+            except (OSError, subprocess.SubprocessError) as error:
+                self.processes = len(self.started)
+                log(WARNING, "no_scan_process", reason=type(error).__name__)
+        fewest = min(self.started, key=lambda each: each.readers, default=None)
+        if fewest is None or sum(each.readers for each in self.started) >= MAX_READERS:
+            return None
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                socket.send_fds(process.control, [b"\0"], [theirs.fileno()])
+                socket.send_fds(fewest.control, [b"\0"], [theirs.fileno()])
             except OSError:
                 ours.close()
-                raise
-        return RemoteReader(ours)
+                self._leave(fewest)
+                return None
+        fewest.readers += 1
+        return RemoteReader(ours, fewest)
 
-    def _start(self) -> _Process:
+    def _start(self) -> ScanProcess:
         assert self.arena_fd is not None  # noqa: S101 - asked in borrow()
         ours, theirs = socket.socketpair()
         fds = (theirs.fileno(), self.arena_fd)
@@ -188,7 +205,7 @@ class ScanPool:
             )
             unless_started.pop_all()
         log(DEBUG, "scan_process", pid=process.pid)
-        return _Process(process, ours)
+        return ScanProcess(process, ours)
 
     def shutdown(self) -> None:
         """Let all processes end; one that hangs in a read is left to the system."""
@@ -197,11 +214,11 @@ class ScanPool:
             for reader in self._idle:
                 reader.close()
             self._idle.clear()
-            started = list(self._started.values())
-            self._started.clear()
-        for each in started:
+            ending = self.started + self._left
+            self.started, self._left = [], []
+        for each in ending:
             each.control.close()
-        for each in started:
+        for each in ending:
             try:
                 each.process.wait(END_S)
             except subprocess.TimeoutExpired:

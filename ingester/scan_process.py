@@ -19,7 +19,6 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
 import msgspec
 
@@ -58,16 +57,27 @@ class Reader:
                         answer = message(_encode(self.look(file)))
                         with self._lock:
                             self._gathered += answer
-                    self.send()
+                    with self._lock:
+                        # Out of reach before it is sent: half of it must not go out again.
+                        gathered, self._gathered = self._gathered, bytearray()
+                        client.sendall(gathered)
         finally:
             self.serving = False
 
-    def send(self) -> None:
-        """Send what is gathered, which the socket takes at once. Raises OSError."""
-        with self._lock:
-            if self._gathered:
-                gathered, self._gathered = self._gathered, bytearray()
-                self._client.sendall(gathered)
+    def send_some(self) -> None:
+        """Send what the socket takes now of what is gathered; from another thread, never waiting.
+
+        What it does not take stays for ``serve``, which also meets an error that stays.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._gathered:
+                    sent = self._client.send(self._gathered, socket.MSG_DONTWAIT)
+                    del self._gathered[:sent]
+            except OSError:  # then nothing was sent
+                pass
+            finally:
+                self._lock.release()
 
     def look(self, file: Asked) -> Seen | None:
         """What a file is, or None."""
@@ -117,8 +127,7 @@ def main(arguments: Sequence[str]) -> None:
     for client in _clients(socket.socket(fileno=control)):
         readers = [reader for reader in readers if reader.serving]
         for reader in readers:
-            with suppress(OSError):  # the run has closed it: its thread is told, too
-                reader.send()
+            reader.send_some()
         if client is not None:
             readers.append(Reader(client, segments, checksums=bool(checksums)))
             threading.Thread(target=readers[-1].serve, daemon=True).start()

@@ -154,12 +154,17 @@ class Body:
         elif self.sha256[index] != digest:
             raise SourceChanged
 
-    def read_group(self, first: int, piece: Region, views: list[memoryview]) -> None:
+    def read_group(
+        self,
+        first: int,
+        piece: Region,
+        views: list[memoryview],
+        failures: list[OSError | SourceChanged],
+    ) -> None:
         """Read files from ``first`` on that are not cached and fit into ``piece`` together.
 
         One call in a reader thread for many small files of a root; ``views`` gets their bytes.
-        Stops before a file that fails, so that it fails when it is its turn; raises OSError or
-        SourceChanged only for the first.
+        Stops before a file that fails; ``failures`` gets why.
         """
         group = list(self._fitting(first, piece))
         pool = self.readers.pool
@@ -170,9 +175,8 @@ class Body:
                 view = piece.view[start : start + self.instances[index].size]
                 try:
                     self._read_one(index, view, seen)
-                except (OSError, SourceChanged):
-                    if index == first:
-                        raise
+                except (OSError, SourceChanged) as error:
+                    deliver(failures, error)  # before the process is through with all others
                     break
                 deliver(views, view)
         finally:
@@ -353,15 +357,19 @@ class BodyPayload(Payload):
         loop = asyncio.get_running_loop()
         body = self._body
         views: list[memoryview] = []
+        failures: list[OSError | SourceChanged] = []
+        reader, read = body.reader_of(index), body.read_group
         try:
             await self._reads(
-                loop.run_in_executor(
-                    body.reader_of(index), body.read_group, index, self.piece, views
-                )
+                loop.run_in_executor(reader, read, index, self.piece, views, failures)
             )
         except ReadTimeoutError as error:
-            self.failure = _source_failure(index + len(views), error)
+            failure = failures[0] if failures else error
+            self.failure = _source_failure(index + len(views), failure)
             raise SourceBroke from error
+        if not views:  # else the one that failed is read again when it is its turn
+            self.failure = _source_failure(index, failures[0])
+            raise SourceBroke from failures[0]
         self._read_ahead.extend(views)
 
     async def _reads(self, result: Awaitable[T]) -> T:

@@ -45,6 +45,14 @@ def body_of(instances: list[Instance], readers: Readers) -> Body:
     return make_body(instances, PROFILES["generic"], readers, checksums=True)
 
 
+def read(body: Body, first: int) -> tuple[list[bytes], list[OSError | SourceChanged]]:
+    """The bytes of a group, and why it ended before its end."""
+    views: list[memoryview] = []
+    failures: list[OSError | SourceChanged] = []
+    body.read_group(first, body.readers.piece(), views, failures)
+    return [bytes(view) for view in views], failures
+
+
 def path_of(instance: Instance) -> Path:
     return Path(os.fsdecode(instance.file.path))
 
@@ -65,15 +73,15 @@ def test_all_that_are_sent_are_as_they_lie_on_the_disk(readers: Readers) -> None
     all_files = [Path(path) for path in pydicom_test_files()]
     instances = [each for each in instances_of(all_files) if each.size <= PIECE_BYTES]
     assert len(instances) > 50
-    body, piece = body_of(instances, readers), readers.piece()
+    body = body_of(instances, readers)
     index = 0
     while index < len(instances):
-        views: list[memoryview] = []
-        body.read_group(index, piece, views)
-        assert views
-        for view in views:
+        group, failures = read(body, index)
+        assert group
+        assert not failures
+        for got in group:
             on_disk = path_of(instances[index]).read_bytes()
-            assert bytes(view) == on_disk
+            assert got == on_disk
             assert body.sha256[index] == hashlib.sha256(on_disk).digest()
             index += 1
 
@@ -81,23 +89,23 @@ def test_all_that_are_sent_are_as_they_lie_on_the_disk(readers: Readers) -> None
 def test_one_that_has_changed_ends_the_group_before_it(
     readers: Readers, small: list[Instance]
 ) -> None:
-    body, views = body_of(small, readers), list[memoryview]()
+    body = body_of(small, readers)
     path_of(small[4]).write_bytes(b"other")
-    body.read_group(0, readers.piece(), views)
-    assert [bytes(view) for view in views] == [path_of(one).read_bytes() for one in small[:4]]
-    with pytest.raises(SourceChanged):
-        body.read_group(4, readers.piece(), [])
+    group, failures = read(body, 0)
+    assert group == [path_of(one).read_bytes() for one in small[:4]]
+    assert [type(failure) for failure in failures] == [SourceChanged]
+    group, failures = read(body, 4)
+    assert (group, [type(failure) for failure in failures]) == ([], [SourceChanged])
 
 
 def test_one_that_is_gone_fails_when_it_is_the_first(
     readers: Readers, small: list[Instance]
 ) -> None:
-    body, views = body_of(small, readers), list[memoryview]()
+    body = body_of(small, readers)
     path_of(small[1]).unlink()
-    body.read_group(0, readers.piece(), views)
-    assert len(views) == 1
-    with pytest.raises(FileNotFoundError):
-        body.read_group(1, readers.piece(), [])
+    assert len(read(body, 0)[0]) == 1
+    group, failures = read(body, 1)
+    assert (group, [type(failure) for failure in failures]) == ([], [FileNotFoundError])
 
 
 def test_other_bytes_with_the_time_stamps_of_before_are_no_match(
@@ -107,20 +115,16 @@ def test_other_bytes_with_the_time_stamps_of_before_are_no_match(
     sha256 = [hashlib.sha256(path_of(one).read_bytes()).digest() for one in small]
     sha256[2] = hashlib.sha256(b"other").digest()
     body = make_body(small, PROFILES["generic"], readers, checksums=True, sha256=sha256)
-    views: list[memoryview] = []
-    body.read_group(0, readers.piece(), views)
-    assert len(views) == 2
-    with pytest.raises(SourceChanged):
-        body.read_group(2, readers.piece(), [])
+    assert len(read(body, 0)[0]) == 2
+    group, failures = read(body, 2)
+    assert (group, [type(failure) for failure in failures]) == ([], [SourceChanged])
 
 
 def test_a_process_that_was_killed_is_not_missed(readers: Readers, small: list[Instance]) -> None:
-    body, piece = body_of(small, readers), readers.piece()
-    body.read_group(0, piece, [])
-    assert len(readers.pool._started) == readers.pool.processes
-    for each in readers.pool._started.values():
+    body = body_of(small, readers)
+    read(body, 0)
+    assert len(readers.pool.started) == readers.pool.processes
+    for each in readers.pool.started:
         each.process.kill()
         each.process.wait(10)
-    views: list[memoryview] = []
-    body.read_group(0, piece, views)
-    assert [bytes(view) for view in views] == [path_of(one).read_bytes() for one in small]
+    assert read(body, 0) == ([path_of(one).read_bytes() for one in small], [])

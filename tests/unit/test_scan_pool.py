@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from ingester.arena import SEGMENT_BYTES
+from ingester.arena import SEGMENT_BYTES, Segments
 from ingester.budget import Budget
 from ingester.dicomweb.outcome import Outcome
 from ingester.items import FileIdentity, FileRef, Instance, Previous
-from ingester.look import HEAD_BYTES, Asked
+from ingester.look import HEAD_BYTES, Asked, Seen
 from ingester.scan import Found, Scanner, ScanOptions
 from ingester.scan_pool import (
     FILES_BEFORE_PROCESSES,
@@ -27,6 +29,8 @@ from ingester.scan_pool import (
     RemoteReader,
     ScanPool,
 )
+from ingester.scan_process import Reader
+from ingester.threads import DaemonExecutor, ReadTimeoutError
 from tests.support.dicom_files import instance_bytes, pydicom_test_files
 from tests.unit.road import ref_of
 
@@ -96,7 +100,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 def pids_of(pool: ScanPool) -> list[int]:
-    return [each.process.pid for each in pool._started.values()]
+    return [each.process.pid for each in pool.started]
 
 
 class TestAFileReadInAnotherProcess:
@@ -189,6 +193,21 @@ class TestAProcessThatEnds:
         give_back(there)
         assert budget.in_use_bytes == 0
 
+    def test_that_has_many_readers_is_lost_once(
+        self, pool: ScanPool, budget: Budget, tmp_path: Path
+    ) -> None:
+        """With one of its readers all of them are through; another process takes its place."""
+        borrowed = [pool.borrow(1) for _ in range(12)]
+        (process,) = pool.started
+        process.process.kill()
+        for reader in borrowed:
+            assert reader is not None
+            assert list(zip([0], reader.seen([Asked(b"/x", 1, None)]), strict=False)) == [(0, None)]
+            pool.bring_back(reader)
+        found = scanned([write(tmp_path, 1)], budget, pool)
+        assert isinstance(found[0], Instance)
+        assert pids_of(pool) not in ([], [process.process.pid])
+
     def test_is_replaced_a_few_times(self, pool: ScanPool, budget: Budget, tmp_path: Path) -> None:
         files = [write(tmp_path, 1)]
         seen = set[int]()
@@ -197,7 +216,7 @@ class TestAProcessThatEnds:
             assert isinstance(found[0], Instance)
             give_back(found)
             seen.update(pids_of(pool))
-            for each in pool._started.values():
+            for each in pool.started:
                 each.process.kill()
                 each.process.wait(10)
         assert 2 <= len(seen) <= 9
@@ -227,6 +246,83 @@ class TestAProcessThatEnds:
         assert ended.is_set()
         assert reader.lost
         pool.bring_back(reader)
+
+
+class Exhausted(socket.socket):
+    """The kernel has no memory for what is sent early."""
+
+    def send(self, *_: object) -> int:
+        raise OSError(errno.ENOBUFS, "no buffer space")
+
+
+class Narrow(socket.socket):
+    """Takes a few bytes of what is sent early."""
+
+    def send(self, data: bytes | bytearray, flags: int = 0) -> int:  # type: ignore[override]  # less
+        return super().send(data[:3], flags)
+
+
+class Hasty(Reader):
+    """Sends what it has before each file, as another thread may."""
+
+    def look(self, file: Asked) -> Seen | None:
+        self.send_some()
+        return super().look(file)
+
+
+class TestAnswersThatAreGathered:
+    @pytest.mark.parametrize("kind", [Exhausted, Narrow])
+    def test_stay_in_order_whatever_the_socket_takes_early(
+        self, kind: type[socket.socket], pool: ScanPool, budget: Budget, tmp_path: Path
+    ) -> None:
+        """An answer that is lost would give all that follow to the wrong file."""
+        files = [write(tmp_path, n) for n in range(1, 7)]
+        borrowed = pool.borrow(1)
+        assert budget.arena.fd is not None
+        assert borrowed is not None
+        ours, theirs = socket.socketpair()
+        reader = Hasty(kind(fileno=theirs.detach()), Segments(budget.arena.fd), checksums=False)
+        thread = threading.Thread(target=reader.serve)
+        thread.start()
+        remote = RemoteReader(ours, borrowed.process)
+        asked = [Asked(file.path, file.size, None) for file in files]
+        seen = list(remote.look(asked))
+        remote.close()
+        pool.bring_back(borrowed)
+        thread.join(10)
+        assert [each and each.header and each.header.sop_instance_uid for each in seen] == [
+            f"1.2.{n}" for n in range(1, 7)
+        ]
+
+
+class TestACallThatNobodyWaitsFor:
+    def test_gives_back_what_it_got_too_late(
+        self, pool: ScanPool, budget: Budget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, go, look = threading.Event(), threading.Event(), RemoteReader.look
+
+        def late(reader: RemoteReader, asked: Sequence[Asked]) -> Iterator[Seen | None]:
+            for seen in look(reader, asked):
+                yield seen
+                first.set()
+                go.wait(60)
+
+        monkeypatch.setattr(RemoteReader, "look", late)
+        files, found = [write(tmp_path, n) for n in range(1, 4)], list[Found]()
+        executor = DaemonExecutor(1, "reader")
+        future = executor.submit(Scanner(ScanOptions(), budget, pool).scan, files, found)
+        assert first.wait(10)
+        while not executor.look():
+            time.sleep(0.01)
+        go.set()
+        with pytest.raises(ReadTimeoutError):
+            future.result(10)
+        assert len(found) == 1
+        deadline = time.monotonic() + 10
+        while budget.in_use_bytes > 4096 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert budget.in_use_bytes == 4096  # of the one that was found in time
+        executor.shutdown()
 
 
 class TestTheProcesses:
@@ -286,7 +382,7 @@ class TestTheProcesses:
     def test_are_gone_after_the_end(self, pool: ScanPool) -> None:
         reader = pool.borrow(1)
         assert reader is not None
-        processes = [each.process for each in pool._started.values()]
+        processes = [each.process for each in pool.started]
         pool.shutdown()
         assert [process.returncode for process in processes] == [0]
         assert pool.borrow(1) is None
