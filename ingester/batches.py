@@ -5,7 +5,7 @@ Plain: no loop, no clock of its own, tested without either.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -30,7 +30,8 @@ class OpenBatch:
     """A batch that may still grow."""
 
     opened_at: float
-    grown_at: int = 0  # instances of all studies that had come then
+    root_id: int = 0  # that it last grew from
+    grown_at: int = 0  # instances of all studies of that root that had come then
     instances: list[Instance] = field(default_factory=list)
     size: int = 0  # bytes
 
@@ -42,9 +43,10 @@ class Batches:
         self._limits = limits
         self._max_open = max_open
         self._open: dict[str, OpenBatch] = {}  # in the order they were opened
-        self._by_growth: OrderedDict[str, OpenBatch] = OrderedDict()  # the same, last grown last
+        self._by_growth = defaultdict[int, OrderedDict[str, OpenBatch]](OrderedDict)
+        """Of each root, last grown last."""
+        self._added = Counter[int]()  # instances of each root
         self._ids = count(1)
-        self._added = 0
         self.instances = 0
 
     def add(self, instance: Instance, now: float) -> list[StudyBatch]:
@@ -56,13 +58,11 @@ class Batches:
             complete.append(self._close(study))
             batch = None
         if batch is None:
-            batch = self._open[study] = self._by_growth[study] = OpenBatch(now)
+            batch = self._open[study] = OpenBatch(now)
         batch.instances.append(instance)
         batch.size += instance.size
         self.instances += 1
-        self._added += 1
-        batch.grown_at = self._added
-        self._by_growth.move_to_end(study)
+        self._grows(study, batch, instance.file.directory.root.root_id)
         if (
             len(batch.instances) >= self._limits.max_instances
             or batch.size >= self._limits.max_bytes
@@ -87,14 +87,24 @@ class Batches:
             return []
         return [self._close(max(self._open, key=lambda study: self._open[study].size))]
 
-    def stale(self) -> list[StudyBatch]:
-        """The one that grew longest ago, if more instances have come since than are open now.
+    def _grows(self, study: str, batch: OpenBatch, root_id: int) -> None:
+        if batch.root_id != root_id:
+            self._by_growth[batch.root_id].pop(study, None)
+            batch.root_id = root_id
+        in_order = self._by_growth[root_id]
+        in_order[study] = batch
+        in_order.move_to_end(study)
+        self._added[root_id] += 1
+        batch.grown_at = self._added[root_id]
+
+    def stale(self, root_id: int) -> list[StudyBatch]:
+        """Of a root the one that grew longest ago, if more has come from it since than is open now.
 
         Of studies that come one after the other it is the rest of one that is through; where all
-        of them grow by turns there is none.
+        of them grow by turns, or slowly, there is none.
         """
-        study = next(iter(self._by_growth), None)
-        if study is None or self._added - self._open[study].grown_at <= self.instances:
+        study = next(iter(self._by_growth[root_id]), None)
+        if study is None or self._added[root_id] - self._open[study].grown_at <= self.instances:
             return []
         return [self._close(study)]
 
@@ -114,7 +124,7 @@ class Batches:
 
     def _close(self, study: str) -> StudyBatch:
         batch = self._open.pop(study)
-        del self._by_growth[study]
+        del self._by_growth[batch.root_id][study]
         self.instances -= len(batch.instances)
         # Each store into a series makes a version in HealthImaging: keep a series together.
         batch.instances.sort(key=lambda instance: instance.header.series_instance_uid)

@@ -32,7 +32,7 @@ class Claim:
     absent: bool = False  # an earlier run left the holder in doubt; it was not met yet in this one
     committed: bool = False
     earlier: Holder | None = None  # what the store may have of an earlier run
-    waiting: deque[Instance] = field(default_factory=lambda: NOBODY)
+    waiting: deque[Instance] = field(default_factory=lambda: NOBODY)  # see wait()
 
 
 class Claims:

@@ -200,7 +200,8 @@ class Group:
             instance.buffer.stay()
         await self._send(self._batches.add(instance, time.monotonic()))
         if self._is_crowded():
-            await self._send(self._batches.stale())
+            root_id = instance.file.directory.root.root_id
+            await self._send(self._batches.stale(root_id))
 
     async def _compare(self, instances: Sequence[Instance], holder: Holder) -> None:
         """Decide what has the UIDs of a decided holder; as many at a time as there are readers."""

@@ -6,12 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingester.batches import Batches, BatchLimits
-from ingester.items import StudyBatch
+from ingester.items import Directory, Root, StudyBatch
 from tests.unit.road import instance
 
 
 def ids(batches: list[StudyBatch]) -> list[list[int]]:
     return [[each.file.file_id for each in batch.instances] for batch in batches]
+
+
+ROOT_ID = instance(1).file.directory.root.root_id
 
 
 class TestABatch:
@@ -52,7 +55,7 @@ class TestABatch:
         stale = []
         for file_id, study in enumerate(come, 1):
             batches.add(instance(file_id, study), 0)
-            stale.append(ids(batches.stale()))
+            stale.append(ids(batches.stale(ROOT_ID)))
         assert stale == [[], [], [], [], [[1, 2]], []]
         assert ids(batches.flush()) == [[6]]
 
@@ -61,7 +64,25 @@ class TestABatch:
         batches = Batches(BatchLimits(10_000, 100), 1000)
         for file_id in range(1, 400):
             batches.add(instance(file_id, f"1.{file_id % 20}"), 0)
-            assert batches.stale() == []
+            assert batches.stale(ROOT_ID) == []
+
+    def test_of_a_slow_root_may_not_for_what_a_fast_one_brings(self) -> None:
+        """Its study would go out file by file."""
+        batches = Batches(BatchLimits(10_000, 100), 1000)
+        slow = Root(ROOT_ID + 1, b"slow", b"/slow")
+        for file_id in range(1, 400):
+            if file_id % 50:
+                batches.add(instance(file_id, f"1.{file_id // 90}"), 0)
+            else:
+                file = instance(file_id).file
+                file = file._replace(directory=Directory(9, slow, b""))
+                batches.add(instance(file_id, "2.1")._replace(file=file), 0)
+                assert batches.stale(slow.root_id) == []
+        assert ids(batches.stale(ROOT_ID)) == []
+        for file_id in range(400, 1100):
+            batches.add(instance(file_id, "1.9"), 0)
+        assert len(ids(batches.stale(ROOT_ID))[0]) > 80
+        assert batches.stale(slow.root_id) == []
 
     def test_of_one_file_may_be_larger(self) -> None:
         batches = Batches(BatchLimits(200, 100), 100)
