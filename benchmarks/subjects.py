@@ -19,7 +19,6 @@ from ingester.bench.measure import Job
 from ingester.bench.processes import PYTHON, same_package
 from ingester.bench.sink_process import DATASTORE, KEYS
 
-
 _FIRST_RUN_TIMEOUT_S: Final = 1800.0
 
 
