@@ -108,6 +108,21 @@ class TestASweep:
         assert "--readers 0 on one file: exit code 2" in ran.stderr
 
 
+class TestThreads:
+    @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+    def test_say_where_the_cpu_goes(self) -> None:
+        command = [sys.executable, "-m", "benchmarks.threads", "--scale", "0.0003"]
+        ran = subprocess.run(
+            [*command, "archive", "plain", "--", "--readers", "1"],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        first, *others = ran.stdout.splitlines()
+        assert (ran.returncode, first.split(", ")[1]) == (0, "exit code 0")
+        figures = {line.split()[0]: float(line.split()[1]) for line in others}
+        assert figures["loop"] > 0
+        assert figures["sink"] > 0
+
+
 class TestMeasure:
     def test_an_honest_client_has_no_problems(
         self, work: Path, monkeypatch: pytest.MonkeyPatch

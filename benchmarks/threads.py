@@ -1,0 +1,117 @@
+"""Where the CPU of a run goes: the event loop, its threads, the processes that read, and the sink.
+
+Takes: a tier, a way to send, and options of `ingester run`.
+Gives: user and system time of each, in µs a file, and the rate. Linux only.
+
+    python -m benchmarks.threads --work DIR --scale 4 archive tls-literal -- --checksums none
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from glob import glob
+from typing import Final
+
+from benchmarks.compare import work_directory
+from benchmarks.subjects import PLAIN, TLS, TLS_LITERAL, TLS_SHA256, Ingester, Place
+from benchmarks.tiers import TIERS
+from ingester.bench.corpora import Corpus
+from ingester.bench.corpus_files import make
+from ingester.bench.measure import warm
+from ingester.bench.processes import Children
+from ingester.bench.sink_process import SinkOptions, running_sink
+
+SUBJECTS: Final = {one.name: one for one in (PLAIN, TLS, TLS_LITERAL, TLS_SHA256)}
+_EVERY_S: Final = 0.05
+_TICK_US: Final = 1e6 / os.sysconf("SC_CLK_TCK")
+
+Times = dict[tuple[str, str], tuple[float, float]]
+"""User and system µs, by who it is and its id."""
+
+
+def _times_of(pid: int) -> Times:
+    """Of a process by its threads, and of its children as a whole."""
+    times: Times = {}
+    for path in glob(f"/proc/{pid}/task/*/stat"):
+        thread = path.split("/")[4]
+        times["loop" if thread == str(pid) else "threads", thread] = _read(path)
+    for path in glob(f"/proc/{pid}/task/*/children"):
+        try:
+            with open(path, encoding="ascii") as children:
+                for child in children.read().split():
+                    times["processes", child] = _read(f"/proc/{child}/stat")
+        except OSError:
+            continue
+    return times
+
+
+def _read(path: str) -> tuple[float, float]:
+    try:
+        with open(path, encoding="utf-8") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+    except OSError:  # it has ended
+        return 0.0, 0.0
+    return int(fields[11]) * _TICK_US, int(fields[12]) * _TICK_US
+
+
+def _watched(process: "subprocess.Popen[bytes]") -> Times:
+    """The last that was seen of each until the process ends."""
+    times: Times = {}
+    while process.poll() is None:
+        times.update({who: each for who, each in _times_of(process.pid).items() if any(each)})
+        time.sleep(_EVERY_S)
+    return times
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures what the command line names; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.threads", description=__doc__)
+    parser.add_argument("tier", choices=list(TIERS))
+    parser.add_argument("subject", choices=list(SUBJECTS))
+    parser.add_argument("options", nargs="*", help="of `ingester run`, after --")
+    parser.add_argument("--work", metavar="DIR", help="keeps the corpus (default: a temporary)")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the tier")
+    given = parser.parse_args(arguments)
+    subject = replace(SUBJECTS[given.subject], options=tuple(given.options))
+    with work_directory(given.work) as work:
+        return _measure(subject, TIERS[given.tier].scaled(given.scale), work)
+
+
+def _measure(subject: Ingester, corpus: Corpus, work: str) -> int:
+    files = make(corpus, work)
+    warm(subject.reads(corpus, files))
+    with (
+        tempfile.TemporaryDirectory(prefix="run-", dir=work) as directory,
+        running_sink(SinkOptions(subject.tls)) as sink,
+    ):
+        job = subject.job(Place(corpus, files, directory, sink.url, sink.ca))
+        started = time.perf_counter()
+        with (
+            open(os.devnull, "wb") as nowhere,
+            Children().running(job.command, job.environment, nowhere, nowhere) as process,
+        ):
+            times = _watched(process)
+        wall_s = time.perf_counter() - started
+    print(f"{corpus.files / wall_s:.0f} instances/s, exit code {process.returncode}")
+    _tell(times, corpus.files)
+    print(f"{'sink':<10}{sink.totals['cpu_s'] / corpus.files * 1e6:6.0f} µs")
+    return process.returncode
+
+
+def _tell(times: Times, files: int) -> None:
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for (who, _), (user, system) in times.items():
+        sums[who][0] += user / files
+        sums[who][1] += system / files
+    for who, (user, system) in sums.items():
+        print(f"{who:<10}{user:6.0f} µs user, {system:6.0f} µs system a file")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
