@@ -98,13 +98,17 @@ class Batches:
         batch.grown_at = self._added[root_id]
 
     def stale(self, root_id: int) -> list[StudyBatch]:
-        """Of a root the one that grew longest ago, if more has come from it since than is open now.
+        """Of a root the one that grew longest ago, if as much has come since as is open beside it.
 
-        Of studies that come one after the other it is the rest of one that is through; where all
-        of them grow by turns, or slowly, there is none.
+        Of studies that come one after the other it is one that is through; where all of them grow
+        by turns, or slowly, there is none, and none of one file: it may be of such studies.
         """
         study = next(iter(self._by_growth[root_id]), None)
-        if study is None or self._added[root_id] - self._open[study].grown_at <= self.instances:
+        if study is None:
+            return []
+        batch = self._open[study]
+        come, beside = self._added[root_id] - batch.grown_at, self.instances - len(batch.instances)
+        if len(batch.instances) == 1 or come < max(1, beside):
             return []
         return [self._close(study)]
 

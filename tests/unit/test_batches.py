@@ -49,15 +49,28 @@ class TestABatch:
         assert batches.instances == 0
 
     def test_that_no_longer_grows_may_be_asked_for(self) -> None:
-        """More has come since than is open now: its study is through."""
+        """As much has come since as is open beside it: its study is through."""
         batches = Batches(BatchLimits(10_000, 3), 100)
-        come = ["1.1", "1.1", "1.2", "1.2", "1.2", "1.3"]
+        come = ["1.1", "1.1", "1.2", "1.2", "1.2", "1.3", "1.4", "1.4"]
         stale = []
         for file_id, study in enumerate(come, 1):
             batches.add(instance(file_id, study), 0)
             stale.append(ids(batches.stale(ROOT_ID)))
-        assert stale == [[], [], [], [], [[1, 2]], []]
-        assert ids(batches.flush()) == [[6]]
+        assert stale == [[], [], [[1, 2]], [], [], [], [], []]
+        assert ids(batches.flush()) == [[6], [7, 8]]
+
+    def test_of_a_study_that_fits_into_it_may_be_asked_for_when_the_next_ones_have_come(
+        self,
+    ) -> None:
+        """Nothing else would close it, and open ones would hold all of the memory."""
+        batches = Batches(BatchLimits(1 << 20, 500), 50_000)
+        stale, most = [], 0
+        for file_id in range(1, 4_000):
+            batches.add(instance(file_id, f"1.{file_id // 400}"), 0)
+            most = max(most, batches.instances)
+            stale += batches.stale(ROOT_ID) if batches.instances > 1_200 else []
+        assert most == 1_201
+        assert [batch.study_instance_uid for batch in stale] == [f"1.{n}" for n in range(7)]
 
     def test_that_grows_by_turns_with_others_may_not(self) -> None:
         """Studies that are spread over all directories would go out file by file."""
@@ -83,6 +96,13 @@ class TestABatch:
             batches.add(instance(file_id, "1.9"), 0)
         assert len(ids(batches.stale(ROOT_ID))[0]) > 80
         assert batches.stale(slow.root_id) == []
+
+    def test_of_one_file_may_not(self) -> None:
+        """It may be the first of a study that is spread over all directories."""
+        batches = Batches(BatchLimits(10_000, 100), 1000)
+        for file_id in range(1, 400):
+            batches.add(instance(file_id, f"1.{file_id}"), 0)
+            assert batches.stale(ROOT_ID) == []
 
     def test_of_one_file_may_be_larger(self) -> None:
         batches = Batches(BatchLimits(200, 100), 100)

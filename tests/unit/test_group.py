@@ -186,7 +186,7 @@ class TestABatchThatIsNotComplete:
         for is_crowded in (False, True):
             grouping = Grouping(limits=BatchLimits(1 << 20, 4))
             grouping.is_crowded = is_crowded
-            studies = ["1.1", *["1.2"] * 4, "1.3"]
+            studies = ["1.1", "1.1", *["1.2"] * 4, "1.3"]
             await grouping.come(*(instance(n, study) for n, study in enumerate(studies, 1)))
             running = asyncio.create_task(grouping.group.run())
             first = await asyncio.wait_for(grouping.out.get(), 60)
@@ -198,7 +198,7 @@ class TestABatchThatIsNotComplete:
                 sent.append([one.file.file_id for one in second.instances])
             running.cancel()
             await asyncio.wait([running])
-        assert sent == [[2, 3, 4, 5], [2, 3, 4, 5], [1]]
+        assert sent == [[3, 4, 5, 6], [1, 2], [3, 4, 5, 6]]
 
 
 class TestTheEnd:
