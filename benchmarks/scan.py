@@ -11,13 +11,13 @@ import os
 import sys
 from collections.abc import Collection, Sequence
 
-from ingester.bench.apart import BUDGET_BYTES
 from ingester.budget import Budget
 from ingester.channel import Channel
 from ingester.cli.loops import run_loop
 from ingester.items import FileRef, Instance, Root
 from ingester.journal import Journal, RunInfo
 from ingester.ledger import Ledger
+from ingester.options import MEMORY_BUDGET_BYTES
 from ingester.readers import Readers
 from ingester.scan import Scanner, ScanOptions, ScanStage
 from ingester.scan_pool import scan_pool
@@ -52,7 +52,7 @@ class _Report:
 
 async def scan(path: bytes, journal_path: str) -> int:
     """How many instances are below a directory of this absolute path."""
-    budget, end = Budget(BUDGET_BYTES), _End()
+    budget, end = Budget(MEMORY_BUDGET_BYTES), _End()
     pool = scan_pool(None, budget.arena.fd, checksums=True)
     with Journal.open(journal_path, target="http://nowhere.invalid") as journal:
         journal.start_run(RunInfo())

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Final, Protocol
 
 from benchmarks import slow_sync
-from benchmarks.environment import ROOT
 from ingester.bench.corpora import Corpus
 from ingester.bench.environment import environment
 from ingester.bench.measure import Job
@@ -158,7 +157,7 @@ class Scan:
         journal = os.path.join(place.directory, "ingester.db")
         return Job(
             command=(*PYTHON, "benchmarks.scan", place.files, journal),
-            environment={**environment(), "PYTHONPATH": ROOT},
+            environment={**environment(), **same_package()},
             files=place.corpus.files,
             distinct=0,
             sent=0,

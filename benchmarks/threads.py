@@ -2,16 +2,15 @@
 
 Takes: a tier, a way to send, and options of `ingester run`.
 Gives: user and system time of each, in µs a file, and the rate. Linux only.
+Ends: with status 1 when the run was wrong.
 
     python -m benchmarks.threads --work DIR --scale 4 archive tls-literal -- --checksums none
 """
 
 import argparse
 import os
-import subprocess
 import sys
-import tempfile
-import time
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,13 +18,11 @@ from glob import glob
 from typing import Final
 
 from benchmarks.compare import work_directory
-from benchmarks.subjects import PLAIN, TLS, TLS_LITERAL, TLS_SHA256, Ingester, Place
+from benchmarks.entries import Entry
+from benchmarks.subjects import PLAIN, TLS, TLS_LITERAL, TLS_SHA256
 from benchmarks.tiers import TIERS
-from ingester.bench.corpora import Corpus
-from ingester.bench.corpus_files import make
-from ingester.bench.measure import warm
+from benchmarks.turns import measure
 from ingester.bench.processes import Children
-from ingester.bench.sink_process import SinkOptions, running_sink
 
 SUBJECTS: Final = {one.name: one for one in (PLAIN, TLS, TLS_LITERAL, TLS_SHA256)}
 _EVERY_S: Final = 0.05
@@ -60,13 +57,11 @@ def _read(path: str) -> tuple[float, float]:
     return int(fields[11]) * _TICK_US, int(fields[12]) * _TICK_US
 
 
-def _watched(process: "subprocess.Popen[bytes]") -> Times:
-    """The last that was seen of each until the process ends."""
-    times: Times = {}
-    while process.poll() is None:
-        times.update({who: each for who, each in _times_of(process.pid).items() if any(each)})
-        time.sleep(_EVERY_S)
-    return times
+def _watch(children: Children, times: Times, ended: threading.Event) -> None:
+    """Keep the last that was seen of each, until the end."""
+    while not ended.wait(_EVERY_S):
+        for pid in children.pids:
+            times.update({who: each for who, each in _times_of(pid).items() if any(each)})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,31 +72,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("options", nargs="*", help="of `ingester run`, after --")
     parser.add_argument("--work", metavar="DIR", help="keeps the corpus (default: a temporary)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the tier")
+    parser.add_argument("--timeout-s", type=float, default=900.0, help="for the run")
     given = parser.parse_args(arguments)
     subject = replace(SUBJECTS[given.subject], options=tuple(given.options))
-    with work_directory(given.work) as work:
-        return _measure(subject, TIERS[given.tier].scaled(given.scale), work)
-
-
-def _measure(subject: Ingester, corpus: Corpus, work: str) -> int:
-    files = make(corpus, work)
-    warm(subject.reads(corpus, files))
-    with (
-        tempfile.TemporaryDirectory(prefix="run-", dir=work) as directory,
-        running_sink(SinkOptions(subject.tls)) as sink,
-    ):
-        job = subject.job(Place(corpus, files, directory, sink.url, sink.ca))
-        started = time.perf_counter()
-        with (
-            open(os.devnull, "wb") as nowhere,
-            Children().running(job.command, job.environment, nowhere, nowhere) as process,
-        ):
-            times = _watched(process)
-        wall_s = time.perf_counter() - started
-    print(f"{corpus.files / wall_s:.0f} instances/s, exit code {process.returncode}")
-    _tell(times, corpus.files)
-    print(f"{'sink':<10}{sink.totals['cpu_s'] / corpus.files * 1e6:6.0f} µs")
-    return process.returncode
+    entry = Entry(subject, TIERS[given.tier].scaled(given.scale))
+    children, ended, times = Children(), threading.Event(), Times()
+    watcher = threading.Thread(target=_watch, args=(children, times, ended))
+    watcher.start()
+    try:
+        with work_directory(given.work) as work:
+            run = measure(entry, work, timeout_s=given.timeout_s, children=children)
+    finally:
+        ended.set()
+        watcher.join()
+    for problem in run.problems:
+        print(problem, file=sys.stderr)
+    print(f"{run.files / run.wall_s:.0f} instances/s, exit code {run.exit_code}")
+    _tell(times, run.files)
+    print(f"{'sink':<10}{run.sink['cpu_s'] / run.files * 1e6:6.0f} µs")
+    return int(bool(run.problems))
 
 
 def _tell(times: Times, files: int) -> None:

@@ -21,6 +21,7 @@ from benchmarks.subjects import Place, Subject
 from ingester.bench.corpora import Corpus
 from ingester.bench.corpus_files import make
 from ingester.bench.measure import Run, check, run_client, warm
+from ingester.bench.processes import Children
 from ingester.bench.sink_process import running_sink
 
 _ONE: Final = Corpus("one", files=1, size=32 * 1024, studies=1)
@@ -31,15 +32,22 @@ class WrongStartError(Exception):
     """A subject is wrong on one small file: its group is not worth measuring."""
 
 
-def measure(entry: Entry, work: str, *, timeout_s: float, verify: bool = False) -> Run:
-    """Runs `entry` once, with a journal and a sink of its own."""
+def measure(
+    entry: Entry,
+    work: str,
+    *,
+    timeout_s: float,
+    verify: bool = False,
+    children: Children | None = None,
+) -> Run:
+    """Runs `entry` once, with a journal and a sink of its own; `children` knows the client."""
     files = make(entry.corpus, work)
     warm(entry.subject.reads(entry.corpus, files))
     with tempfile.TemporaryDirectory(prefix="run-", dir=work) as directory:
         digests = os.path.join(directory, "digests.json") if verify else None
         with running_sink(entry.sink, digests_file=digests) as sink:
             job = entry.subject.job(Place(entry.corpus, files, directory, sink.url, sink.ca))
-            run = run_client(job, directory, timeout_s)
+            run = run_client(job, directory, timeout_s, children=children)
         sys.stderr.writelines(run.last_words if run.exit_code else ())
         run.sink = sink.totals
         check(run, job)

@@ -43,8 +43,8 @@ class Batches:
         self._limits = limits
         self._max_open = max_open
         self._open: dict[str, OpenBatch] = {}  # in the order they were opened
+        # The same by the root they last grew from, last grown last.
         self._by_growth = defaultdict[int, OrderedDict[str, OpenBatch]](OrderedDict)
-        """Of each root, last grown last."""
         self._added = Counter[int]()  # instances of each root
         self._ids = count(1)
         self.instances = 0
@@ -87,16 +87,6 @@ class Batches:
             return []
         return [self._close(max(self._open, key=lambda study: self._open[study].size))]
 
-    def _grows(self, study: str, batch: OpenBatch, root_id: int) -> None:
-        if batch.root_id != root_id:
-            self._by_growth[batch.root_id].pop(study, None)
-            batch.root_id = root_id
-        in_order = self._by_growth[root_id]
-        in_order[study] = batch
-        in_order.move_to_end(study)
-        self._added[root_id] += 1
-        batch.grown_at = self._added[root_id]
-
     def stale(self, root_id: int) -> list[StudyBatch]:
         """Of a root the one that grew longest ago, if as much has come since as is open beside it.
 
@@ -115,6 +105,16 @@ class Batches:
     def flush(self) -> list[StudyBatch]:
         """All open batches: nothing more is coming."""
         return [self._close(study) for study in list(self._open)]
+
+    def _grows(self, study: str, batch: OpenBatch, root_id: int) -> None:
+        if batch.root_id != root_id:
+            self._by_growth[batch.root_id].pop(study, None)
+            batch.root_id = root_id
+        in_order = self._by_growth[root_id]
+        in_order[study] = batch
+        in_order.move_to_end(study)
+        self._added[root_id] += 1
+        batch.grown_at = self._added[root_id]
 
     def _make_room(self) -> list[StudyBatch]:
         """Close the largest until a quarter is free: sorting them once for so many is cheap."""

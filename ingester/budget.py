@@ -24,7 +24,7 @@ from ingester.arena import Arena, Region
 SMALLEST_BUFFER_BYTES = 4096
 LEAD_BYTES = 128
 """Before a file's bytes there is room for what precedes them in a body: they are written together,
-one call of the transport instead of two (5 % of the CPU of a run, `archive` over TLS)."""
+one call of the transport instead of two (9 % of the CPU of a run, `archive` over TLS)."""
 
 
 def cost_of(size: int) -> int:

@@ -173,10 +173,10 @@ class Readers:
         self,
         roots: Sequence[Root],
         threads: int | None = None,
-        pool: ScanPool | None = None,
+        pool: ScanPool = NO_POOL,
         arena: Arena | None = None,
     ) -> None:
-        self.pool = NO_POOL if pool is None else pool
+        self.pool = pool
         self._arena = arena
         mountinfo = read_mountinfo()
         self._roots = {

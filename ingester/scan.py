@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from sys import intern
 from typing import BinaryIO
 
@@ -73,14 +74,11 @@ class Scanner:
             WrittenOff: it took too long; what was found until then is there.
         """
         reader = self._pool.borrow(len(files))
-        if reader is None:
-            for file in files:
-                _deliver(found, self._scan_one(file, promise))
-            return
-        try:
+        if reader is not None:
             self._scan_there(reader, files, found, promise)
-        finally:
-            self._pool.bring_back(reader)
+            return
+        for file in files:
+            _deliver(found, self._scan_one(file, promise))
 
     def _scan_there(
         self,
@@ -90,19 +88,21 @@ class Scanner:
         promise: Promise | None,
     ) -> None:
         """Scan in another process, and here what that cannot."""
-        buffers = [self._take(file.size, promise) for file in files]
-        asked = [
-            Asked(file.path, file.size, None if buffer is None else buffer.place)
-            for file, buffer in zip(files, buffers, strict=True)
-        ]
-        seen_there = reader.seen(asked)
+        buffers: list[Buffer | None] = []
         try:
+            buffers.extend(self._take(file.size, promise) for file in files)
+            shared = all(buffer is None or buffer.place is not None for buffer in buffers)
+            asked = [
+                Asked(file.path, file.size, None if buffer is None else buffer.place)
+                for file, buffer in zip(files, buffers, strict=True)
+            ]
+            # What has no place nobody else can fill.
+            seen_there = reader.seen(asked) if shared else repeat(None)
             for position, (file, seen) in enumerate(zip(files, seen_there, strict=False)):
                 if seen is not None:
                     progressed()  # raises, where nobody waits any more
                 buffer, buffers[position] = buffers[position], None
-                unshared = buffer is not None and buffer.place is None  # nobody else can fill it
-                if seen is None or seen.header is None or unshared:
+                if seen is None or seen.header is None:
                     _give_back(buffer)
                     one = self._scan_one(file, promise)
                 else:
@@ -110,7 +110,7 @@ class Scanner:
                     one = _ended_at_worst(file, judged)
                 _deliver(found, one)
         finally:
-            reader.finish()  # it writes to the buffers until then
+            self._pool.bring_back(reader)
             for buffer in buffers:
                 _give_back(buffer)
 

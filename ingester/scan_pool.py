@@ -139,7 +139,8 @@ class ScanPool:
             return self._make()
 
     def bring_back(self, reader: RemoteReader) -> None:
-        """The list is through."""
+        """Return when the process is through with the list: it writes to the arena until then."""
+        reader.finish()
         with self._lock:
             if reader.lost:
                 self._leave(reader.process)

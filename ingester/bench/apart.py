@@ -17,6 +17,7 @@ from ingester.bench.processes import Children
 from ingester.bench.verdict import Rate
 from ingester.budget import Budget
 from ingester.items import Directory, FileRef, Instance, Root
+from ingester.options import MEMORY_BUDGET_BYTES
 from ingester.readers import LOCAL_READERS
 from ingester.scan import Found, Scanner, ScanOptions
 from ingester.scan_pool import ScanPool, default_processes
@@ -28,7 +29,6 @@ SAMPLE_BYTES: Final = 100_000_000
 _COLD_SHARE: Final = 0.9
 _BLOCK_BYTES: Final = 512  # of ru_inblock
 _PIECE_BYTES: Final = 1024 * 1024
-BUDGET_BYTES: Final = 96 * 1024 * 1024  # as a run has by default
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ def measure_apart(paths: Sequence[str], size: int, children: Children) -> Apart:
 
 def _scan(lists: Sequence[Sequence[FileRef]], children: Children) -> float:
     """Seconds for all lists, when the processes have begun."""
-    budget = Budget(BUDGET_BYTES)
+    budget = Budget(MEMORY_BUDGET_BYTES)
     pool = ScanPool(default_processes(), budget.arena.fd, checksums=True, at_once=True)
     scanner = Scanner(ScanOptions(), budget, pool)
 

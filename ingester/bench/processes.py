@@ -37,6 +37,11 @@ class Children:
         self.asked: signal.Signals | None = None
         self._pids: set[int] = set()
 
+    @property
+    def pids(self) -> frozenset[int]:
+        """Of those that run."""
+        return frozenset(self._pids)
+
     def stop(self, number: signal.Signals) -> None:
         """End those that run, by their ids, and let none start. For a signal handler."""
         self.asked = self.asked or number

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 GC_THRESHOLDS = 10_000, 20, 20
 """Nearly nothing of a run is garbage that only a collection finds, and what waits in it is looked
-through again and again: 8 % of its CPU with Python's own (`archive`, 2026-11)."""
+through again and again: 7 % of its CPU with Python's own (`archive`, 2026-11)."""
 
 
 def run_loop(main: Coroutine[Any, Any, T], event_loop: str) -> T:

@@ -181,7 +181,6 @@ class Body:
                 deliver(views, view)
         finally:
             if remote is not None:
-                remote.finish()  # it writes to the piece until then
                 pool.bring_back(remote)
 
     def _fitting(self, first: int, piece: Region) -> Iterator[tuple[int, int]]:
@@ -198,11 +197,8 @@ class Body:
 
     def _asked(self, group: Sequence[tuple[int, int]], piece: Region) -> list[Asked]:
         assert piece.place is not None  # noqa: S101 - asked before
-        files = [self.instances[index].file for index, _ in group]
-        return [
-            Asked(file.path, self.instances[index].size, piece.place + start, parse=False)
-            for file, (index, start) in zip(files, group, strict=True)
-        ]
+        some = [(self.instances[index], piece.place + start) for index, start in group]
+        return [Asked(one.file.path, one.size, place, parse=False) for one, place in some]
 
     def _read_one(self, index: int, view: memoryview, seen: Seen | None) -> None:
         """Have a file's bytes in ``view``: where a process has not read them, read them here."""
