@@ -455,7 +455,8 @@ class TestAThreadThatComesBackTooLate:
                 server.push(slowly)
             server.push(slowly, slowly)
             server.at_body_bytes(4_000_000, release)
-            with start(job, faults, "--max-concurrency=1", "--readers=1") as process:
+            flags = ("--max-concurrency=1", "--readers=1", "--idle-slot-s=60")  # one batch
+            with start(job, faults, *flags) as process:
                 ended = process.wait()
             lost = given_up_by == "a timeout"
             assert ended.returncode == (3 if lost else 0), ended.stderr
