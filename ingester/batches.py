@@ -5,11 +5,12 @@ Plain: no loop, no clock of its own, tested without either.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
 from itertools import count
 
 from ingester.items import Instance, StudyBatch
+from ingester.returning import Returning
 
 
 @dataclass(slots=True)
@@ -36,6 +37,15 @@ class OpenBatch:
     size: int = 0  # bytes
 
 
+@dataclass(slots=True)
+class GrowingOfRoot:
+    """The open batches that last grew from one root."""
+
+    batches: OrderedDict[str, OpenBatch] = field(default_factory=OrderedDict)  # last grown last
+    come: int = 0  # instances of it so far
+    returning: Returning = field(default_factory=Returning)
+
+
 class Batches:
     """The open batches, at most ``max_open`` instances in all."""
 
@@ -43,15 +53,14 @@ class Batches:
         self._limits = limits
         self._max_open = max_open
         self._open: dict[str, OpenBatch] = {}  # in the order they were opened
-        # The same by the root they last grew from, last grown last.
-        self._by_growth = defaultdict[int, OrderedDict[str, OpenBatch]](OrderedDict)
-        self._added = Counter[int]()  # instances of each root
+        self._growing = defaultdict[int, GrowingOfRoot](GrowingOfRoot)  # the same, by root
         self._ids = count(1)
         self.instances = 0
 
     def add(self, instance: Instance, now: float) -> list[StudyBatch]:
         """Add an instance; returns the batches that are complete thereby."""
         study = instance.header.study_instance_uid
+        root_id = instance.file.directory.root.root_id
         complete: list[StudyBatch] = []
         batch = self._open.get(study)
         if batch is not None and batch.size + instance.size > self._limits.max_bytes:
@@ -59,10 +68,12 @@ class Batches:
             batch = None
         if batch is None:
             batch = self._open[study] = OpenBatch(now)
+            growing = self._growing[root_id]
+            growing.returning.opened(study, growing.come)
         batch.instances.append(instance)
         batch.size += instance.size
         self.instances += 1
-        self._grows(study, batch, instance.file.directory.root.root_id)
+        self._grows(study, batch, root_id)
         if (
             len(batch.instances) >= self._limits.max_instances
             or batch.size >= self._limits.max_bytes
@@ -91,15 +102,18 @@ class Batches:
         """Of a root the one that grew longest ago, if as much has come since as is open beside it.
 
         Of studies that come one after the other it is one that is through; where all of them grow
-        by turns, or slowly, there is none, and none of one file: it may be of such studies.
+        by turns, or slowly, there is none. Nor while studies of this root come back that were taken
+        for through.
         """
-        study = next(iter(self._by_growth[root_id]), None)
-        if study is None:
+        growing = self._growing[root_id]
+        study = next(iter(growing.batches), None)
+        if study is None or not growing.returning.may_guess(growing.come):
             return []
         batch = self._open[study]
-        come, beside = self._added[root_id] - batch.grown_at, self.instances - len(batch.instances)
-        if len(batch.instances) == 1 or come < max(1, beside):
+        come, beside = growing.come - batch.grown_at, self.instances - len(batch.instances)
+        if come < max(1, beside):
             return []
+        growing.returning.sent_early(study)
         return [self._close(study)]
 
     def flush(self) -> list[StudyBatch]:
@@ -108,13 +122,13 @@ class Batches:
 
     def _grows(self, study: str, batch: OpenBatch, root_id: int) -> None:
         if batch.root_id != root_id:
-            self._by_growth[batch.root_id].pop(study, None)
+            self._growing[batch.root_id].batches.pop(study, None)
             batch.root_id = root_id
-        in_order = self._by_growth[root_id]
-        in_order[study] = batch
-        in_order.move_to_end(study)
-        self._added[root_id] += 1
-        batch.grown_at = self._added[root_id]
+        growing = self._growing[root_id]
+        growing.batches[study] = batch
+        growing.batches.move_to_end(study)
+        growing.come += 1
+        batch.grown_at = growing.come
 
     def _make_room(self) -> list[StudyBatch]:
         """Close the largest until a quarter is free: sorting them once for so many is cheap."""
@@ -128,7 +142,7 @@ class Batches:
 
     def _close(self, study: str) -> StudyBatch:
         batch = self._open.pop(study)
-        del self._by_growth[batch.root_id][study]
+        del self._growing[batch.root_id].batches[study]
         self.instances -= len(batch.instances)
         # Each store into a series makes a version in HealthImaging: keep a series together.
         batch.instances.sort(key=lambda instance: instance.header.series_instance_uid)

@@ -38,3 +38,22 @@ def test_studies_in_directories_of_their_own_are_opened_once(
     assert faults.count("open", ".dcm") == STUDIES * FILES
     assert len(server.posts) == 2 * STUDIES
     assert sum(map(len, server.stored.values())) == STUDIES * FILES
+
+
+def test_studies_spread_over_all_directories_are_not_sent_in_pairs(
+    job: Job, server: ScriptedServer
+) -> None:
+    """What is open crowds the memory, but each study comes back in the next directory."""
+    directories, payload_bytes = 24, 8_000
+    for directory in range(directories):
+        for study in range(STUDIES):
+            for number in range(2):
+                name = f"{directory:02d}/{study:02d}-{number}.dcm"
+                job.write(name, study=study, payload_bytes=payload_bytes)
+    ran = job.run(
+        memory_budget=1 << 20, max_batch_bytes=12 * (payload_bytes + 1_000), max_concurrency=4
+    )
+    files = STUDIES * directories * 2
+    assert ran.outcomes == {"stored": files}
+    once_too_early = STUDIES + STUDIES // 2  # of all, and until it shows
+    assert len(server.posts) <= files // 12 + once_too_early
