@@ -31,8 +31,8 @@ class OpenBatch:
     """A batch that may still grow."""
 
     opened_at: float
-    root_id: int = 0  # that it last grew from
-    grown_at: int = 0  # instances of all studies of that root that had come then
+    root: GrowingOfRoot  # that it last grew from
+    grown_at: int = 0  # instances of that root that had come then
     instances: list[Instance] = field(default_factory=list)
     size: int = 0  # bytes
 
@@ -44,6 +44,16 @@ class GrowingOfRoot:
     batches: OrderedDict[str, OpenBatch] = field(default_factory=OrderedDict)  # last grown last
     come: int = 0  # instances of it so far
     returning: Returning = field(default_factory=Returning)
+
+    def grow(self, study: str, batch: OpenBatch) -> None:
+        """One more instance of this root has come, into this batch."""
+        self.come += 1
+        batch.grown_at = self.come
+        if batch.root is not self:
+            del batch.root.batches[study]
+            batch.root = self
+        self.batches[study] = batch
+        self.batches.move_to_end(study)
 
 
 class Batches:
@@ -60,20 +70,20 @@ class Batches:
     def add(self, instance: Instance, now: float) -> list[StudyBatch]:
         """Add an instance; returns the batches that are complete thereby."""
         study = instance.header.study_instance_uid
-        root_id = instance.file.directory.root.root_id
+        growing = self._growing[instance.file.directory.root.root_id]
+        size = instance.identity.size
         complete: list[StudyBatch] = []
         batch = self._open.get(study)
-        if batch is not None and batch.size + instance.size > self._limits.max_bytes:
+        if batch is not None and batch.size + size > self._limits.max_bytes:
             complete.append(self._close(study))
             batch = None
         if batch is None:
-            batch = self._open[study] = OpenBatch(now)
-            growing = self._growing[root_id]
+            batch = self._open[study] = OpenBatch(now, growing)
             growing.returning.opened(study, growing.come)
         batch.instances.append(instance)
-        batch.size += instance.size
+        batch.size += size
         self.instances += 1
-        self._grows(study, batch, root_id)
+        growing.grow(study, batch)
         if (
             len(batch.instances) >= self._limits.max_instances
             or batch.size >= self._limits.max_bytes
@@ -120,16 +130,6 @@ class Batches:
         """All open batches: nothing more is coming."""
         return [self._close(study) for study in list(self._open)]
 
-    def _grows(self, study: str, batch: OpenBatch, root_id: int) -> None:
-        if batch.root_id != root_id:
-            self._growing[batch.root_id].batches.pop(study, None)
-            batch.root_id = root_id
-        growing = self._growing[root_id]
-        growing.batches[study] = batch
-        growing.batches.move_to_end(study)
-        growing.come += 1
-        batch.grown_at = growing.come
-
     def _make_room(self) -> list[StudyBatch]:
         """Close the largest until a quarter is free: sorting them once for so many is cheap."""
         by_size = sorted(self._open, key=lambda study: -len(self._open[study].instances))
@@ -142,7 +142,7 @@ class Batches:
 
     def _close(self, study: str) -> StudyBatch:
         batch = self._open.pop(study)
-        del self._growing[batch.root_id].batches[study]
+        del batch.root.batches[study]
         self.instances -= len(batch.instances)
         # Each store into a series makes a version in HealthImaging: keep a series together.
         batch.instances.sort(key=lambda instance: instance.header.series_instance_uid)

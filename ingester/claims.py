@@ -28,11 +28,16 @@ class Claim:
 
     key: InstanceKey
     holder_file_id: int
-    holder: Holder | None = None  # set when it is decided in the holder's favour
+    decided: Result | Holder | None = None  # in the holder's favour: by this run, or one before
     absent: bool = False  # an earlier run left the holder in doubt; it was not met yet in this one
     committed: bool = False
     earlier: Holder | None = None  # what the store may have of an earlier run
     waiting: deque[Instance] = field(default_factory=lambda: NOBODY)  # see wait()
+
+    @property
+    def holder(self) -> Holder | None:
+        """Who has what was claimed; None while it is not decided. Made when somebody asks."""
+        return _holder_of(self.decided) if isinstance(self.decided, Result) else self.decided
 
 
 class Claims:
@@ -43,14 +48,15 @@ class Claims:
 
     def __init__(self, wake: Callable[[Claim], None]) -> None:
         self._wake = wake
-        self._claims: dict[InstanceKey, Claim] = {}
+        self._claims: dict[tuple[str, str], Claim] = {}
         self.waiting = 0
 
     def claim(self, instance: Instance) -> Claim | None:
         """Make the claim; None if it is new or was kept for this very file, else who has it."""
-        claim = self._claims.get(instance.key)
+        key = instance.key
+        claim = self._claims.get(key)
         if claim is None:
-            self._claims[instance.key] = Claim(instance.key, instance.file.file_id)
+            self._claims[key] = Claim(key, instance.file.file_id)
             return None
         if claim.absent and claim.holder_file_id == instance.file.file_id:
             claim.absent = False
@@ -80,7 +86,7 @@ class Claims:
         claim = self._claims[instance.key]
         claim.holder_file_id = holder.file_id
         claim.committed = True
-        claim.holder = holder
+        claim.decided = holder
         return claim
 
     def expect_absent_holder(self, instance: Instance, holder: Holder) -> Instance | None:
@@ -121,23 +127,23 @@ class Claims:
         self.waiting -= 1
         claim.holder_file_id = instance.file.file_id
         claim.absent = False
-        claim.holder = None
+        claim.decided = None
         claim.committed = False
         return instance._replace(earlier=claim.earlier)
 
     def forget(self, claim: Claim) -> None:
         """Drop a claim that the journal can answer for from now on."""
-        if claim.holder is not None and claim.committed and not claim.waiting:
+        if claim.decided is not None and claim.committed and not claim.waiting:
             self._claims.pop(claim.key, None)
 
     def decided(self, results: Sequence[Result]) -> None:
         """A listener of the ledger: claims whose holders have ended pass on or are decided."""
         for result in results:
             claim = self._claim_of(result)
-            if claim is None or claim.absent or claim.holder is not None:
+            if claim is None or claim.absent or claim.decided is not None:
                 continue
             if result.outcome in HOLDS_ITS_CLAIM:
-                claim.holder = _holder_of(result)
+                claim.decided = result
                 if claim.waiting:
                     self._wake(claim)
             elif claim.waiting:
@@ -149,7 +155,7 @@ class Claims:
         """The journal has these: what nobody waits for need not be kept here."""
         for result in results:
             claim = self._claim_of(result)
-            if claim is not None and claim.holder is not None:
+            if claim is not None and claim.decided is not None:
                 claim.committed = True
                 self.forget(claim)
 
@@ -157,8 +163,8 @@ class Claims:
         header = result.header
         if header is None:
             return None
-        key = InstanceKey(header.study_instance_uid, header.sop_instance_uid)
-        claim = self._claims.get(key)
+        # As InstanceKey, which takes longer to make: this is asked twice for each file.
+        claim = self._claims.get((header.study_instance_uid, header.sop_instance_uid))
         if claim is None or claim.holder_file_id != result.file.file_id:
             return None
         return claim

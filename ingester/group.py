@@ -152,20 +152,21 @@ class Group:
         loop = asyncio.get_running_loop()
         holders = await loop.run_in_executor(self._lookups, self._find_holders, keys)
         for instance, holder in zip(new, holders, strict=True):
-            await self._against_the_journal(instance, holder)
-
-    async def _against_the_journal(self, instance: Instance, holder: Holder | None) -> None:
-        if holder is None or holder.file_id == instance.file.file_id:
             if holder is not None:
-                instance = self.claims.sent_before(instance, holder)
-            await self._add(instance)
+                await self._against_the_journal(instance, holder)
+            elif complete := self._add(instance):
+                await self._send(complete)
+
+    async def _against_the_journal(self, instance: Instance, holder: Holder) -> None:
+        if holder.file_id == instance.file.file_id:
+            await self._send(self._add(self.claims.sent_before(instance, holder)))
         elif holder.outcome not in IN_THE_STORE and not holder.decided_now:
             if self._full and not self.claims.is_waited_for(instance.key):
                 self._too_many_waiting(instance)
                 return
             first = self.claims.expect_absent_holder(instance, holder)
             if first is not None:
-                await self._add(first)
+                await self._send(self._add(first))
         else:
             claim = self.claims.held_in_journal(instance, holder)
             await self._compare([instance], holder)
@@ -193,15 +194,16 @@ class Group:
     async def _pass_on(self, claim: Claim) -> None:
         instance = self.claims.pass_on(claim)
         if instance is not None:
-            await self._add(instance)
+            await self._send(self._add(instance))
 
-    async def _add(self, instance: Instance) -> None:
+    def _add(self, instance: Instance) -> list[StudyBatch]:
+        """Put it into its batch; returns those to be sent now."""
         if instance.buffer is not None:
             instance.buffer.stay()
-        await self._send(self._batches.add(instance, time.monotonic()))
-        if self._is_crowded():
-            root_id = instance.file.directory.root.root_id
-            await self._send(self._batches.stale(root_id))
+        complete = self._batches.add(instance, time.monotonic())
+        if not complete and self._is_crowded():
+            complete = self._batches.stale(instance.file.directory.root.root_id)
+        return complete
 
     async def _compare(self, instances: Sequence[Instance], holder: Holder) -> None:
         """Decide what has the UIDs of a decided holder; as many at a time as there are readers."""

@@ -52,16 +52,17 @@ class ResultsFile:
 def line(result: Result, run_id: int, finished_at: str) -> dict[str, object]:
     """The object of one line, in the order of the contract."""
     file, header = result.file, result.header
-    root, path = file.directory.root.path, file.path
+    path = file.path
+    text = as_text(path)
     return {
         "run_id": run_id,
         "file_id": file.file_id if result.moved_from is None else result.moved_from,
-        "root": escaped(root),
-        "path": escaped(path),
-        "path_b64": None if is_utf8(path) else b64encode(path).decode(),
+        "root": escaped(file.directory.root.path),
+        "path": escaped(path) if text is None else text,
+        "path_b64": b64encode(path).decode() if text is None else None,
         "size": file.size if result.size is None else result.size,
-        "outcome": result.outcome.value,
-        "evidence": None if result.evidence is None else result.evidence.value,
+        "outcome": result.outcome,
+        "evidence": result.evidence,
         "other_file_id": result.other_file_id,
         "findings": list(result.findings),
         "reason": result.reason,
@@ -82,13 +83,12 @@ def line(result: Result, run_id: int, finished_at: str) -> dict[str, object]:
     }
 
 
-def is_utf8(path: bytes) -> bool:
-    """Whether a path is text as it is."""
+def as_text(path: bytes) -> str | None:
+    """A path that is UTF-8."""
     try:
-        path.decode()
+        return path.decode()
     except UnicodeDecodeError:
-        return False
-    return True
+        return None
 
 
 def escaped(path: bytes) -> str:

@@ -13,7 +13,7 @@ import pytest
 from ingester.dicomweb.outcome import Evidence, Outcome
 from ingester.errors import FatalError
 from ingester.items import Result, ended
-from ingester.report.results import ResultsFile, escaped, is_utf8, line
+from ingester.report.results import ResultsFile, as_text, escaped, line
 from tests.unit.road import file_ref, instance
 
 CONTRACT = [
@@ -124,8 +124,8 @@ class TestAPath:
         assert base64.b64decode(str(found["path_b64"])) == b"/\xff/a"
 
     def test_is_utf_8_or_not(self) -> None:
-        assert is_utf8(b"caf\xc3\xa9")
-        assert not is_utf8(b"caf\xe9")
+        assert as_text(b"caf\xc3\xa9") == "café"
+        assert as_text(b"caf\xe9") is None
         assert escaped(b"caf\xe9") == "caf\\xe9"
 
 
