@@ -10,8 +10,10 @@ Event loop only. It costs a second copy of that file in a store that keeps versi
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from operator import attrgetter
 
 from ingester.control import StopControl
 from ingester.dicomweb.outcome import Outcome
@@ -63,11 +65,13 @@ class KnownGood:
 
     def keep(self, parcel: Parcel, reconciled: Reconciled) -> None:
         """Remember the smallest file that was stored."""
-        stored = {r.file.file_id for r in reconciled.results if r.outcome is Outcome.STORED}
-        for instance in parcel.instances:
-            known = self._file
-            if instance.file.file_id in stored and (known is None or instance.size < known.size):
-                self._file = instance._replace(buffer=None)
+        least = sys.maxsize if self._file is None else self._file.size
+        smaller = [instance for instance in parcel.instances if instance.identity.size < least]
+        if smaller:
+            stored = {r.file.file_id for r in reconciled.results if r.outcome is Outcome.STORED}
+            taken = [instance for instance in smaller if instance.file.file_id in stored]
+            if taken:
+                self._file = min(taken, key=attrgetter("size"))._replace(buffer=None)
 
     async def undisturbed(self) -> None:
         """Return when no check is under way: nobody else begins to send during one."""

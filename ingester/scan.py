@@ -318,14 +318,10 @@ class ScanStage:
                 f"{MAX_INTERNAL_ERRORS} files met a bug of this program",
                 "please report it; the files are recorded as invalid: internal_error",
             )
-        self._resends += sum(_is_resend(instance.file) for instance in instances)
+        known = [each.file.previous for each in instances if each.file.previous is not None]
+        self._resends += sum(each.settled and each.outcome in IN_THE_STORE for each in known)
         if self._resends > self._options.max_resends:
             raise FatalError(
                 f"{self._resends} files that are stored have changed since",
                 "if that is meant, raise --max-resend",
             )
-
-
-def _is_resend(file: FileRef) -> bool:
-    previous = file.previous
-    return previous is not None and previous.settled and previous.outcome in IN_THE_STORE

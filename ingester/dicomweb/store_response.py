@@ -108,41 +108,41 @@ def reconcile(
     return verdicts, named - known
 
 
-def _verdict(uids: Iterable[str], response: StoreResponse) -> Verdict:
-    candidates = [uid for uid in uids if uid]
-    for uid in candidates:
-        if uid in response.failed:
+def _verdict(uids: tuple[str, str], response: StoreResponse) -> Verdict:
+    for uid in uids:
+        if uid and uid in response.failed:
             return Refused(response.failed[uid])
-    for uid in candidates:
-        if uid in response.stored:
+    for uid in uids:
+        if uid and uid in response.stored:
             return Stored(response.stored[uid])
     return Unconfirmed()
 
 
-def _values(item: Json, tag: str) -> list[object]:
+def _values(item: Json, tag: str) -> Sequence[object]:
     element = item.get(tag)
-    if not isinstance(element, dict):
-        return []
-    value = element.get("Value")
-    return value if isinstance(value, list) else []
+    value = element.get("Value") if isinstance(element, dict) else None
+    return value if isinstance(value, list) else ()
 
 
 def _items(item: Json, tag: str) -> Iterable[Json]:
     return (value for value in _values(item, tag) if isinstance(value, dict))
 
 
+def _first(item: Json, tag: str) -> object:
+    values = _values(item, tag)
+    return values[0] if values else None
+
+
 def _uid(item: Json) -> str:
     for tag in (_REFERENCED_SOP_INSTANCE_UID, _SOP_INSTANCE_UID):
-        for value in _values(item, tag)[:1]:
-            if isinstance(value, str):
-                return value.rstrip("\0 ")
+        value = _first(item, tag)
+        if isinstance(value, str):
+            return value.rstrip("\0 ")
     return ""
 
 
 def _number(item: Json, tag: str) -> int | None:
-    for value in _values(item, tag)[:1]:
-        if isinstance(value, str) and _US.fullmatch(value):
-            value = int(value)  # noqa: PLW2901 - a number as text
-        if type(value) is int and 0 <= value <= 0xFFFF:
-            return value
-    return None
+    value = _first(item, tag)
+    if isinstance(value, str) and _US.fullmatch(value):
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= 0xFFFF else None
