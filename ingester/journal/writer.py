@@ -249,14 +249,21 @@ class Writer:
         connection.execute("COMMIT")
         self.run_totals = totals
         self.commits += 1
+        if work.announced:
+            self._announced(work.ticket)
         if recorded and self._on_commit is not None:
             self._on_commit(recorded)
+
+    def _announced(self, ticket: int) -> None:
+        """Batches may go out: they need not wait until the same commit's results are told."""
+        with self._changed:
+            self._committed_ticket = ticket
+            self._wake()
 
     def _made_room(self, work: _Work) -> None:
         with self._changed:
             self.uncommitted_rows -= work.rows
             self._uncommitted_calls -= work.calls
-            self._committed_ticket = max(self._committed_ticket, work.ticket)
             self._wake()
         for _, promise in work.steps:
             promise.set_result(None)
