@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,17 +21,22 @@ from ingester.scan import Scanner, ScanOptions
 from ingester.scan_pool import ScanPool
 from ingester.transport.body import Body
 from tests.support.dicom_files import pydicom_test_files
+from tests.support.faults import Faults
 from tests.unit.road import ref_of, scanned_by
 
 ROOT = Root(1, b"/", b"/")
 
 
 @pytest.fixture(params=[0, 1], ids=["threads", "processes"])
-def readers(request: pytest.FixtureRequest) -> Iterator[Readers]:
+def processes(request: pytest.FixtureRequest) -> int:
+    number: int = request.param
+    return number
+
+
+@pytest.fixture
+def readers(processes: int) -> Iterator[Readers]:
     arena = Budget(1).arena
-    readers = Readers(
-        [ROOT], 1, ScanPool(request.param, arena.fd, checksums=True, at_once=True), arena
-    )
+    readers = Readers([ROOT], 1, ScanPool(processes, arena.fd, checksums=True, at_once=True), arena)
     yield readers
     readers.shutdown()
 
@@ -96,6 +103,32 @@ def test_one_that_has_changed_ends_the_group_before_it(
     assert [type(failure) for failure in failures] == [SourceChanged]
     group, failures = read(body, 4)
     assert (group, [type(failure) for failure in failures]) == ([], [SourceChanged])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the library is made for Linux")
+@pytest.mark.parametrize("processes", [1])
+def test_one_that_has_changed_is_told_while_another_behind_it_hangs(
+    readers: Readers, small: list[Instance], faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be the one that did not answer."""
+    for name, value in faults.environment.items():
+        monkeypatch.setenv(name, value)
+    path_of(small[4]).write_bytes(b"other")
+    hangs = str(path_of(small[6]))
+    faults.rule(f"preadv hang {hangs}")
+    views: list[memoryview] = []
+    failures: list[OSError | SourceChanged] = []
+    body = body_of(small, readers)
+    reading = readers.of(ROOT).submit(body.read_group, 0, readers.piece(), views, failures)
+    faults.wait_for("preadv", hangs)
+    deadline = time.monotonic() + 30
+    while not failures:
+        assert time.monotonic() < deadline, "it waits for the other"
+        time.sleep(0.005)
+    assert not reading.done()
+    assert ([type(failure) for failure in failures], len(views)) == ([SourceChanged], 4)
+    faults.rule()
+    reading.result(30)
 
 
 def test_one_that_is_gone_fails_when_it_is_the_first(
