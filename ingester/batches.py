@@ -12,6 +12,9 @@ from itertools import count
 from ingester.items import Instance, StudyBatch
 from ingester.returning import Returning
 
+MAX_SENT_EARLY = 16_384
+"""Studies, 3 MiB. Where more come before one comes back, its batch would not have grown either."""
+
 
 @dataclass(slots=True)
 class BatchLimits:
@@ -64,6 +67,7 @@ class Batches:
         self._max_open = max_open
         self._open: dict[str, OpenBatch] = {}  # in the order they were opened
         self._growing = defaultdict[int, GrowingOfRoot](GrowingOfRoot)  # the same, by root
+        self._sent_early: OrderedDict[str, GrowingOfRoot] = OrderedDict()  # as if they were through
         self._ids = count(1)
         self.instances = 0
 
@@ -79,7 +83,7 @@ class Batches:
             batch = None
         if batch is None:
             batch = self._open[study] = OpenBatch(now, growing)
-            growing.returning.opened(study, growing.come)
+            self._opened(study)
         batch.instances.append(instance)
         batch.size += size
         self.instances += 1
@@ -123,12 +127,21 @@ class Batches:
         come, beside = growing.come - batch.grown_at, self.instances - len(batch.instances)
         if come < max(1, beside):
             return []
-        growing.returning.sent_early(study)
+        growing.returning.guessed()
+        self._sent_early[study] = growing
+        if len(self._sent_early) > MAX_SENT_EARLY:
+            self._sent_early.popitem(last=False)
         return [self._close(study)]
 
     def flush(self) -> list[StudyBatch]:
         """All open batches: nothing more is coming."""
         return [self._close(study) for study in list(self._open)]
+
+    def _opened(self, study: str) -> None:
+        """A batch begins: was its study taken for through before?"""
+        guessed = self._sent_early.pop(study, None)
+        if guessed is not None:
+            guessed.returning.came_back(guessed.come)
 
     def _make_room(self) -> list[StudyBatch]:
         """Close the largest until a quarter is free: sorting them once for so many is cheap."""

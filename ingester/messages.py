@@ -8,6 +8,10 @@ import struct
 _LENGTH = struct.Struct("=I")
 _RECEIVE_BYTES = 64 << 10
 
+READY = b"\1"
+"""What a process says once, on the socket it gets others on: from now on nobody waits for it to
+begin."""
+
 
 def message(payload: bytes) -> bytes:
     """The payload as it goes out."""

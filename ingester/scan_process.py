@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -27,7 +28,7 @@ from ingester.dicom.scanner import DICOMDIR_SOP_CLASS_UID, read_header
 from ingester.dicom.values import Header
 from ingester.files import SourceChanged, opened
 from ingester.look import HEAD_BYTES, Asked, Seen, look_at
-from ingester.messages import Messages, message
+from ingester.messages import READY, Messages, message
 
 GATHER_S = 0.05
 
@@ -124,7 +125,10 @@ def main(arguments: Sequence[str]) -> None:
     control, arena, checksums = (int(argument) for argument in arguments)
     segments = Segments(arena)
     readers: list[Reader] = []
-    for client in _clients(socket.socket(fileno=control)):
+    run = socket.socket(fileno=control)
+    with suppress(OSError):  # it has ended already
+        run.sendall(READY)
+    for client in _clients(run):
         readers = [reader for reader in readers if reader.serving]
         for reader in readers:
             reader.send_some()

@@ -48,6 +48,7 @@ from ingester.transport.last_words import LastWords, Listener
 from ingester.transport.reply import SourceFailed
 
 HALF_PIECE_BYTES = PIECE_BYTES // 2
+NO_PIECE = Region(memoryview(b""), None)
 
 T = TypeVar("T")
 
@@ -237,8 +238,7 @@ class BodyPayload(Payload):
         self.body = body
         self._body = body
         self._chunks: ChunkWriter | None = None
-        self.piece = piece
-        self._piece = piece.view
+        self._piece = piece
         self._writer: AbstractStreamWriter | None = None
         self._transport: asyncio.WriteTransport | None = None  # aiohttp forgets one it closes
         self._listener: Listener | None = None
@@ -287,12 +287,12 @@ class BodyPayload(Payload):
         if self._listener is not None:
             self._listener.close()
 
-    def settle(self) -> bool:
-        """Give back every buffer the transport is done with and forget the others.
+    def settle(self) -> Region | None:
+        """Give back every buffer the transport is done with and forget the others, and the piece.
 
         A body that was given up is not left to drain: a closing transport keeps its socket and
         its bytes until the peer has taken them, and uvloop does not end before that.
-        Returns whether the piece may be used again.
+        Returns the piece, if it may be used again.
         """
         position = -1 if self._writer is None else flushed_position(self._writer)
         clean = self._writer is None or position >= self._writer.output_size
@@ -304,7 +304,9 @@ class BodyPayload(Payload):
                 written.buffer.give_back()
             else:
                 written.buffer.drop()
-        return clean and self.complete  # else a thread may still be filling the piece
+        piece, self._piece = self._piece, NO_PIECE  # aiohttp may keep this for a while
+        self._read_ahead.clear()
+        return piece if clean and self.complete else None  # a thread may still be filling it
 
     async def _put(self, data: bytes | memoryview) -> None:
         assert self._writer is not None  # noqa: S101 - set by write()
@@ -336,8 +338,7 @@ class BodyPayload(Payload):
         except (OSError, SourceChanged) as error:
             if isinstance(error, OSError) and not self.reading:
                 raise  # the connection's, not the file's
-            self.failure = _source_failure(index, error)
-            raise SourceBroke from error
+            raise self._broken_off(index, error) from None
         finally:
             self.reading = False
         await self._put(self._read_ahead.popleft())
@@ -357,16 +358,24 @@ class BodyPayload(Payload):
         reader, read = body.reader_of(index), body.read_group
         try:
             await self._reads(
-                loop.run_in_executor(reader, read, index, self.piece, views, failures)
+                loop.run_in_executor(reader, read, index, self._piece, views, failures)
             )
         except ReadTimeoutError as error:
             failure = failures[0] if failures else error
-            self.failure = _source_failure(index + len(views), failure)
-            raise SourceBroke from error
+            raise self._broken_off(index + len(views), failure) from None
         if not views:  # else the one that failed is read again when it is its turn
-            self.failure = _source_failure(index, failures[0])
-            raise SourceBroke from failures[0]
+            raise self._broken_off(index, failures[0]) from None
         self._read_ahead.extend(views)
+
+    def _broken_off(self, index: int, error: OSError | SourceChanged) -> SourceBroke:
+        """Keep what happened to file i; returns what ends the attempt.
+
+        The error comes from a thread, in whose frames are its future, the file and the piece: each
+        would be kept until a collection finds that they are kept by each other alone.
+        """
+        self.failure = _source_failure(index, error)
+        error.__traceback__ = error.__context__ = None
+        return SourceBroke()
 
     async def _reads(self, result: Awaitable[T]) -> T:
         """Wait for a reader thread; after an error of it ``reading`` stays set."""
@@ -390,7 +399,7 @@ class BodyPayload(Payload):
             await wait_until_flushed(writer, leave=last)
             start = half * HALF_PIECE_BYTES
             length = min(HALF_PIECE_BYTES, instance.size - sent)
-            view = self._piece[start : start + length]
+            view = self._piece.view[start : start + length]
             count = await self._reads(file.readinto(view))
             assert count  # noqa: S101 - see _Source
             sent += count

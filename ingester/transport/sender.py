@@ -111,8 +111,9 @@ class Sender:
             reply = await self._exchange("POST", path, payload)
         finally:
             self.in_flight -= 1
-            if payload.settle():
-                self._pieces.append(payload.piece)
+            piece = payload.settle()
+            if piece is not None:
+                self._pieces.append(piece)
         return reply if payload.failure is None else payload.failure
 
     async def get(self, path: str) -> Answer | NoAnswer:
@@ -176,6 +177,7 @@ class Sender:
         except _TooLong:
             return NoAnswer("answer_too_long", f"more than {limit >> 10} KiB")
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            _let_go_of_frames(error)
             said = None if payload is None else payload.last_words()
             if said is None:
                 expired = None if watchdog is None else watchdog.expired
@@ -216,6 +218,17 @@ class Sender:
                 self._alert = await listen_for_alert(self.options.base_url, context)
                 self._heard = True
         return reply if self._alert is None else NoAnswer("tls_refused", self._alert)
+
+
+def _let_go_of_frames(error: BaseException) -> None:
+    """Let no frame keep the body and its piece until a collection, which is rare.
+
+    aiohttp keeps an error with its request, and the frames of its traceback keep the request.
+    """
+    chain: BaseException | None = error
+    while chain is not None and chain.__traceback__ is not None:
+        chain.__traceback__ = None
+        chain = chain.__cause__ or chain.__context__
 
 
 class _TooLong(Exception):  # noqa: N818 - caught above

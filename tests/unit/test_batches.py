@@ -113,6 +113,20 @@ class TestABatch:
                 early += len(batches.stale(ROOT_ID))
         assert early > 1_800
 
+    def test_of_a_study_that_comes_back_in_another_root_may_a_few_times_only(self) -> None:
+        """A study may have begun in one source and go on in another."""
+        batches = Batches(BatchLimits(1 << 30, 500), 50_000)
+        other = Root(ROOT_ID + 1, b"other", b"/other")
+        early = 0
+        for file_id in range(20_000):
+            one = instance(file_id, f"1.{file_id % 400 // 2}")
+            if file_id // 400 % 2:
+                one = one._replace(file=one.file._replace(directory=Directory(9, other, b"")))
+            batches.add(one, 0)
+            if batches.instances > 240:
+                early += len(batches.stale(one.file.directory.root.root_id))
+        assert early < 600
+
     def test_of_a_slow_root_may_not_for_what_a_fast_one_brings(self) -> None:
         """Its study would go out file by file."""
         batches = Batches(BatchLimits(10_000, 100), 1000)

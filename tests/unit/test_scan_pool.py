@@ -330,7 +330,13 @@ class TestTheProcesses:
         pool = ScanPool(1, budget.arena.fd, checksums=False)
         try:
             assert pool.borrow(FILES_BEFORE_PROCESSES - 1) is None
+            assert not pool.started
             reader = pool.borrow(1)
+            assert reader is None, "a thread waits for it to begin"
+            deadline = time.monotonic() + 30
+            while reader is None and time.monotonic() < deadline:
+                time.sleep(0.005)
+                reader = pool.borrow(1)
             assert reader is not None
             (seen,) = reader.look([Asked(write(tmp_path, 1).path, write(tmp_path, 1).size, None)])
             assert seen is not None
