@@ -44,11 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", metavar="DIR", help="keeps the corpora (default: a temporary)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="of the tier")
+    parser.add_argument("--latency-ms", type=float, default=0.0, help="of each answer")
     parser.add_argument("--timeout-s", type=float, default=900.0, help="for one run")
     given = parser.parse_args(arguments)
     corpus = TIERS[given.tier].scaled(given.scale)
     entries = [
-        Entry(replace(TLS, name=words or "defaults", options=tuple(shlex.split(words))), corpus)
+        Entry(
+            replace(TLS, name=words or "defaults", options=tuple(shlex.split(words))),
+            corpus,
+            latency_ms=given.latency_ms,
+        )
         for words in given.options
     ]
     try:
