@@ -225,10 +225,14 @@ def _let_go_of_frames(error: BaseException) -> None:
 
     aiohttp keeps an error with its request, and the frames of its traceback keep the request.
     """
-    chain: BaseException | None = error
-    while chain is not None and chain.__traceback__ is not None:
-        chain.__traceback__ = None
-        chain = chain.__cause__ or chain.__context__
+    left: list[BaseException | None] = [error]
+    met: list[BaseException] = []
+    while left:
+        one = left.pop()
+        if one is not None and one not in met:
+            met.append(one)
+            one.__traceback__ = None
+            left += [one.__cause__, one.__context__]
 
 
 class _TooLong(Exception):  # noqa: N818 - caught above

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ingester.arena import Region
 from ingester.dicomweb.profiles import PROFILES, ServerProfile
 from tests.pipeline.job import Job, Ran, age, uid_of
 from tests.support.faults import Faults
@@ -105,42 +102,6 @@ class TestAFileThatChangesBetweenScanAndSend:
         assert all(whole not in copies for copies in server.stored.values())
         broken = [post for post in server.posts if not post.complete]
         assert len(broken) <= 1
-
-
-def open_below(directory: Path) -> list[str]:
-    """The files of this process that lie in a directory."""
-    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
-    names = [os.readlink(link) for link in links if os.path.lexists(link)]
-    return [name for name in names if name.startswith(str(directory))]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-@pytest.mark.parametrize("change", [append, overwrite_the_end, vanish], ids=lambda c: c.__name__)
-@pytest.mark.parametrize("payload_bytes", [300, 1_200_000])
-def test_files_that_change_hold_nothing_until_a_collection(
-    job: Job, server: ScriptedServer, change: Change, payload_bytes: int
-) -> None:
-    """A hundred of them at once would be a hundred open files, and as many MiB."""
-    job.write("0/first.dcm", study="first")
-    names = [f"1/{number}.dcm" for number in range(6)]
-    for name in names:
-        job.write(name, study=name, payload_bytes=payload_bytes)
-
-    def before(number: int) -> None:
-        if number == 1:
-            for name in names:
-                change(job.archive / name)
-
-    server.before_answer(before)
-    gc.collect()
-    gc.disable()
-    try:
-        ran = job.run(inline_limit="1", check=False)
-        left = [one for one in gc.get_objects() if isinstance(one, Region) and len(one)]
-        assert (open_below(job.archive), len(left)) == ([], 0)
-    finally:
-        gc.enable()
-    assert ran.outcomes == {"stored": 1, "unreadable": 6}
 
 
 @pytest.mark.parametrize("change", CHANGES[:3], ids=lambda change: change.__name__)
