@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Iterator, Sequence
 from concurrent.futures import Executor
 from io import FileIO
 from itertools import repeat
+from traceback import clear_frames
 from typing import Protocol, Self, TypeVar
 
 from aiofiles.threadpool import wrap
@@ -269,6 +270,16 @@ class BodyPayload(Payload):
         self._transport = writer.transport
         if writer.transport is not None:
             self._listener = Listener(writer.transport)
+        try:
+            await self._write_all(writer)
+        except BaseException as error:
+            # aiohttp keeps it with the request; its frames would keep an open file and the piece
+            # until a collection, which is rare.
+            clear_frames(error.__traceback__)
+            raise
+        self.complete = True
+
+    async def _write_all(self, writer: AbstractStreamWriter) -> None:
         framing = self._body.framing
         for index, lead in enumerate(framing.before):
             await self._write_file(writer, index, lead)
@@ -276,7 +287,6 @@ class BodyPayload(Payload):
             await self._put(framing.end)
         if self._chunks is not None:
             await self._chunks.end(writer)
-        self.complete = True
 
     def last_words(self) -> LastWords | None:
         """What the server had answered when the connection broke, where nobody has read it."""

@@ -177,7 +177,6 @@ class Sender:
         except _TooLong:
             return NoAnswer("answer_too_long", f"more than {limit >> 10} KiB")
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            _let_go_of_frames(error)
             said = None if payload is None else payload.last_words()
             if said is None:
                 expired = None if watchdog is None else watchdog.expired
@@ -218,21 +217,6 @@ class Sender:
                 self._alert = await listen_for_alert(self.options.base_url, context)
                 self._heard = True
         return reply if self._alert is None else NoAnswer("tls_refused", self._alert)
-
-
-def _let_go_of_frames(error: BaseException) -> None:
-    """Let no frame keep the body and its piece until a collection, which is rare.
-
-    aiohttp keeps an error with its request, and the frames of its traceback keep the request.
-    """
-    left: list[BaseException | None] = [error]
-    met: list[BaseException] = []
-    while left:
-        one = left.pop()
-        if one is not None and one not in met:
-            met.append(one)
-            one.__traceback__ = None
-            left += [one.__cause__, one.__context__]
 
 
 class _TooLong(Exception):  # noqa: N818 - caught above
