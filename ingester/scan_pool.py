@@ -183,11 +183,10 @@ class ScanPool:
         except (OSError, subprocess.SubprocessError) as error:
             self.processes = len(self.started)
             log(WARNING, "no_scan_process", reason=type(error).__name__)
-        if sum(each.readers for each in self.started) >= MAX_READERS:
-            return None
-        ready = [each for each in self.started if self.at_once or each.is_ready()]
-        fewest = min(ready, key=lambda each: each.readers, default=None)
-        if fewest is None:
+        if not self.at_once and not all(each.is_ready() for each in self.started):
+            return None  # whoever is ready first would get all threads, and keep them
+        fewest = min(self.started, key=lambda each: each.readers, default=None)
+        if fewest is None or sum(each.readers for each in self.started) >= MAX_READERS:
             return None
         ours, theirs = socket.socketpair()
         with theirs:

@@ -346,6 +346,29 @@ class TestTheProcesses:
         finally:
             pool.shutdown()
 
+    def test_share_the_threads_also_where_one_begins_later(self, budget: Budget) -> None:
+        """Whoever is ready first would get them all, and keep them."""
+        pool = ScanPool(2, budget.arena.fd, checksums=True)
+        borrowed: list[RemoteReader] = []
+        try:
+            assert pool.borrow(FILES_BEFORE_PROCESSES) is None
+            first, second = pool.started
+            second.process.send_signal(signal.SIGSTOP)
+            deadline = time.monotonic() + 30
+            while not first.is_ready() and time.monotonic() < deadline:
+                time.sleep(0.005)
+            if not second.is_ready():  # else it was quicker than the signal
+                assert pool.borrow(1) is None
+            second.process.send_signal(signal.SIGCONT)
+            while len(borrowed) < 4 and time.monotonic() < deadline:
+                reader = pool.borrow(1)
+                borrowed += [] if reader is None else [reader]
+            assert [each.readers for each in pool.started] == [2, 2]
+        finally:
+            for reader in borrowed:
+                pool.bring_back(reader)
+            pool.shutdown()
+
     def test_are_not_missed_where_none_can_be_started(
         self, budget: Budget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
