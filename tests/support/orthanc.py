@@ -169,7 +169,10 @@ class Orthanc:
             connection.close()
 
     def instances(self) -> list[StoredInstance]:
-        """Lists everything it has, by its REST API."""
+        """Lists everything it has, by its REST API; also while it is storing."""
+        # Children first: those of what is stored meanwhile have no parent in an older list.
+        all_instances = self._list("/instances?expand")
+        all_series = self._list("/series?expand")
         studies = {
             item["ID"]: item["MainDicomTags"]["StudyInstanceUID"]
             for item in self._list("/studies?expand")
@@ -179,13 +182,13 @@ class Orthanc:
                 studies[item["ParentStudy"]],
                 item["MainDicomTags"]["SeriesInstanceUID"],
             )
-            for item in self._list("/series?expand")
+            for item in all_series
         }
         return [
             StoredInstance(
                 item["ID"], *series[item["ParentSeries"]], item["MainDicomTags"]["SOPInstanceUID"]
             )
-            for item in self._list("/instances?expand")
+            for item in all_instances
         ]
 
     def sop_instance_uids(self) -> set[str]:
