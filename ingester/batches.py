@@ -15,6 +15,9 @@ from ingester.returning import Returning
 MAX_SENT_EARLY = 16_384
 """Studies, 3 MiB. Where more come before one comes back, its batch would not have grown either."""
 
+MOST = 0.75
+"""Of two studies that grow by turns half of the other came since, and less of it with each turn."""
+
 
 @dataclass(slots=True)
 class BatchLimits:
@@ -113,11 +116,12 @@ class Batches:
         return [self._close(max(self._open, key=lambda study: self._open[study].size))]
 
     def stale(self, root_id: int) -> list[StudyBatch]:
-        """Of a root the one that grew longest ago, if as much has come since as is open beside it.
+        """Of a root the one that grew longest ago, if most of what is open beside it came since.
 
-        Of studies that come one after the other it is one that is through; where all of them grow
-        by turns, or slowly, there is none. Nor while studies of this root come back that were taken
-        for through.
+        Of studies that come one after the other it is one that is through: not all came since,
+        because the readers of its last list were overtaken by those of the next study. Where all
+        grow by turns, or slowly, there is none. Nor while studies of this root come back that were
+        taken for through.
         """
         growing = self._growing[root_id]
         study = next(iter(growing.batches), None)
@@ -125,7 +129,7 @@ class Batches:
             return []
         batch = self._open[study]
         come, beside = growing.come - batch.grown_at, self.instances - len(batch.instances)
-        if come < max(1, beside):
+        if come < max(1, beside * MOST):
             return []
         growing.returning.guessed()
         self._sent_early[study] = growing

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -114,6 +114,18 @@ class Channel(Generic[T]):
             return self._urgent.popleft()
         if not self._items:
             raise ChannelClosed
+        return self._pop()
+
+    def get_now(self, fits: Callable[[T], bool]) -> T | None:
+        """The next item, if one is there, nothing is urgent, and it ``fits``; never waits.
+
+        For a consumer to whom many at once cost less than one after the other.
+        """
+        if self._urgent or not self._items or not fits(self._items[0][0]):
+            return None
+        return self._pop()
+
+    def _pop(self) -> T:
         item, weight = self._items.popleft()
         self.held -= weight
         if self.held < self.capacity:

@@ -38,6 +38,8 @@ from ingester.ledger import Ledger
 from ingester.readers import SOURCE_PAUSED, Readers, SourcePausedError, failure_of
 
 TICK_S = 0.1
+LOOKED_UP_AT_ONCE = 512
+"""Instances; the last list may be more."""
 COMPARED_AT_ONCE = 64
 """Comparisons handed to the readers together."""
 
@@ -125,7 +127,7 @@ class Group:
 
     async def _take(self, item: ToGroup) -> None:
         if isinstance(item, list):
-            await self._claim(item)
+            await self._claim(self._with_those_that_wait(item))
         elif isinstance(item, Claim):
             await self._decided(item)
         else:
@@ -133,6 +135,16 @@ class Group:
             await self._send(self._batches.due(time.monotonic()))
             if self._idle_s() >= self._options.idle_slot_s:
                 await self._send(self._batches.largest())
+
+    def _with_those_that_wait(self, instances: list[Instance]) -> list[Instance]:
+        """One look-up for all lists that are there: it takes 7 ms under load (``small``)."""
+        together = list(instances)
+        while len(together) < LOOKED_UP_AT_ONCE:
+            more = self._inbox.get_now(lambda item: isinstance(item, list))
+            if not isinstance(more, list):
+                break
+            together += more
+        return together
 
     async def _claim(self, instances: Sequence[Instance]) -> None:
         new: list[Instance] = []

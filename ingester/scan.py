@@ -31,10 +31,13 @@ from ingester.look import HEAD_BYTES, Asked, Look, fill, look_at
 from ingester.readers import SOURCE_PAUSED, Readers, SourcePausedError, failure_of
 from ingester.scan_pool import NO_POOL, RemoteReader, ScanPool
 from ingester.threads import ReadTimeoutError, deliver, progressed
+from ingester.walk import LIST_BYTES
 
 MAX_HEAD_BYTES = 4 << 20
 """No real header needs more before (0020,0011)."""
 MAX_INTERNAL_ERRORS = 100
+JOINED_FILES = 256
+"""Each list changes threads six times; with 64 files ``small`` takes 12 % longer (benchmarks)."""
 
 Found = Instance | Result
 
@@ -244,6 +247,10 @@ def _findings(header: Header) -> tuple[str, ...]:
     return ("meta_uid_differs",) if meta and meta != header.sop_instance_uid else ()
 
 
+def _bytes_of(files: Sequence[FileRef]) -> int:
+    return sum(file.size for file in files)
+
+
 def _give_back(buffer: Buffer | None) -> None:
     if buffer is not None:
         buffer.give_back()
@@ -274,7 +281,7 @@ class ScanStage:
         """Scan lists until there are no more. Raises FatalError as the options say."""
         try:
             async for files in lists:
-                left = files
+                left = self._with_those_that_wait(files, lists)
                 while left:
                     found = await self._scan(left)
                     left = left[len(found) :]
@@ -283,6 +290,23 @@ class ScanStage:
             self._workers -= 1
             if self._workers == 0:
                 self._out.close()
+
+    def _with_those_that_wait(
+        self, files: list[FileRef], lists: Channel[list[FileRef]]
+    ) -> list[FileRef]:
+        """Short lists of a root in one, where there are enough of them for every worker."""
+        together = list(files)
+
+        def fits(more: list[FileRef]) -> bool:
+            return (
+                more[0].directory.root.root_id == files[0].directory.root.root_id
+                and len(together) + len(more) <= JOINED_FILES
+                and _bytes_of(together) + _bytes_of(more) <= LIST_BYTES
+            )
+
+        while len(lists) >= self._workers and (more := lists.get_now(fits)) is not None:
+            together += more
+        return together
 
     async def _scan(self, files: Sequence[FileRef]) -> list[Found]:
         """What the first of these are, of one at least."""

@@ -62,6 +62,33 @@ class TestBounds:
             task.cancel()
 
 
+class TestWhatIsThere:
+    async def test_is_taken_in_order_without_waiting_as_long_as_it_fits(self) -> None:
+        channel: Channel[int] = Channel(100)
+        for n in (1, 2, 9, 3):
+            await channel.put(n, weight=n)
+        taken = [channel.get_now(lambda n: n < 5) for _ in range(3)]
+        assert taken == [1, 2, None]
+        assert channel.held == 12
+        assert [await channel.get(), channel.get_now(bool), channel.get_now(bool)] == [9, 3, None]
+
+    async def test_waits_behind_what_is_urgent(self) -> None:
+        channel: Channel[int] = Channel(100)
+        await channel.put(1)
+        channel.put_now(2)
+        assert channel.get_now(bool) is None
+        assert await channel.get() == 2
+        assert channel.get_now(bool) == 1
+
+    async def test_makes_room_when_it_is_taken(self) -> None:
+        channel: Channel[int] = Channel(1)
+        await channel.put(1)
+        second = asyncio.create_task(channel.put(2))
+        await settle()
+        assert channel.get_now(bool) == 1
+        await asyncio.wait_for(second, 60)
+
+
 class TestTheUrgentLane:
     async def test_comes_before_what_was_put_earlier(self) -> None:
         channel: Channel[str] = Channel(5)

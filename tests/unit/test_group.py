@@ -163,6 +163,24 @@ class TestTheSameUidsTwice:
         assert (results[2].outcome, results[2].reason_code) == (Outcome.UNREADABLE, "vanished")
 
 
+class TestTheJournal:
+    async def test_is_asked_once_for_all_lists_that_wait(self) -> None:
+        """A look-up changes threads twice: for each short list it held all others up."""
+        grouping = Grouping(limits=BatchLimits(1 << 20, 1000), max_open=10_000)
+        asked: list[int] = []
+
+        def find(keys: Sequence[InstanceKey]) -> list[Holder | None]:
+            asked.append(len(keys))
+            return [None for _ in keys]
+
+        grouping.group._find_holders = find
+        for first in range(1, 900, 100):
+            await grouping.come(*(instance(first + n) for n in range(100)))
+        results = await grouping.run()
+        assert len(results) == 900
+        assert asked == [600, 300]
+
+
 class TestABatchThatIsNotComplete:
     async def test_is_sent_where_a_request_could_have_been_under_way_for_200_ms(self) -> None:
         """The largest of them, and no other as long as that keeps the upload busy."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import sys
@@ -7,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +21,7 @@ from ingester.errors import FatalError
 from ingester.items import FileRef, Instance, Previous, Result
 from ingester.ledger import Ledger
 from ingester.look import UNTRUSTED_MTIME_NS
+from ingester.readers import Readers
 from ingester.scan import (
     MAX_HEAD_BYTES,
     MAX_INTERNAL_ERRORS,
@@ -26,6 +29,7 @@ from ingester.scan import (
     ScanOptions,
     ScanStage,
 )
+from ingester.walk import LIST_BYTES
 from tests.support.dicom_files import instance_bytes, pydicom_test_files
 from tests.unit.dicom.part10 import (
     DEFLATED,
@@ -438,29 +442,72 @@ class TestPydicomsFiles:
 
 
 class Stage:
-    """The stage with one reader and a channel on either side."""
+    """The stage with a channel on either side."""
 
-    def __init__(self, options: ScanOptions | None = None) -> None:
+    def __init__(
+        self, options: ScanOptions | None = None, workers: int = 1, readers: Readers | None = None
+    ) -> None:
         options = options or ScanOptions()
+        self.workers = workers
         self.record = Recorded()
         self.ledger = Ledger(self.record)
         self.files: Channel[list[FileRef]] = Channel(10_000)
         self.out: Channel[list[Instance]] = Channel(10_000)
         scanner = Scanner(options, budget_of())
-        self.stage = ScanStage(scanner, readers_of(), self.ledger, self.out, options, workers=1)
+        self.stage = ScanStage(
+            scanner, readers or readers_of(), self.ledger, self.out, options, workers
+        )
 
     async def run(self, *lists: list[FileRef]) -> list[Instance]:
+        return [one for found in await self.lists(*lists) for one in found]
+
+    async def lists(self, *lists: list[FileRef]) -> list[list[Instance]]:
         for files in lists:
             self.ledger.met(files)
             await self.files.put(files, len(files))
         self.files.close()
-        await self.stage.worker(self.files)
-        return [one async for found in self.out for one in found]
+        await asyncio.gather(*(self.stage.worker(self.files) for _ in range(self.workers)))
+        return [found async for found in self.out]
 
 
 def _that_is_a_bug(file: FileRef) -> FileRef:
     """A file that makes the scanner raise what nothing in it expects."""
     return file._replace(name=cast("bytes", "text"))
+
+
+class TestShortLists:
+    """Each list changes threads six times."""
+
+    @pytest.mark.parametrize(("workers", "lengths"), [(1, [100]), (3, [80, 10, 10])])
+    async def test_are_read_together_as_long_as_one_stays_for_each_other_worker(
+        self, write: Write, workers: int, lengths: list[int]
+    ) -> None:
+        files = [ref_of(write(DATA, str(n)), n) for n in range(1, 101)]
+        lists = [files[start : start + 10] for start in range(0, 100, 10)]
+        found = await Stage(workers=workers).lists(*lists)
+        assert [len(each) for each in found] == lengths
+        assert [one.file.file_id for each in found for one in each] == [*range(1, 101)]
+
+    async def test_are_at_most_as_long_as_a_list_may_be(self, write: Write) -> None:
+        path = write(DATA, "a")
+        lists = [[ref_of(path, 100 * n + one) for one in range(100)] for n in range(5)]
+        assert [len(each) for each in await Stage().lists(*lists)] == [200, 200, 100]
+
+    async def test_have_at_most_the_bytes_a_list_may_have(self, write: Write) -> None:
+        path = write(DATA, "a")
+        large = [ref_of(path, n)._replace(size=LIST_BYTES // 2) for n in range(1, 7)]
+        found = await Stage().lists(*([one] for one in large))
+        assert [len(each) for each in found] == [2, 2, 2]
+
+    async def test_of_another_root_stay_apart(self, write: Write) -> None:
+        path = write(DATA, "a")
+        one, other = ref_of(path, 1), ref_of(path, 2)
+        root = replace(other.directory.root, root_id=9)
+        other = other._replace(directory=replace(other.directory, root=root))
+        stage = Stage(readers=readers_of(one.directory.root, root))
+        third, fourth = one._replace(file_id=3), other._replace(file_id=4)
+        found = await stage.lists([one], [other], [third], [fourth])
+        assert [len(each) for each in found] == [1, 1, 1, 1]
 
 
 class TestTheStage:

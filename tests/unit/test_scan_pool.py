@@ -392,6 +392,13 @@ class TestTheProcesses:
                     pool.bring_back(reader)
             pool.shutdown()
 
+    def test_take_the_processor_from_no_thread_of_the_run(
+        self, pool: ScanPool, budget: Budget, tmp_path: Path
+    ) -> None:
+        """The one that sends has the interpreter: without it everything stands still."""
+        give_back(scanned([write(tmp_path, 1)], budget, pool))
+        assert [os.sched_getscheduler(pid) for pid in pids_of(pool)] == [os.SCHED_BATCH]
+
     def test_have_no_credential_and_no_setting(
         self, budget: Budget, monkeypatch: pytest.MonkeyPatch
     ) -> None:
