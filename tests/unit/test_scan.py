@@ -29,7 +29,6 @@ from ingester.scan import (
     ScanOptions,
     ScanStage,
 )
-from ingester.walk import LIST_BYTES
 from tests.support.dicom_files import instance_bytes, pydicom_test_files
 from tests.unit.dicom.part10 import (
     DEFLATED,
@@ -445,7 +444,11 @@ class Stage:
     """The stage with a channel on either side."""
 
     def __init__(
-        self, options: ScanOptions | None = None, workers: int = 1, readers: Readers | None = None
+        self,
+        options: ScanOptions | None = None,
+        workers: int = 1,
+        readers: Readers | None = None,
+        memory_bytes: int = 1 << 26,
     ) -> None:
         options = options or ScanOptions()
         self.workers = workers
@@ -453,7 +456,7 @@ class Stage:
         self.ledger = Ledger(self.record)
         self.files: Channel[list[FileRef]] = Channel(10_000)
         self.out: Channel[list[Instance]] = Channel(10_000)
-        scanner = Scanner(options, budget_of())
+        scanner = Scanner(options, Budget(memory_bytes))
         self.stage = ScanStage(
             scanner, readers or readers_of(), self.ledger, self.out, options, workers
         )
@@ -493,10 +496,11 @@ class TestShortLists:
         lists = [[ref_of(path, 100 * n + one) for one in range(100)] for n in range(5)]
         assert [len(each) for each in await Stage().lists(*lists)] == [200, 200, 100]
 
-    async def test_have_at_most_the_bytes_a_list_may_have(self, write: Write) -> None:
+    async def test_have_at_most_a_third_of_the_memory(self, write: Write) -> None:
         path = write(DATA, "a")
-        large = [ref_of(path, n)._replace(size=LIST_BYTES // 2) for n in range(1, 7)]
-        found = await Stage().lists(*([one] for one in large))
+        stage = Stage(memory_bytes=3 << 20)
+        large = [ref_of(path, n)._replace(size=1 << 19) for n in range(1, 7)]
+        found = await stage.lists(*([one] for one in large))
         assert [len(each) for each in found] == [2, 2, 2]
 
     async def test_of_another_root_stay_apart(self, write: Write) -> None:
