@@ -61,13 +61,13 @@ async def scan(path: bytes, journal_path: str) -> int:
         ledger = Ledger(journal)
         walk = Walk(WalkOptions(), journal.known_files(), readers, ledger, _Report(), 1)
         files = Channel[list[FileRef]](FILES_HELD)
-        threads = readers.of(root).threads
+        lanes = [files] * readers.of(root).threads
         scanner = Scanner(ScanOptions(), budget, pool)
-        stage = ScanStage(scanner, readers, ledger, end, ScanOptions(), threads)
+        stage = ScanStage(scanner, readers, ledger, end, ScanOptions(), lanes)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(walk.lane([root], files))
-            for _ in range(threads):
-                tasks.create_task(stage.worker(files))
+            for lane in lanes:
+                tasks.create_task(stage.worker(lane))
         readers.shutdown()
     return end.instances
 

@@ -1,10 +1,10 @@
 """The third stage: claims each instance's UIDs, settles duplicates, and makes batches of studies.
 
 Takes lists of Instance; gives StudyBatch. Bounds: ``max_open`` instances in open batches and
-waiting for a claim. When open batches crowd the memory, what is left of a study that is through
-goes out. An instance that meets a decided claim is compared in reader threads, of the root of
-either file, and decided here. Ends when the scan has ended, all batches are closed and nobody waits
-for a claim.
+waiting for a claim, and those of one look-up in hand. When open batches crowd the memory, what is
+left of a study that is through goes out. An instance that meets a decided claim is compared in
+reader threads, of the root of either file, and decided here. Ends when the scan has ended, all
+batches are closed and nobody waits for a claim.
 
 Decisions about claims come back from the upload through the channel's urgent lane.
 """

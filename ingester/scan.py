@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,11 +36,12 @@ from ingester.threads import ReadTimeoutError, deliver, progressed
 MAX_HEAD_BYTES = 4 << 20
 """No real header needs more before (0020,0011)."""
 MAX_INTERNAL_ERRORS = 100
-JOINED_FILES = 256
-"""Each list changes threads six times; with 64 files ``small`` takes 12 % longer (benchmarks)."""
-JOINED_BYTES = 8 << 20
+READ_FILES = 1024
+"""Of all workers, in short lists that are read as one. Each list changes threads six times; with 64
+files in each ``small`` takes 12 % longer (benchmarks). Sixteen readers of a network join nothing:
+there a file takes longer than all of these."""
 READ_SHARE = 3
-"""Joined lists that are being read hold at most a third of the memory: more could not be cached."""
+"""These files fill at most a third of the memory: more could not be cached."""
 
 Found = Instance | Result
 
@@ -68,11 +70,14 @@ class Scanner:
         """To cache files in."""
         return self._budget.total_bytes
 
+    def cached_bytes(self, files: Sequence[FileRef]) -> int:
+        """What these files take of the memory when they are cached."""
+        limit = self._options.inline_limit_bytes
+        return sum([cost_of(file.size) for file in files if 0 < file.size <= limit])
+
     async def promise(self, files: Sequence[FileRef]) -> Promise:
         """Bytes to cache these files in; see Budget."""
-        limit = self._options.inline_limit_bytes
-        sizes = [cost_of(file.size) for file in files if 0 < file.size <= limit]
-        return await self._budget.promise(sum(sizes))
+        return await self._budget.promise(self.cached_bytes(files))
 
     def scan(
         self, files: Sequence[FileRef], found: list[Found], promise: Promise | None = None
@@ -254,10 +259,6 @@ def _findings(header: Header) -> tuple[str, ...]:
     return ("meta_uid_differs",) if meta and meta != header.sop_instance_uid else ()
 
 
-def _bytes_of(files: Sequence[FileRef]) -> int:
-    return sum(file.size for file in files)
-
-
 def _give_back(buffer: Buffer | None) -> None:
     if buffer is not None:
         buffer.give_back()
@@ -273,15 +274,17 @@ class ScanStage:
         ledger: Ledger,
         out: Sink[list[Instance]],
         options: ScanOptions,
-        workers: int,
+        lanes: Sequence[Channel[list[FileRef]]],
     ) -> None:
-        self._joined_bytes = min(JOINED_BYTES, scanner.memory_bytes // READ_SHARE // workers)
+        """``lanes``: of each worker the channel that it takes from."""
+        self._joined_files = READ_FILES // len(lanes)
+        self._joined_bytes = scanner.memory_bytes // READ_SHARE // len(lanes)
+        self._workers = Counter(lanes)
         self._scanner = scanner
         self._readers = readers
         self._ledger = ledger
         self._out = out
         self._options = options
-        self._workers = workers
         self._internal_errors = 0
         self._resends = 0
 
@@ -295,25 +298,28 @@ class ScanStage:
                     left = left[len(found) :]
                     await self._hand_over(found)
         finally:
-            self._workers -= 1
-            if self._workers == 0:
+            self._workers[lists] -= 1
+            if not self._workers.total():
                 self._out.close()
 
     def _with_those_that_wait(
         self, files: list[FileRef], lists: Channel[list[FileRef]]
     ) -> list[FileRef]:
         """Short lists of a root in one, where there are enough of them for every worker."""
+        root = files[0].directory.root
         together = list(files)
+        size = self._scanner.cached_bytes(files)
 
         def fits(more: list[FileRef]) -> bool:
             return (
-                more[0].directory.root.root_id == files[0].directory.root.root_id
-                and len(together) + len(more) <= JOINED_FILES
-                and _bytes_of(together) + _bytes_of(more) <= self._joined_bytes
+                more[0].directory.root.root_id == root.root_id
+                and len(together) + len(more) <= self._joined_files
+                and size + self._scanner.cached_bytes(more) <= self._joined_bytes
             )
 
-        while len(lists) >= self._workers and (more := lists.get_now(fits)) is not None:
+        while len(lists) >= self._workers[lists] and (more := lists.get_now(fits)) is not None:
             together += more
+            size += self._scanner.cached_bytes(more)
         return together
 
     async def _scan(self, files: Sequence[FileRef]) -> list[Found]:

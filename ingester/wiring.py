@@ -48,7 +48,7 @@ FILES_HELD = 4096
 MAX_LANES = 8
 """Roots that are walked at a time."""
 INSTANCES_HELD = 512
-"""Between scan and group. Their bytes are counted by the budget."""
+"""Between scan and group, and one list more. Their bytes are counted by the budget."""
 CHUNK_BYTES = 256 << 10
 """Of aws-chunked: a thread hop each, and far above the 8 KiB a chunk needs."""
 RESENDS_ALWAYS_ALLOWED = 100
@@ -107,7 +107,7 @@ def build_stages(
         for lane, channel in zip(lanes, files, strict=True)
         for _ in range(max(readers.of(root).threads for root in lane))
     ]
-    scan = ScanStage(scanner, readers, ledger, scanned, scan_options, len(scanning))
+    scan = ScanStage(scanner, readers, ledger, scanned, scan_options, scanning)
     lookups = DaemonExecutor(1, "lookup")
     admission = Admission(config.max_concurrency, stop)
     upload = Upload(

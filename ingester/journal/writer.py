@@ -26,6 +26,7 @@ from ingester.journal.listings import write_listings
 from ingester.journal.opening import journal_error
 from ingester.journal.rows import Recorder
 from ingester.journal.totals import NOTHING, Totals
+from ingester.threads import let_others_go_first
 
 if TYPE_CHECKING:
     import apsw
@@ -204,6 +205,7 @@ class Writer:
             raise self.failure
 
     def _run(self) -> None:
+        let_others_go_first()
         work = _Work()
         try:
             while work := self._take():

@@ -458,7 +458,7 @@ class Stage:
         self.out: Channel[list[Instance]] = Channel(10_000)
         scanner = Scanner(options, Budget(memory_bytes))
         self.stage = ScanStage(
-            scanner, readers or readers_of(), self.ledger, self.out, options, workers
+            scanner, readers or readers_of(), self.ledger, self.out, options, [self.files] * workers
         )
 
     async def run(self, *lists: list[FileRef]) -> list[Instance]:
@@ -491,15 +491,20 @@ class TestShortLists:
         assert [len(each) for each in found] == lengths
         assert [one.file.file_id for each in found for one in each] == [*range(1, 101)]
 
-    async def test_are_at_most_as_long_as_a_list_may_be(self, write: Write) -> None:
+    @pytest.mark.parametrize(("workers", "longest"), [(1, 600), (4, 200), (16, 100)])
+    async def test_have_at_most_1024_files_in_all(
+        self, write: Write, workers: int, longest: int
+    ) -> None:
         path = write(DATA, "a")
-        lists = [[ref_of(path, 100 * n + one) for one in range(100)] for n in range(5)]
-        assert [len(each) for each in await Stage().lists(*lists)] == [200, 200, 100]
+        lists = [[ref_of(path, 100 * n + one) for one in range(100)] for n in range(24)]
+        stage = Stage(workers=workers)
+        found = await stage.lists(*(lists[: 6 if workers == 1 else 24]))
+        assert max(len(each) for each in found) == longest
 
     async def test_have_at_most_a_third_of_the_memory(self, write: Write) -> None:
         path = write(DATA, "a")
-        stage = Stage(memory_bytes=3 << 20)
-        large = [ref_of(path, n)._replace(size=1 << 19) for n in range(1, 7)]
+        stage = Stage(memory_bytes=3 * 1_200_000)
+        large = [ref_of(path, n)._replace(size=500_000) for n in range(1, 7)]
         found = await stage.lists(*([one] for one in large))
         assert [len(each) for each in found] == [2, 2, 2]
 

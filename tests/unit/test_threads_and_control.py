@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import queue
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from ingester.threads import (
     ReadTimeoutError,
     WrittenOff,
     deliver,
+    let_others_go_first,
     progressed,
 )
 
@@ -248,3 +250,26 @@ class TestAStop:
         sleeper.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sleeper
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has it")
+class TestTheProcessor:
+    """What sends has the interpreter: a thread that takes its place has nothing to do but wait."""
+
+    def test_is_taken_from_nobody_by_a_thread_that_reads(self) -> None:
+        executor = DaemonExecutor(1, "reader")
+        assert executor.submit(os.sched_getscheduler, 0).result() == os.SCHED_BATCH
+        executor.shutdown()
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+    def test_is_left_to_others_as_the_operator_said(self) -> None:
+        """Of ``chrt --idle`` the readers are idle, too."""
+        executor = DaemonExecutor(1, "reader")
+
+        def again() -> int:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            let_others_go_first()
+            return os.sched_getscheduler(0)
+
+        assert executor.submit(again).result() == os.SCHED_IDLE
+        executor.shutdown()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Sequence
 
@@ -82,6 +83,17 @@ class TestACommit:
             session.journal.record(stored(session.ref(b"a", rel_path=b"%d" % number)))
         session.end()
         recount(path)
+
+
+class TestTheThread:
+    @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has it")
+    def test_takes_the_processor_from_nobody(self, path: str) -> None:
+        session = Session(path)
+        seen: list[int] = []
+        session.journal._writer._on_commit = lambda _: seen.append(os.sched_getscheduler(0))
+        session.journal.record(Result(session.ref(b"a"), Outcome.NOT_DICOM))
+        session.journal.close()
+        assert seen == [os.SCHED_BATCH]
 
 
 class TestRoom:
