@@ -56,7 +56,7 @@ class TestGuessing:
             returning.guessed()
             returning.came_back(0)
             wrong_ones += 1
-        assert wrong_ones < 400
+        assert wrong_ones < 250
 
     def test_is_not_judged_by_what_comes_back_during_a_pause(self) -> None:
         returning = Returning()
