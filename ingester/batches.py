@@ -12,9 +12,6 @@ from itertools import count
 from ingester.items import Instance, StudyBatch
 from ingester.returning import Returning
 
-MAX_SENT_EARLY = 16_384
-"""Studies, 3 MiB. Where more come before one comes back, its batch would not have grown either."""
-
 MOST = 0.75
 """Of two studies that grow by turns half of the other came since, and less of it with each turn."""
 
@@ -70,7 +67,7 @@ class Batches:
         self._max_open = max_open
         self._open: dict[str, OpenBatch] = {}  # in the order they were opened
         self._growing = defaultdict[int, GrowingOfRoot](GrowingOfRoot)  # the same, by root
-        self._sent_early: OrderedDict[str, GrowingOfRoot] = OrderedDict()  # as if they were through
+        self._sent_early: OrderedDict[str, GrowingOfRoot] = OrderedDict()  # see stale()
         self._ids = count(1)
         self.instances = 0
 
@@ -133,7 +130,8 @@ class Batches:
             return []
         growing.returning.guessed()
         self._sent_early[study] = growing
-        if len(self._sent_early) > MAX_SENT_EARLY:
+        # 190 bytes each. One that comes back after so many others had not stayed open either.
+        if len(self._sent_early) > self._max_open:
             self._sent_early.popitem(last=False)
         return [self._close(study)]
 

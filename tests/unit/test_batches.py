@@ -101,6 +101,15 @@ class TestABatch:
         assert 50 < len(early) < 300
         assert max(early) < 800
 
+    def test_of_a_study_that_comes_back_after_as_many_as_may_be_open_may_once_only(self) -> None:
+        batches = Batches(BatchLimits(1 << 30, 500), 2_000)
+        early = 0
+        for file_id in range(20_000):
+            batches.add(instance(file_id, f"1.{file_id % 1_900}"), 0)
+            if batches.instances > 240:
+                early += len(batches.stale(ROOT_ID))
+        assert early < 2_000
+
     def test_of_one_study_in_twenty_that_comes_back_may_all_the_time(self) -> None:
         batches = Batches(BatchLimits(1 << 30, 500), 50_000)
         early = [0, 0]
