@@ -59,8 +59,8 @@ class _Work:
 
     @property
     def urgent(self) -> bool:
-        """Whether it is worth a commit: listings wait for what comes with it."""
-        new = self.calls or self.directories or self.announced or self.steps
+        """Whether it is worth a commit: directories and listings wait for what comes with them."""
+        new = self.calls or self.announced or self.steps
         return bool(new) or self.rows >= MAX_UNCOMMITTED_ROWS // 2
 
 

@@ -77,6 +77,20 @@ class TestACommit:
         assert session.journal.uncommitted == 0
         recount(path)
 
+    async def test_is_not_made_for_directories_alone(self, path: str) -> None:
+        """One for each stood in the way of batches that wait to be announced."""
+        session = Session(path)
+        session.journal._writer.call(lambda: None)
+        commits = session.journal._writer.commits
+        for number in range(200):
+            session.known.directory(session.root, b"%d" % number)
+        await asyncio.sleep(0.05)
+        assert session.journal._writer.commits == commits
+        session.journal.record(stored(session.ref(b"a", rel_path=b"7")))
+        session.journal.close()
+        assert session.journal._writer.commits == commits + 1
+        recount(path)
+
     def test_writes_a_directory_before_its_files(self, path: str) -> None:
         session = Session(path)
         for number in range(200):
