@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from ingester.budget import Budget
 from ingester.channel import Channel
 from ingester.cli.loops import run_loop
-from ingester.items import FileRef, Instance, Root
+from ingester.items import FileRef, Root, Scanned
 from ingester.journal import Journal, RunInfo
 from ingester.ledger import Ledger
 from ingester.options import MEMORY_BUDGET_BYTES
@@ -31,9 +31,9 @@ class _End:
     def __init__(self) -> None:
         self.instances = 0
 
-    async def put(self, item: list[Instance], weight: int = 1) -> None:
+    async def put(self, item: Scanned, weight: int = 1) -> None:
         self.instances += weight
-        for instance in item:
+        for instance in item.instances:
             if instance.buffer is not None:
                 instance.buffer.give_back()
 

@@ -35,6 +35,7 @@ class OpenBatch:
 
     opened_at: float
     root: GrowingOfRoot  # that it last grew from
+    list_number: int = 0  # of that root
     grown_at: int = 0  # instances of that root that had come then
     instances: list[Instance] = field(default_factory=list)
     size: int = 0  # bytes
@@ -46,12 +47,15 @@ class GrowingOfRoot:
 
     batches: OrderedDict[str, OpenBatch] = field(default_factory=OrderedDict)  # last grown last
     come: int = 0  # instances of it so far
+    list_number: int = 0  # that they come from now
+    read_up_to: int = 1  # all lists up to this one have come as a whole
     returning: Returning = field(default_factory=Returning)
 
     def grow(self, study: str, batch: OpenBatch) -> None:
         """One more instance of this root has come, into this batch."""
         self.come += 1
         batch.grown_at = self.come
+        batch.list_number = self.list_number
         if batch.root is not self:
             del batch.root.batches[study]
             batch.root = self
@@ -70,6 +74,14 @@ class Batches:
         self._sent_early: OrderedDict[str, GrowingOfRoot] = OrderedDict()  # see stale()
         self._ids = count(1)
         self.instances = 0
+
+    def reading(self, root_id: int, list_number: int) -> None:
+        """What is added now comes from this list of the root; see ReadingOrder."""
+        self._growing[root_id].list_number = list_number
+
+    def read(self, root_id: int, up_to: int) -> None:
+        """All lists of the root up to this one were added."""
+        self._growing[root_id].read_up_to = up_to
 
     def add(self, instance: Instance, now: float) -> list[StudyBatch]:
         """Add an instance; returns the batches that are complete thereby."""
@@ -115,10 +127,11 @@ class Batches:
     def stale(self, root_id: int) -> list[StudyBatch]:
         """Of a root the one that grew longest ago, if most of what is open beside it came since.
 
-        Of studies that come one after the other it is one that is through: not all came since,
-        because the readers of its last list were overtaken by those of the next study. Where all
-        grow by turns, or slowly, there is none. Nor while studies of this root come back that were
-        taken for through.
+        And if the list after its last has come with nothing of it: of studies that come one after
+        the other it is one that is through. Not all need have come since, because the readers of
+        its last list may have been overtaken by those of the next study. Where all grow by turns,
+        or slowly, there is none. Nor while studies of this root come back that were taken for
+        through.
         """
         growing = self._growing[root_id]
         study = next(iter(growing.batches), None)
@@ -126,7 +139,7 @@ class Batches:
             return []
         batch = self._open[study]
         come, beside = growing.come - batch.grown_at, self.instances - len(batch.instances)
-        if come < max(1, beside * MOST):
+        if batch.list_number >= growing.read_up_to or come < max(1, beside * MOST):
             return []
         growing.returning.guessed()
         self._sent_early[study] = growing

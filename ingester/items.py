@@ -7,6 +7,7 @@ cached bytes (``budget.Buffer``): they are given back as soon as the wire has th
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -166,6 +167,14 @@ class Instance(NamedTuple):
     def key(self) -> InstanceKey:
         """What a claim is made on."""
         return InstanceKey(self.header.study_instance_uid, self.header.sop_instance_uid)
+
+
+class Scanned(NamedTuple):
+    """What a list of files of one root was read to, or a part of it; at least one instance."""
+
+    instances: Sequence[Instance]
+    list_number: int  # see ReadingOrder
+    read_up_to: int
 
 
 class InstanceKey(NamedTuple):

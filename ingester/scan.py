@@ -1,6 +1,6 @@
 """The second stage: opens each file once, in a reader thread, and says what it is.
 
-Takes lists of FileRef; gives lists of Instance, everything else is decided here. Up to the inline
+Takes lists of FileRef; gives Scanned, everything else is decided here. Up to the inline
 limit a file is read whole into a cached buffer; of larger ones, or when the budget has no bytes
 left, only the head is read. A bug while one file is scanned is that file's outcome, and a hundred
 of them stop the run. A file that does not answer is given up: it ends, and what follows it in its
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,10 +26,11 @@ from ingester.dicom import Header, NeedMore, Problem, inspect_part10
 from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
 from ingester.errors import FatalError
 from ingester.files import SourceChanged, opened, reopening, sha256_of
-from ingester.items import FileIdentity, FileRef, Instance, Result, ended, pending
+from ingester.items import FileIdentity, FileRef, Instance, Result, Scanned, ended, pending
 from ingester.ledger import Ledger
 from ingester.look import HEAD_BYTES, Asked, Look, fill, look_at
 from ingester.readers import SOURCE_PAUSED, Readers, SourcePausedError, failure_of
+from ingester.reading_order import ReadingOrder
 from ingester.scan_pool import NO_POOL, RemoteReader, ScanPool
 from ingester.threads import ReadTimeoutError, deliver, progressed
 
@@ -272,7 +273,7 @@ class ScanStage:
         scanner: Scanner,
         readers: Readers,
         ledger: Ledger,
-        out: Sink[list[Instance]],
+        out: Sink[Scanned],
         options: ScanOptions,
         lanes: Sequence[Channel[list[FileRef]]],
     ) -> None:
@@ -280,6 +281,7 @@ class ScanStage:
         self._joined_files = READ_FILES // len(lanes)
         self._joined_bytes = scanner.memory_bytes // READ_SHARE // len(lanes)
         self._workers = Counter(lanes)
+        self._orders = defaultdict[int, ReadingOrder](ReadingOrder)  # by root
         self._scanner = scanner
         self._readers = readers
         self._ledger = ledger
@@ -292,11 +294,7 @@ class ScanStage:
         """Scan lists until there are no more. Raises FatalError as the options say."""
         try:
             async for files in lists:
-                left = self._with_those_that_wait(files, lists)
-                while left:
-                    found = await self._scan(left)
-                    left = left[len(found) :]
-                    await self._hand_over(found)
+                await self._read(self._with_those_that_wait(files, lists))
         finally:
             self._workers[lists] -= 1
             if not self._workers.total():
@@ -322,6 +320,19 @@ class ScanStage:
             size += self._scanner.cached_bytes(more)
         return together
 
+    async def _read(self, files: Sequence[FileRef]) -> None:
+        """Scan one list, whatever becomes of its files."""
+        order = self._orders[files[0].directory.root.root_id]
+        number = order.take()
+        try:
+            while files:
+                found = await self._scan(files)
+                files = files[len(found) :]
+                read_up_to = order.read_up_to(None if files else number)
+                await self._hand_over(found, number, read_up_to)
+        finally:
+            order.read(number)
+
     async def _scan(self, files: Sequence[FileRef]) -> list[Found]:
         """What the first of these are, of one at least."""
         found: list[Found] = []
@@ -341,13 +352,14 @@ class ScanStage:
             promise.end(stuck=stuck)
         return found
 
-    async def _hand_over(self, found: Sequence[Found]) -> None:
+    async def _hand_over(self, found: Sequence[Found], number: int, read_up_to: int) -> None:
         results = [item for item in found if isinstance(item, Result)]
         instances = [item for item in found if isinstance(item, Instance)]
         self._ledger.decide(results)
         self._count(results, instances)
         if instances:
-            await self._out.put(instances, weight=len(instances))
+            scanned = Scanned(instances, number, read_up_to)
+            await self._out.put(scanned, weight=len(instances))
 
     def _count(self, results: Sequence[Result], instances: Sequence[Instance]) -> None:
         self._internal_errors += sum(r.reason_code == "internal_error" for r in results)

@@ -82,6 +82,23 @@ class TestABatch:
             stale += batches.stale(ROOT_ID) if batches.instances > 700 else []
         assert [batch.study_instance_uid for batch in stale[:3]] == ["1.0", "1.1", "1.2"]
 
+    def test_of_a_study_may_not_before_the_list_after_its_last_has_come(self) -> None:
+        """Readers overtake each other: its other files may be in the hands of one of them."""
+        batches = Batches(BatchLimits(1 << 20, 500), 50_000)
+        batches.reading(ROOT_ID, 1)
+        batches.add(instance(1, "1.1"), 0)
+        batches.read(ROOT_ID, 1)
+        batches.reading(ROOT_ID, 3)
+        for file_id in range(2, 100):
+            batches.add(instance(file_id, "1.2"), 0)
+            assert batches.stale(ROOT_ID) == []
+        batches.read(ROOT_ID, 1)
+        assert batches.stale(ROOT_ID) == []
+        batches.reading(ROOT_ID, 2)
+        batches.add(instance(100, "1.2"), 0)
+        batches.read(ROOT_ID, 3)
+        assert ids(batches.stale(ROOT_ID)) == [[1]]
+
     def test_that_grows_by_turns_with_others_may_not(self) -> None:
         """Studies that are spread over all directories would go out file by file."""
         batches = Batches(BatchLimits(10_000, 100), 1000)

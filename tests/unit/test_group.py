@@ -15,7 +15,16 @@ from ingester.budget import Budget
 from ingester.channel import Channel
 from ingester.dicomweb.outcome import Outcome
 from ingester.group import TICK_S, Group, GroupOptions, ToGroup
-from ingester.items import Holder, InputEnded, Instance, InstanceKey, Result, StudyBatch, ended
+from ingester.items import (
+    Holder,
+    InputEnded,
+    Instance,
+    InstanceKey,
+    Result,
+    Scanned,
+    StudyBatch,
+    ended,
+)
 from ingester.journal import RunFigures
 from ingester.ledger import Ledger
 from ingester.scan import Scanner, ScanOptions
@@ -38,6 +47,7 @@ class Grouping:
             self.ledger, self.find, Direct(), readers_of(), lambda: self.idle_s, lambda: self.is_crowded,
         )  # fmt: skip
         self.idle_s = 0.0
+        self.lists = 0
         self.is_crowded = False
         self.sent: list[int] = []
 
@@ -46,7 +56,10 @@ class Grouping:
 
     async def come(self, *instances: Instance) -> None:
         self.ledger.met([one.file for one in instances])
-        await self.inbox.put(list(instances), len(instances))
+        if not instances:
+            return
+        self.lists += 1
+        await self.inbox.put(Scanned(instances, self.lists, self.lists), len(instances))
 
     async def send(self, ends: dict[int, Outcome]) -> None:
         async for item in self.out:
@@ -204,8 +217,9 @@ class TestABatchThatIsNotComplete:
         for is_crowded in (False, True):
             grouping = Grouping(limits=BatchLimits(1 << 20, 4))
             grouping.is_crowded = is_crowded
-            studies = ["1.1", "1.1", *["1.2"] * 4, "1.3"]
-            await grouping.come(*(instance(n, study) for n, study in enumerate(studies, 1)))
+            await grouping.come(instance(1, "1.1"), instance(2, "1.1"))
+            await grouping.come(*(instance(n, "1.2") for n in range(3, 7)))
+            await grouping.come(instance(7, "1.3"))
             running = asyncio.create_task(grouping.group.run())
             first = await asyncio.wait_for(grouping.out.get(), 60)
             assert isinstance(first, StudyBatch)
@@ -216,7 +230,7 @@ class TestABatchThatIsNotComplete:
                 sent.append([one.file.file_id for one in second.instances])
             running.cancel()
             await asyncio.wait([running])
-        assert sent == [[3, 4, 5, 6], [1, 2], [3, 4, 5, 6]]
+        assert sent == [[3, 4, 5, 6], [3, 4, 5, 6], [1, 2]]
 
 
 class TestTheEnd:

@@ -7,24 +7,25 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from ingester.budget import Budget
+from ingester.budget import Budget, Promise
 from ingester.channel import Channel
 from ingester.dicomweb.outcome import Outcome
 from ingester.errors import FatalError
-from ingester.items import FileRef, Instance, Previous, Result
+from ingester.items import FileRef, Instance, Previous, Result, Scanned
 from ingester.ledger import Ledger
 from ingester.look import UNTRUSTED_MTIME_NS
 from ingester.readers import Readers
 from ingester.scan import (
     MAX_HEAD_BYTES,
     MAX_INTERNAL_ERRORS,
+    Found,
     Scanner,
     ScanOptions,
     ScanStage,
@@ -449,22 +450,23 @@ class Stage:
         workers: int = 1,
         readers: Readers | None = None,
         memory_bytes: int = 1 << 26,
+        scanner: type[Scanner] = Scanner,
     ) -> None:
         options = options or ScanOptions()
         self.workers = workers
         self.record = Recorded()
         self.ledger = Ledger(self.record)
         self.files: Channel[list[FileRef]] = Channel(10_000)
-        self.out: Channel[list[Instance]] = Channel(10_000)
-        scanner = Scanner(options, Budget(memory_bytes))
+        self.out: Channel[Scanned] = Channel(10_000)
         self.stage = ScanStage(
-            scanner, readers or readers_of(), self.ledger, self.out, options, [self.files] * workers
-        )
+            scanner(options, Budget(memory_bytes)), readers or readers_of(), self.ledger, self.out,
+            options, [self.files] * workers,
+        )  # fmt: skip
 
     async def run(self, *lists: list[FileRef]) -> list[Instance]:
-        return [one for found in await self.lists(*lists) for one in found]
+        return [one for found in await self.lists(*lists) for one in found.instances]
 
-    async def lists(self, *lists: list[FileRef]) -> list[list[Instance]]:
+    async def lists(self, *lists: list[FileRef]) -> list[Scanned]:
         for files in lists:
             self.ledger.met(files)
             await self.files.put(files, len(files))
@@ -488,8 +490,8 @@ class TestShortLists:
         files = [ref_of(write(DATA, str(n)), n) for n in range(1, 101)]
         lists = [files[start : start + 10] for start in range(0, 100, 10)]
         found = await Stage(workers=workers).lists(*lists)
-        assert [len(each) for each in found] == lengths
-        assert [one.file.file_id for each in found for one in each] == [*range(1, 101)]
+        assert [len(each.instances) for each in found] == lengths
+        assert [one.file.file_id for each in found for one in each.instances] == [*range(1, 101)]
 
     @pytest.mark.parametrize(("workers", "longest"), [(1, 1000), (4, 200), (16, 100)])
     async def test_have_at_most_1024_files_in_all(
@@ -498,14 +500,14 @@ class TestShortLists:
         path = write(DATA, "a")
         lists = [[ref_of(path, 100 * n + one) for one in range(100)] for n in range(24)]
         found = await Stage(workers=workers).lists(*lists)
-        assert max(len(each) for each in found) == longest
+        assert max(len(each.instances) for each in found) == longest
 
     async def test_have_at_most_a_third_of_the_memory(self, write: Write) -> None:
         path = write(DATA, "a")
         stage = Stage(memory_bytes=3 * 1_200_000)
         large = [ref_of(path, n)._replace(size=500_000) for n in range(1, 7)]
         found = await stage.lists(*([one] for one in large))
-        assert [len(each) for each in found] == [2, 2, 2]
+        assert [len(each.instances) for each in found] == [2, 2, 2]
 
     async def test_of_another_root_stay_apart(self, write: Write) -> None:
         path = write(DATA, "a")
@@ -515,7 +517,44 @@ class TestShortLists:
         stage = Stage(readers=readers_of(one.directory.root, root))
         third, fourth = one._replace(file_id=3), other._replace(file_id=4)
         found = await stage.lists([one], [other], [third], [fourth])
-        assert [len(each) for each in found] == [1, 1, 1, 1]
+        assert [len(each.instances) for each in found] == [1, 1, 1, 1]
+
+
+class TestTheOrderOfLists:
+    async def test_is_told_with_what_they_were_read_to(self, write: Write) -> None:
+        path = write(DATA, "a")
+        lists = [[ref_of(path, 1000 * n + one) for one in range(600)] for n in (1, 2, 3)]
+        found = await Stage().lists(*lists)
+        assert [(each.list_number, each.read_up_to) for each in found] == [(1, 1), (2, 2), (3, 3)]
+
+    async def test_says_that_one_is_still_being_read(self, write: Write) -> None:
+        """Another reader has overtaken it."""
+        go_on = threading.Event()
+
+        class Scans(Scanner):
+            def scan(
+                self, files: Sequence[FileRef], found: list[Found], promise: Promise | None = None
+            ) -> None:
+                assert files[0].file_id != 1 or go_on.wait(60)
+                super().scan(files, found, promise)
+
+        stage = Stage(workers=2, readers=readers_of(threads=2), scanner=Scans)
+        lists = [[ref_of(write(DATA, str(n)), n)] for n in (1, 2)]
+        running = asyncio.create_task(stage.lists(*lists))
+        overtook = await stage.out.get()
+        go_on.set()
+        (overtaken,) = await running
+        assert [one.list_number for one in (overtook, overtaken)] == [2, 1]
+        assert [one.read_up_to for one in (overtook, overtaken)] == [0, 2]
+
+    async def test_of_one_root_says_nothing_of_another(self, write: Write) -> None:
+        path = write(DATA, "a")
+        one, other = ref_of(path, 1), ref_of(path, 2)
+        root = replace(other.directory.root, root_id=9)
+        other = other._replace(directory=replace(other.directory, root=root))
+        stage = Stage(readers=readers_of(one.directory.root, root))
+        found = await stage.lists([one], [other])
+        assert [(each.list_number, each.read_up_to) for each in found] == [(1, 1), (1, 1)]
 
 
 class TestTheStage:
