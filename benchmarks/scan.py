@@ -19,8 +19,9 @@ from ingester.journal import Journal, RunInfo
 from ingester.ledger import Ledger
 from ingester.options import MEMORY_BUDGET_BYTES
 from ingester.readers import Readers
-from ingester.scan import Scanner, ScanOptions, ScanStage
+from ingester.scan import Scanner, ScanOptions
 from ingester.scan_pool import scan_pool
+from ingester.scan_stage import ScanStage
 from ingester.walk import UnreadableDirectory, Walk, WalkOptions
 from ingester.wiring import FILES_HELD
 

@@ -31,7 +31,8 @@ from ingester.ledger import Ledger
 from ingester.parcel import Parcel
 from ingester.parsing import command_words
 from ingester.readers import Readers
-from ingester.scan import Found, Scanner, ScanOptions, ScanStage
+from ingester.scan import Found, Scanner, ScanOptions
+from ingester.scan_stage import ScanStage
 from ingester.threads import DaemonExecutor
 from ingester.tls import ssl_context
 from ingester.transport.admission import Admission

@@ -23,7 +23,8 @@ from ingester.auth import Secret
 from ingester.logs import DEBUG, log
 from ingester.transport.alerts import alert_in, listen_for_alert
 from ingester.transport.authorizer import Authorized, Authorizer, FixedHeaders
-from ingester.transport.body import Body, BodyPayload
+from ingester.transport.body import Body
+from ingester.transport.payload import BodyPayload
 from ingester.transport.reply import Answer, NoAnswer, Reply
 from ingester.transport.watchdog import Watchdog
 

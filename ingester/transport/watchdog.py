@@ -12,7 +12,7 @@ from typing import Literal
 
 from aiohttp import UploadTracker
 
-from ingester.transport.body import BodyPayload
+from ingester.transport.payload import BodyPayload
 
 
 class Watchdog:

@@ -22,8 +22,9 @@ from ingester.dicomweb.multipart import multipart_framing, new_boundary
 from ingester.items import FileIdentity, Instance
 from ingester.readers import Readers
 from ingester.transport.authorizer import SigV4
-from ingester.transport.body import Body, BodyPayload
+from ingester.transport.body import Body
 from ingester.transport.pause import Pause
+from ingester.transport.payload import BodyPayload
 from ingester.transport.reply import Answer
 from ingester.transport.sender import Sender, SenderOptions
 from tests.healthimaging.foreign import Relay, Verdict, Verifier, replay, running_verifier
