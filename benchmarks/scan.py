@@ -33,7 +33,8 @@ class _End:
         self.instances = 0
 
     async def put(self, item: Scanned, weight: int = 1) -> None:
-        self.instances += weight
+        del weight
+        self.instances += len(item.instances)
         for instance in item.instances:
             if instance.buffer is not None:
                 instance.buffer.give_back()

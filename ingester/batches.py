@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from ingester.items import Instance, StudyBatch
+from ingester.reading_order import ReadingOrder
 from ingester.returning import Returning
 
 MOST = 0.75
@@ -35,7 +36,7 @@ class OpenBatch:
 
     opened_at: float
     root: GrowingOfRoot  # that it last grew from
-    list_number: int = 0  # of that root
+    list_number: int = 0  # the latest of that root, see ReadingOrder
     grown_at: int = 0  # instances of that root that had come then
     instances: list[Instance] = field(default_factory=list)
     size: int = 0  # bytes
@@ -48,17 +49,17 @@ class GrowingOfRoot:
     batches: OrderedDict[str, OpenBatch] = field(default_factory=OrderedDict)  # last grown last
     come: int = 0  # instances of it so far
     list_number: int = 0  # that they come from now
-    read_up_to: int = 1  # all lists up to this one have come as a whole
+    order: ReadingOrder = field(default_factory=ReadingOrder)
     returning: Returning = field(default_factory=Returning)
 
     def grow(self, study: str, batch: OpenBatch) -> None:
         """One more instance of this root has come, into this batch."""
         self.come += 1
         batch.grown_at = self.come
-        batch.list_number = self.list_number
         if batch.root is not self:
             del batch.root.batches[study]
-            batch.root = self
+            batch.root, batch.list_number = self, 0
+        batch.list_number = max(batch.list_number, self.list_number)
         self.batches[study] = batch
         self.batches.move_to_end(study)
 
@@ -71,7 +72,7 @@ class Batches:
         self._max_open = max_open
         self._open: dict[str, OpenBatch] = {}  # in the order they were opened
         self._growing = defaultdict[int, GrowingOfRoot](GrowingOfRoot)  # the same, by root
-        self._sent_early: OrderedDict[str, GrowingOfRoot] = OrderedDict()  # see stale()
+        self._sent_early: OrderedDict[int, GrowingOfRoot] = OrderedDict()  # by hash of the study
         self._ids = count(1)
         self.instances = 0
 
@@ -79,9 +80,9 @@ class Batches:
         """What is added now comes from this list of the root; see ReadingOrder."""
         self._growing[root_id].list_number = list_number
 
-    def read(self, root_id: int, up_to: int) -> None:
-        """All lists of the root up to this one were added."""
-        self._growing[root_id].read_up_to = up_to
+    def read(self, root_id: int, list_number: int) -> None:
+        """All of this list was added."""
+        self._growing[root_id].order.came(list_number)
 
     def add(self, instance: Instance, now: float) -> list[StudyBatch]:
         """Add an instance; returns the batches that are complete thereby."""
@@ -131,7 +132,7 @@ class Batches:
         the other it is one that is through. Not all need have come since, because the readers of
         its last list may have been overtaken by those of the next study. Where all grow by turns,
         or slowly, there is none. Nor while studies of this root come back that were taken for
-        through.
+        through: as many of these are remembered as instances may be open.
         """
         growing = self._growing[root_id]
         study = next(iter(growing.batches), None)
@@ -139,11 +140,10 @@ class Batches:
             return []
         batch = self._open[study]
         come, beside = growing.come - batch.grown_at, self.instances - len(batch.instances)
-        if batch.list_number >= growing.read_up_to or come < max(1, beside * MOST):
+        if batch.list_number >= growing.order.read_up_to or come < max(1, beside * MOST):
             return []
         growing.returning.guessed()
-        self._sent_early[study] = growing
-        # 190 bytes each. One that comes back after so many others had not stayed open either.
+        self._sent_early[hash(study)] = growing  # 130 bytes; of two with one hash one is forgotten
         if len(self._sent_early) > self._max_open:
             self._sent_early.popitem(last=False)
         return [self._close(study)]
@@ -154,7 +154,7 @@ class Batches:
 
     def _opened(self, study: str) -> None:
         """A batch begins: was its study taken for through before?"""
-        guessed = self._sent_early.pop(study, None)
+        guessed = self._sent_early.pop(hash(study), None)
         if guessed is not None:
             guessed.returning.came_back(guessed.come)
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import islice
 
 from ingester.batches import Batches, BatchLimits
 from ingester.channel import Channel, ChannelClosed, Sink
@@ -154,15 +155,14 @@ class Group:
         keys = [instance.key for some in new for instance in some]
         holders = iter(await self._holders(keys))
         for scanned, some in zip(lists, new, strict=True):
-            root_id = scanned.instances[0].file.directory.root.root_id
-            self._batches.reading(root_id, scanned.list_number)
-            for instance in some:
-                holder = next(holders)
+            self._batches.reading(scanned.root_id, scanned.list_number)
+            for instance, holder in zip(some, islice(holders, len(some)), strict=True):
                 if holder is not None:
                     await self._against_the_journal(instance, holder)
                 elif complete := self._add(instance):
                     await self._send(complete)
-            self._batches.read(root_id, scanned.read_up_to)
+            if scanned.whole:
+                self._batches.read(scanned.root_id, scanned.list_number)
 
     async def _unclaimed(self, instances: Sequence[Instance]) -> list[Instance]:
         """Claim these; returns those whose UIDs nobody in this run had."""

@@ -170,11 +170,12 @@ class Instance(NamedTuple):
 
 
 class Scanned(NamedTuple):
-    """What a list of files of one root was read to, or a part of it; at least one instance."""
+    """The instances in a list of files of one root, or in a part of it; perhaps none."""
 
     instances: Sequence[Instance]
-    list_number: int  # see ReadingOrder
-    read_up_to: int
+    root_id: int
+    list_number: int  # of the root, as readers took them, from 1
+    whole: bool  # nothing more comes of the list
 
 
 class InstanceKey(NamedTuple):

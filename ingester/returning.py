@@ -10,14 +10,14 @@ from __future__ import annotations
 
 MAY_COME_BACK = 8
 """Beside ``ONE_IN``."""
-ONE_IN = 6
-"""Readers overtake each other: of one study in twelve the last list comes late (``small``). At most
-a fifth more requests than studies; in a part that is spread nearly all come back."""
+ONE_IN = 8
+"""At most a seventh more requests than studies. Where these come in one piece one in thirty comes
+back (``ct``: one more that reached its limit), in a part that is spread nearly all."""
 REMEMBERED = 1024
 """Guesses, before each counts half: what a root is like may change with its directories."""
 PAUSE = 100_000
 """Instances, before the root is tried again. A trial costs as many small requests as there are
-studies between a study's files, and a fifth."""
+studies between a study's files, and a seventh."""
 
 
 class Returning:

@@ -9,7 +9,7 @@ when the walk has ended and all lists are scanned.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 
 from ingester.channel import Channel, Sink
@@ -18,7 +18,6 @@ from ingester.errors import FatalError
 from ingester.items import FileRef, Instance, Result, Scanned, pending
 from ingester.ledger import Ledger
 from ingester.readers import SOURCE_PAUSED, Readers, SourcePausedError, failure_of
-from ingester.reading_order import ReadingOrder
 from ingester.scan import Found, Scanner, ScanOptions
 from ingester.threads import ReadTimeoutError
 
@@ -47,7 +46,7 @@ class ScanStage:
         self._joined_files = READ_FILES // len(lanes)
         self._joined_bytes = scanner.memory_bytes // READ_SHARE // len(lanes)
         self._workers = Counter(lanes)
-        self._orders = defaultdict[int, ReadingOrder](ReadingOrder)  # by root
+        self._lists = Counter[int]()  # taken, by root
         self._scanner = scanner
         self._readers = readers
         self._ledger = ledger
@@ -88,16 +87,16 @@ class ScanStage:
 
     async def _read(self, files: Sequence[FileRef]) -> None:
         """Scan one list, whatever becomes of its files."""
-        order = self._orders[files[0].directory.root.root_id]
-        number = order.take()
-        try:
-            while files:
-                found = await self._scan(files)
-                files = files[len(found) :]
-                read_up_to = order.read_up_to(None if files else number)
-                await self._hand_over(found, number, read_up_to)
-        finally:
-            order.read(number)
+        root_id = files[0].directory.root.root_id
+        self._lists[root_id] += 1
+        number = self._lists[root_id]
+        while files:
+            found = await self._scan(files)
+            files = files[len(found) :]
+            instances = self._decide(found)
+            if instances or not files:
+                scanned = Scanned(instances, root_id, number, whole=not files)
+                await self._out.put(scanned, weight=max(1, len(instances)))
 
     async def _scan(self, files: Sequence[FileRef]) -> list[Found]:
         """What the first of these are, of one at least."""
@@ -118,14 +117,13 @@ class ScanStage:
             promise.end(stuck=stuck)
         return found
 
-    async def _hand_over(self, found: Sequence[Found], number: int, read_up_to: int) -> None:
+    def _decide(self, found: Sequence[Found]) -> list[Instance]:
+        """Keep the results; returns what is left."""
         results = [item for item in found if isinstance(item, Result)]
         instances = [item for item in found if isinstance(item, Instance)]
         self._ledger.decide(results)
         self._count(results, instances)
-        if instances:
-            scanned = Scanned(instances, number, read_up_to)
-            await self._out.put(scanned, weight=len(instances))
+        return instances
 
     def _count(self, results: Sequence[Result], instances: Sequence[Instance]) -> None:
         self._internal_errors += sum(r.reason_code == "internal_error" for r in results)

@@ -6,15 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingester.batches import Batches, BatchLimits
-from ingester.items import Directory, Root, StudyBatch
+from ingester.items import StudyBatch
 from tests.unit.road import instance
 
 
 def ids(batches: list[StudyBatch]) -> list[list[int]]:
     return [[each.file.file_id for each in batch.instances] for batch in batches]
-
-
-ROOT_ID = instance(1).file.directory.root.root_id
 
 
 class TestABatch:
@@ -47,147 +44,6 @@ class TestABatch:
             batches.add(instance(file_id, study, size=size), 0)
         assert [ids(batches.largest()) for _ in range(3)] == [[[2]], [[1, 3]], []]
         assert batches.instances == 0
-
-    def test_that_no_longer_grows_may_be_asked_for(self) -> None:
-        """What is open beside it came since: its study is through."""
-        batches = Batches(BatchLimits(10_000, 3), 100)
-        come = ["1.1", "1.1", "1.2", "1.2", "1.2", "1.3", "1.4", "1.4"]
-        stale = []
-        for file_id, study in enumerate(come, 1):
-            batches.add(instance(file_id, study), 0)
-            stale.append(ids(batches.stale(ROOT_ID)))
-        assert stale == [[], [], [[1, 2]], [], [], [], [[6]], []]
-        assert ids(batches.flush()) == [[7, 8]]
-
-    def test_of_a_study_that_fits_into_it_may_be_asked_for_when_the_next_ones_have_come(
-        self,
-    ) -> None:
-        """Nothing else would close it, and open ones would hold all of the memory."""
-        batches = Batches(BatchLimits(1 << 20, 500), 50_000)
-        stale, most = [], 0
-        for file_id in range(1, 4_000):
-            batches.add(instance(file_id, f"1.{file_id // 400}"), 0)
-            most = max(most, batches.instances)
-            stale += batches.stale(ROOT_ID) if batches.instances > 1_200 else []
-        assert most == 1_201
-        assert [batch.study_instance_uid for batch in stale] == [f"1.{n}" for n in range(7)]
-
-    def test_of_a_study_whose_last_list_was_overtaken_may_be_asked_for(self) -> None:
-        """Nothing went out otherwise, until no request had been under way for a while."""
-        batches = Batches(BatchLimits(1 << 20, 500), 50_000)
-        files = [*range(336), *range(400, 464), *range(336, 400), *range(464, 4_000)]
-        stale = []
-        for file_id in files:
-            batches.add(instance(file_id + 1, f"1.{file_id // 400}"), 0)
-            stale += batches.stale(ROOT_ID) if batches.instances > 700 else []
-        assert [batch.study_instance_uid for batch in stale[:3]] == ["1.0", "1.1", "1.2"]
-
-    def test_of_a_study_may_not_before_the_list_after_its_last_has_come(self) -> None:
-        """Readers overtake each other: its other files may be in the hands of one of them."""
-        batches = Batches(BatchLimits(1 << 20, 500), 50_000)
-        batches.reading(ROOT_ID, 1)
-        batches.add(instance(1, "1.1"), 0)
-        batches.read(ROOT_ID, 1)
-        batches.reading(ROOT_ID, 3)
-        for file_id in range(2, 100):
-            batches.add(instance(file_id, "1.2"), 0)
-            assert batches.stale(ROOT_ID) == []
-        batches.read(ROOT_ID, 1)
-        assert batches.stale(ROOT_ID) == []
-        batches.reading(ROOT_ID, 2)
-        batches.add(instance(100, "1.2"), 0)
-        batches.read(ROOT_ID, 3)
-        assert ids(batches.stale(ROOT_ID)) == [[1]]
-
-    def test_that_grows_by_turns_with_others_may_not(self) -> None:
-        """Studies that are spread over all directories would go out file by file."""
-        batches = Batches(BatchLimits(10_000, 100), 1000)
-        for file_id in range(1, 400):
-            batches.add(instance(file_id, f"1.{file_id % 20}"), 0)
-            if batches.instances > 30:
-                assert batches.stale(ROOT_ID) == []
-
-    def test_of_a_study_that_comes_back_in_every_directory_may_a_few_times_only(self) -> None:
-        """A directory holds more than what may be open, so each study seems to be through."""
-        batches = Batches(BatchLimits(1 << 30, 500), 50_000)
-        early: list[int] = []
-        for file_id in range(50_000):
-            batches.add(instance(file_id, f"1.{file_id % 400 // 2}"), 0)
-            if batches.instances > 240 and batches.stale(ROOT_ID):
-                early.append(file_id)
-        assert 50 < len(early) < 300
-        assert max(early) < 800
-
-    def test_of_a_study_that_comes_back_after_as_many_as_may_be_open_may_once_only(self) -> None:
-        batches = Batches(BatchLimits(1 << 30, 500), 2_000)
-        early = 0
-        for file_id in range(20_000):
-            batches.add(instance(file_id, f"1.{file_id % 1_900}"), 0)
-            if batches.instances > 240:
-                early += len(batches.stale(ROOT_ID))
-        assert early < 2_000
-
-    def test_of_one_study_in_twenty_that_comes_back_may_all_the_time(self) -> None:
-        batches = Batches(BatchLimits(1 << 30, 500), 50_000)
-        early = [0, 0]
-        for file_id in range(50_000):
-            study = file_id // 50
-            study -= 10 if study % 20 == 0 else 0
-            batches.add(instance(file_id, f"1.{study}"), 0)
-            if batches.instances > 240:
-                early[file_id // 25_000] += len(batches.stale(ROOT_ID))
-        assert min(early) > 480
-
-    def test_of_studies_that_no_longer_come_back_may_again(self) -> None:
-        """What the order of a root was says little of its next hundred thousand files."""
-        batches = Batches(BatchLimits(1 << 30, 500), 50_000)
-        early = 0
-        for file_id in range(200_000):
-            study = file_id % 400 // 2 if file_id < 50_000 else file_id // 50
-            batches.add(instance(file_id, f"1.{study}"), 0)
-            if batches.instances > 240:
-                early += len(batches.stale(ROOT_ID))
-        assert early > 1_800
-
-    def test_of_a_study_that_comes_back_in_another_root_may_a_few_times_only(self) -> None:
-        """A study may have begun in one source and go on in another."""
-        batches = Batches(BatchLimits(1 << 30, 500), 50_000)
-        other = Root(ROOT_ID + 1, b"other", b"/other")
-        early = 0
-        for file_id in range(20_000):
-            one = instance(file_id, f"1.{file_id % 400 // 2}")
-            if file_id // 400 % 2:
-                one = one._replace(file=one.file._replace(directory=Directory(9, other, b"")))
-            batches.add(one, 0)
-            if batches.instances > 240:
-                early += len(batches.stale(one.file.directory.root.root_id))
-        assert early < 600
-
-    def test_of_a_slow_root_may_not_for_what_a_fast_one_brings(self) -> None:
-        """Its study would go out file by file."""
-        batches = Batches(BatchLimits(10_000, 100), 1000)
-        slow = Root(ROOT_ID + 1, b"slow", b"/slow")
-        for file_id in range(1, 400):
-            if file_id % 50:
-                batches.add(instance(file_id, f"1.{file_id // 90}"), 0)
-            else:
-                file = instance(file_id).file
-                file = file._replace(directory=Directory(9, slow, b""))
-                batches.add(instance(file_id, "2.1")._replace(file=file), 0)
-                assert batches.stale(slow.root_id) == []
-        for file_id in range(400, 1100):
-            batches.add(instance(file_id, "1.9"), 0)
-        assert len(ids(batches.stale(ROOT_ID))[0]) > 80
-        assert batches.stale(slow.root_id) == []
-
-    def test_of_one_file_may_too(self) -> None:
-        """An archive of single images would be read twice."""
-        batches = Batches(BatchLimits(10_000, 100), 1000)
-        early = 0
-        for file_id in range(1, 400):
-            batches.add(instance(file_id, f"1.{file_id}"), 0)
-            early += len(batches.stale(ROOT_ID)) if batches.instances > 20 else 0
-        assert early == 399 - 20
 
     def test_of_one_file_may_be_larger(self) -> None:
         batches = Batches(BatchLimits(200, 100), 100)

@@ -30,7 +30,9 @@ from ingester.ledger import Ledger
 from ingester.scan import Scanner, ScanOptions
 from tests.support.dicom_files import instance_bytes
 from tests.unit.journal.made import Session, stored
-from tests.unit.road import Direct, Recorded, instance, readers_of, ref_of, scanned_by
+from tests.unit.road import Direct, Recorded, file_ref, instance, readers_of, ref_of, scanned_by
+
+ROOT_ID = file_ref().directory.root.root_id
 
 
 class Grouping:
@@ -56,10 +58,9 @@ class Grouping:
 
     async def come(self, *instances: Instance) -> None:
         self.ledger.met([one.file for one in instances])
-        if not instances:
-            return
         self.lists += 1
-        await self.inbox.put(Scanned(instances, self.lists, self.lists), len(instances))
+        scanned = Scanned(instances, ROOT_ID, self.lists, whole=True)
+        await self.inbox.put(scanned, len(instances))
 
     async def send(self, ends: dict[int, Outcome]) -> None:
         async for item in self.out:

@@ -1,47 +1,57 @@
 from __future__ import annotations
 
+import random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingester.reading_order import ReadingOrder
+from ingester.reading_order import FURTHEST, ReadingOrder
+
+
+def up_to(*came: int) -> list[int]:
+    """Up to which list all had come, after each of these."""
+    order = ReadingOrder()
+    seen = []
+    for number in came:
+        order.came(number)
+        seen.append(order.read_up_to)
+    return seen
 
 
 class TestLists:
-    def test_are_numbered_as_they_are_taken(self) -> None:
-        order = ReadingOrder()
-        assert [order.take() for _ in range(3)] == [1, 2, 3]
+    @pytest.mark.parametrize(
+        ("came", "read_up_to"),
+        [
+            ([1, 2, 3], [1, 2, 3]),
+            ([2, 3, 1], [0, 0, 3]),
+            ([1, 4, 3, 2, 5], [1, 1, 1, 4, 5]),
+        ],
+    )
+    def test_have_come_up_to_the_one_before_the_first_that_is_missing(
+        self, came: list[int], read_up_to: list[int]
+    ) -> None:
+        assert up_to(*came) == read_up_to
 
-    def test_that_came_in_order_are_read_up_to_the_last(self) -> None:
+    def test_that_were_overtaken_by_many_are_not_waited_for(self) -> None:
+        """A reader may hang in a file for a minute."""
         order = ReadingOrder()
-        for number in (1, 2, 3):
-            assert order.take() == number
-            assert order.read_up_to(number) == number
-            order.read(number)
-            assert order.read_up_to(None) == number
+        for number in range(2, FURTHEST + 2):
+            order.came(number)
+        assert order.read_up_to == FURTHEST + 1
+        order.came(1)
+        assert order.read_up_to == FURTHEST + 1
 
-    def test_are_read_up_to_the_one_before_the_oldest_in_hand(self) -> None:
-        order = ReadingOrder()
-        for _ in range(4):
-            order.take()
-        assert order.read_up_to(3) == 0
-        order.read(3)
-        order.read(1)
-        assert order.read_up_to(4) == 1
-        assert order.read_up_to(2) == 3
-
-    def test_of_which_a_part_is_handed_over_are_still_in_hand(self) -> None:
-        order = ReadingOrder()
-        order.take()
-        assert order.read_up_to(None) == 0
-
-    @given(st.lists(st.integers(0, 7)))
-    def test_are_read_up_to_one_below_which_none_is_in_hand(self, steps: list[int]) -> None:
-        order, in_hand = ReadingOrder(), list[int]()
-        for step in steps:
-            if step < len(in_hand):
-                order.read(in_hand.pop(step))
-            else:
-                in_hand.append(order.take())
-            up_to = order.read_up_to(None)
-            assert all(number > up_to for number in in_hand)
-            assert up_to + 1 in in_hand or not in_hand
+    @given(st.integers(1, FURTHEST), st.integers(0, 1000))
+    def test_have_all_come_whoever_reads(self, readers: int, seed: int) -> None:
+        chance = random.Random(seed)
+        order, in_hand, taken, came = ReadingOrder(), list[int](), 0, set[int]()
+        for _ in range(300):
+            while len(in_hand) < readers:
+                taken += 1
+                in_hand.append(taken)
+            number = in_hand.pop(0 if in_hand[0] <= taken - FURTHEST else chance.randrange(readers))
+            order.came(number)
+            came.add(number)
+            assert set(range(1, order.read_up_to + 1)) <= came
+            assert order.read_up_to + 1 not in came

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from ingester.ledger import Ledger
 from ingester.readers import Readers
 from ingester.scan import Found, Scanner, ScanOptions
 from ingester.scan_stage import MAX_INTERNAL_ERRORS, ScanStage
+from ingester.threads import ReadTimeoutError
 from tests.support.dicom_files import instance_bytes
 from tests.unit.road import Recorded, readers_of, ref_of
 
@@ -116,41 +116,50 @@ class TestShortLists:
         assert [len(each.instances) for each in found] == [1, 1, 1, 1]
 
 
-class TestTheOrderOfLists:
-    async def test_is_told_with_what_they_were_read_to(self, write: Write) -> None:
+class Hanging(Scanner):
+    """Does not answer for the file with number 2."""
+
+    def scan(
+        self, files: Sequence[FileRef], found: list[Found], promise: Promise | None = None
+    ) -> None:
+        for file in files:
+            if file.file_id == 2:
+                raise ReadTimeoutError
+            super().scan([file], found, promise)
+
+
+class TestAList:
+    """The group has to know when nothing more comes of one."""
+
+    async def test_is_numbered_as_it_is_taken(self, write: Write) -> None:
         path = write(DATA, "a")
         lists = [[ref_of(path, 1000 * n + one) for one in range(600)] for n in (1, 2, 3)]
         found = await Stage().lists(*lists)
-        assert [(each.list_number, each.read_up_to) for each in found] == [(1, 1), (2, 2), (3, 3)]
+        assert [(each.list_number, each.whole) for each in found] == [
+            (1, True),
+            (2, True),
+            (3, True),
+        ]
 
-    async def test_says_that_one_is_still_being_read(self, write: Write) -> None:
-        """Another reader has overtaken it."""
-        go_on = threading.Event()
-
-        class Scans(Scanner):
-            def scan(
-                self, files: Sequence[FileRef], found: list[Found], promise: Promise | None = None
-            ) -> None:
-                assert files[0].file_id != 1 or go_on.wait(60)
-                super().scan(files, found, promise)
-
-        stage = Stage(workers=2, readers=readers_of(threads=2), scanner=Scans)
-        lists = [[ref_of(write(DATA, str(n)), n)] for n in (1, 2)]
-        running = asyncio.create_task(stage.lists(*lists))
-        overtook = await stage.out.get()
-        go_on.set()
-        (overtaken,) = await running
-        assert [one.list_number for one in (overtook, overtaken)] == [2, 1]
-        assert [one.read_up_to for one in (overtook, overtaken)] == [0, 2]
-
-    async def test_of_one_root_says_nothing_of_another(self, write: Write) -> None:
+    async def test_is_numbered_by_root(self, write: Write) -> None:
         path = write(DATA, "a")
         one, other = ref_of(path, 1), ref_of(path, 2)
         root = replace(other.directory.root, root_id=9)
         other = other._replace(directory=replace(other.directory, root=root))
         stage = Stage(readers=readers_of(one.directory.root, root))
         found = await stage.lists([one], [other])
-        assert [(each.list_number, each.read_up_to) for each in found] == [(1, 1), (1, 1)]
+        assert [(each.root_id, each.list_number) for each in found] == [(1, 1), (9, 1)]
+
+    async def test_comes_in_parts_where_a_file_does_not_answer(self, write: Write) -> None:
+        files = [ref_of(write(DATA, str(n)), n) for n in (1, 2, 3)]
+        found = await Stage(scanner=Hanging).lists(files)
+        assert [[one.file.file_id for one in each.instances] for each in found] == [[1], [3]]
+        assert [(each.list_number, each.whole) for each in found] == [(1, False), (1, True)]
+
+    async def test_comes_where_it_has_no_instance(self, write: Write) -> None:
+        """Nobody would know that it need not be waited for."""
+        found = await Stage().lists([ref_of(write(b"x", "a"), 1)])
+        assert [(list(each.instances), each.whole) for each in found] == [([], True)]
 
 
 class TestTheStage:
