@@ -36,7 +36,7 @@ class OpenBatch:
 
     opened_at: float
     root: GrowingOfRoot  # that it last grew from
-    list_number: int = 0  # the latest of that root, see ReadingOrder
+    list_number: int = 0  # the highest of that root that it has something of
     grown_at: int = 0  # instances of that root that had come then
     instances: list[Instance] = field(default_factory=list)
     size: int = 0  # bytes
@@ -48,7 +48,7 @@ class GrowingOfRoot:
 
     batches: OrderedDict[str, OpenBatch] = field(default_factory=OrderedDict)  # last grown last
     come: int = 0  # instances of it so far
-    list_number: int = 0  # that they come from now
+    list_number: int = 0  # that came last, or comes now
     order: ReadingOrder = field(default_factory=ReadingOrder)
     returning: Returning = field(default_factory=Returning)
 
@@ -77,7 +77,7 @@ class Batches:
         self.instances = 0
 
     def reading(self, root_id: int, list_number: int) -> None:
-        """What is added now comes from this list of the root; see ReadingOrder."""
+        """This list of the root comes now; see ReadingOrder."""
         self._growing[root_id].list_number = list_number
 
     def read(self, root_id: int, list_number: int) -> None:
@@ -128,8 +128,8 @@ class Batches:
     def stale(self, root_id: int) -> list[StudyBatch]:
         """Of a root the one that grew longest ago, if most of what is open beside it came since.
 
-        And if the list after its last has come with nothing of it: of studies that come one after
-        the other it is one that is through. Not all need have come since, because the readers of
+        And if all lists up to the one after its last have come: of studies that come one after the
+        other it is one that is through. Not all need have come since, because the readers of
         its last list may have been overtaken by those of the next study. Where all grow by turns,
         or slowly, there is none. Nor while studies of this root come back that were taken for
         through: as many of these are remembered as instances may be open.

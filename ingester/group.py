@@ -1,10 +1,10 @@
 """The third stage: claims each instance's UIDs, settles duplicates, and makes batches of studies.
 
-Takes Scanned; gives StudyBatch. Bounds: ``max_open`` instances in open batches and
-waiting for a claim, and those of one look-up in hand. When open batches crowd the memory, what is
-left of a study that is through goes out. An instance that meets a decided claim is compared in
-reader threads, of the root of either file, and decided here. Ends when the scan has ended, all
-batches are closed and nobody waits for a claim.
+Takes Scanned; gives StudyBatch. Bounds: ``max_open`` instances in open batches and waiting for a
+claim, and those of one look-up in hand. When open batches crowd the memory, what is left of a study
+that is through goes out; as many of these are remembered as instances may be open. An instance that
+meets a decided claim is compared in reader threads, of the root of either file, and decided here.
+Ends when the scan has ended, all batches are closed and nobody waits for a claim.
 
 Decisions about claims come back from the upload through the channel's urgent lane.
 """
@@ -163,6 +163,12 @@ class Group:
                     await self._send(complete)
             if scanned.whole:
                 self._batches.read(scanned.root_id, scanned.list_number)
+            await self._send_stale(scanned.root_id)
+
+    async def _send_stale(self, root_id: int) -> None:
+        """What is through goes out where memory is scarce, before anybody is refused some."""
+        while self._is_crowded() and (stale := self._batches.stale(root_id)):
+            await self._send(stale)
 
     async def _unclaimed(self, instances: Sequence[Instance]) -> list[Instance]:
         """Claim these; returns those whose UIDs nobody in this run had."""
@@ -226,13 +232,10 @@ class Group:
             await self._send(self._add(instance))
 
     def _add(self, instance: Instance) -> list[StudyBatch]:
-        """Put it into its batch; returns those to be sent now."""
+        """Put it into its batch; returns those that are complete."""
         if instance.buffer is not None:
             instance.buffer.stay()
-        complete = self._batches.add(instance, time.monotonic())
-        if not complete and self._is_crowded():
-            complete = self._batches.stale(instance.file.directory.root.root_id)
-        return complete
+        return self._batches.add(instance, time.monotonic())
 
     async def _compare(self, instances: Sequence[Instance], holder: Holder) -> None:
         """Decide what has the UIDs of a decided holder; as many at a time as there are readers."""

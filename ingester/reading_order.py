@@ -1,14 +1,14 @@
 """Up to which all lists of a root have come, whatever the order they come in.
 
 Readers overtake each other by whole lists. A study that comes as one piece is through when all
-lists up to the one after its last have come: no sooner, however much has come since.
+lists up to the one after its last have come, however much of others came before.
 """
 
 from __future__ import annotations
 
 FURTHEST = 32
-"""Lists by which one may be overtaken: twice the readers of a network mount. What a hung file holds
-is not waited for: nothing of its root would be through until it is given up."""
+"""Lists by which one may be overtaken and is waited for: twice the readers of a network mount. With
+a file that hangs nothing of its root would be through until it is given up."""
 
 
 class ReadingOrder:

@@ -217,7 +217,7 @@ class Writer:
             self._close_connection()
 
     def _take(self) -> _Work:
-        """Everything there is, as soon as there is something; nothing at the end."""
+        """Everything there is, as soon as some of it is urgent; nothing at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._inbox.urgent or self._closing)
             work, self._inbox = self._inbox, _Work()

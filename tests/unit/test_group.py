@@ -57,10 +57,12 @@ class Grouping:
         return [self.journal.get(key) for key in keys]
 
     async def come(self, *instances: Instance) -> None:
-        self.ledger.met([one.file for one in instances])
         self.lists += 1
-        scanned = Scanned(instances, ROOT_ID, self.lists, whole=True)
-        await self.inbox.put(scanned, len(instances))
+        await self.list_comes(self.lists, *instances)
+
+    async def list_comes(self, number: int, *instances: Instance, whole: bool = True) -> None:
+        self.ledger.met([one.file for one in instances])
+        await self.inbox.put(Scanned(instances, ROOT_ID, number, whole), len(instances))
 
     async def send(self, ends: dict[int, Outcome]) -> None:
         async for item in self.out:
@@ -232,6 +234,25 @@ class TestABatchThatIsNotComplete:
             running.cancel()
             await asyncio.wait([running])
         assert sent == [[3, 4, 5, 6], [3, 4, 5, 6], [1, 2]]
+
+    async def test_is_sent_when_a_list_that_was_waited_for_turns_out_to_have_nothing_of_it(
+        self,
+    ) -> None:
+        """Nothing else may come for a while: readers wait for the memory that it holds."""
+        grouping = Grouping()
+        grouping.is_crowded = True
+        await grouping.list_comes(1, instance(1, "1.1"))
+        await grouping.list_comes(3, instance(2, "1.2"), instance(3, "1.2"))
+        await grouping.list_comes(2, whole=False)
+        running = asyncio.create_task(grouping.group.run())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(grouping.out.get(), 3 * TICK_S)
+        await grouping.list_comes(2)
+        sent = await asyncio.wait_for(grouping.out.get(), 60)
+        assert isinstance(sent, StudyBatch)
+        assert [one.file.file_id for one in sent.instances] == [1]
+        running.cancel()
+        await asyncio.wait([running])
 
 
 class TestTheEnd:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -140,6 +141,28 @@ class TestAList:
             (2, True),
             (3, True),
         ]
+
+    async def test_has_the_number_it_was_taken_with_when_another_overtakes_it(
+        self, write: Write
+    ) -> None:
+        go_on = threading.Event()
+
+        class Slow(Scanner):
+            def scan(
+                self, files: Sequence[FileRef], found: list[Found], promise: Promise | None = None
+            ) -> None:
+                assert files[0].file_id != 1 or go_on.wait(60)
+                super().scan(files, found, promise)
+
+        stage = Stage(workers=2, readers=readers_of(threads=2), scanner=Slow)
+        lists = [[ref_of(write(DATA, str(n)), n)] for n in (1, 2)]
+        running = asyncio.create_task(stage.lists(*lists))
+        overtook = await stage.out.get()
+        go_on.set()
+        (overtaken,) = await running
+        for scanned, number in ((overtook, 2), (overtaken, 1)):
+            assert [one.file.file_id for one in scanned.instances] == [number]
+            assert scanned.list_number == number
 
     async def test_is_numbered_by_root(self, write: Write) -> None:
         path = write(DATA, "a")

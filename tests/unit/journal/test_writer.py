@@ -91,6 +91,13 @@ class TestACommit:
         assert session.journal._writer.commits == commits + 1
         recount(path)
 
+    async def test_is_made_for_directories_alone_when_they_are_many(self, path: str) -> None:
+        session = Session(path)
+        for number in range(3 * MAX_UNCOMMITTED_ROWS):
+            session.known.directory(session.root, b"%d" % number)
+            await asyncio.wait_for(session.journal.wait_for_room(), 60)
+        session.end()
+
     def test_writes_a_directory_before_its_files(self, path: str) -> None:
         session = Session(path)
         for number in range(200):
