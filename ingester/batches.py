@@ -143,7 +143,7 @@ class Batches:
         if batch.list_number >= growing.order.read_up_to or come < max(1, beside * MOST):
             return []
         growing.returning.guessed()
-        self._sent_early[hash(study)] = growing  # 130 bytes; of two with one hash one is forgotten
+        self._sent_early[hash(study)] = growing  # 140 bytes; of two with one hash one is forgotten
         if len(self._sent_early) > self._max_open:
             self._sent_early.popitem(last=False)
         return [self._close(study)]

@@ -11,8 +11,8 @@ from __future__ import annotations
 MAY_COME_BACK = 8
 """Beside ``ONE_IN``."""
 ONE_IN = 8
-"""At most a seventh more requests than studies. Where these come in one piece one in thirty comes
-back (``ct``: one more that reached its limit), in a part that is spread nearly all."""
+"""At most a seventh more requests than studies. Where these come in one piece at most one in thirty
+came back (``ct``), in a part that is spread nearly all."""
 REMEMBERED = 1024
 """Guesses, before each counts half: what a root is like may change with its directories."""
 PAUSE = 100_000

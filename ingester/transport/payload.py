@@ -64,7 +64,6 @@ class BodyPayload(Payload):
         length = body.framing.content_length
         self._size = encoded_length(length, chunk_bytes) if chunk_bytes else length
         self.body = body
-        self._body = body
         self._chunks: ChunkWriter | None = None
         self._piece = piece
         self._writer: AbstractStreamWriter | None = None
@@ -79,7 +78,7 @@ class BodyPayload(Payload):
 
     def sign_chunks(self, seed: ChunkSeed | None) -> None:
         """Send the body in chunks signed from this seed, or as it is."""
-        self._chunks = None if seed is None else ChunkWriter(seed, self._body.readers.hashing)
+        self._chunks = None if seed is None else ChunkWriter(seed, self.body.readers.hashing)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Not text, and never in memory as a whole."""
@@ -107,7 +106,7 @@ class BodyPayload(Payload):
         self.complete = True
 
     async def _write_all(self, writer: AbstractStreamWriter) -> None:
-        framing = self._body.framing
+        framing = self.body.framing
         for index, lead in enumerate(framing.before):
             await self._write_file(writer, index, lead)
         if framing.end:
@@ -148,14 +147,14 @@ class BodyPayload(Payload):
     async def _put(self, data: bytes | memoryview) -> None:
         assert self._writer is not None  # noqa: S101 - set by write()
         self.handed_over += len(data)
-        self._body.bytes_out += len(data)
+        self.body.bytes_out += len(data)
         if self._chunks is None:
             await self._writer.write(data)
         else:
             await self._chunks.write(self._writer, data)
 
     async def _write_file(self, writer: AbstractStreamWriter, index: int, lead: bytes) -> None:
-        instance = self._body.instances[index]
+        instance = self.body.instances[index]
         buffer = instance.buffer
         if buffer is not None and buffer.view is not None:
             written = _Written(buffer)  # first: a write that is broken off may have taken it
@@ -189,7 +188,7 @@ class BodyPayload(Payload):
         await wait_until_flushed(writer)
         self._give_back_flushed(writer)
         loop = asyncio.get_running_loop()
-        body = self._body
+        body = self.body
         views: list[memoryview] = []
         failures: list[OSError | SourceChanged] = []
         reader, read = body.reader_of(index), body.read_group
@@ -224,7 +223,7 @@ class BodyPayload(Payload):
     async def _stream(self, writer: AbstractStreamWriter, index: int) -> None:
         """Send a large file in two alternating halves of the piece: read one, send the other."""
         loop = asyncio.get_running_loop()
-        body = self._body
+        body = self.body
         instance = body.instances[index]
         reader, wants_sha256 = body.reader_of(index), body.wants_sha256(index)
         opening = loop.run_in_executor(reader, Source.open, instance, wants_sha256)

@@ -77,6 +77,13 @@ def _that_is_a_bug(file: FileRef) -> FileRef:
     return file._replace(name=cast("bytes", "text"))
 
 
+def in_two_roots(path: bytes) -> tuple[FileRef, FileRef]:
+    """A file as one root has it, and as another has, with the number 9."""
+    one, other = ref_of(path, 1), ref_of(path, 2)
+    root = replace(other.directory.root, root_id=9)
+    return one, other._replace(directory=replace(other.directory, root=root))
+
+
 class TestShortLists:
     """Each list changes threads six times."""
 
@@ -107,11 +114,8 @@ class TestShortLists:
         assert [len(each.instances) for each in found] == [2, 2, 2]
 
     async def test_of_another_root_stay_apart(self, write: Write) -> None:
-        path = write(DATA, "a")
-        one, other = ref_of(path, 1), ref_of(path, 2)
-        root = replace(other.directory.root, root_id=9)
-        other = other._replace(directory=replace(other.directory, root=root))
-        stage = Stage(readers=readers_of(one.directory.root, root))
+        one, other = in_two_roots(write(DATA, "a"))
+        stage = Stage(readers=readers_of(one.directory.root, other.directory.root))
         third, fourth = one._replace(file_id=3), other._replace(file_id=4)
         found = await stage.lists([one], [other], [third], [fourth])
         assert [len(each.instances) for each in found] == [1, 1, 1, 1]
@@ -165,11 +169,8 @@ class TestAList:
             assert scanned.list_number == number
 
     async def test_is_numbered_by_root(self, write: Write) -> None:
-        path = write(DATA, "a")
-        one, other = ref_of(path, 1), ref_of(path, 2)
-        root = replace(other.directory.root, root_id=9)
-        other = other._replace(directory=replace(other.directory, root=root))
-        stage = Stage(readers=readers_of(one.directory.root, root))
+        one, other = in_two_roots(write(DATA, "a"))
+        stage = Stage(readers=readers_of(one.directory.root, other.directory.root))
         found = await stage.lists([one], [other])
         assert [(each.root_id, each.list_number) for each in found] == [(1, 1), (9, 1)]
 

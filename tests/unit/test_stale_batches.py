@@ -54,9 +54,9 @@ class TestABatch:
     def test_that_no_longer_grows_may_be_asked_for(self) -> None:
         """What is open beside it came since: its study is through."""
         batches = OneByOne(BatchLimits(10_000, 3), 100)
-        come = ["1.1", "1.1", "1.2", "1.2", "1.2", "1.3", "1.4", "1.4"]
+        studies = ["1.1", "1.1", "1.2", "1.2", "1.2", "1.3", "1.4", "1.4"]
         stale = []
-        for file_id, study in enumerate(come, 1):
+        for file_id, study in enumerate(studies, 1):
             batches.add(instance(file_id, study), 0)
             stale.append(ids(batches.stale(ROOT_ID)))
         assert stale == [[], [], [[1, 2]], [], [], [], [[6]], []]
@@ -172,12 +172,11 @@ class TestABatch:
     def test_of_a_study_that_comes_back_in_another_root_may_a_few_times_only(self) -> None:
         """A study may have begun in one source and go on in another."""
         batches = OneByOne(BatchLimits(1 << 30, 500), 50_000)
-        other = Root(ROOT_ID + 1, b"other", b"/other")
         early = 0
         for file_id in range(20_000):
             one = instance(file_id, f"1.{file_id % 400 // 2}")
             if file_id // 400 % 2:
-                one = one._replace(file=one.file._replace(directory=Directory(9, other, b"")))
+                one = of_root(one, ROOT_ID + 1)
             batches.add(one, 0)
             if batches.instances > 240:
                 early += len(batches.stale(one.file.directory.root.root_id))
@@ -186,19 +185,17 @@ class TestABatch:
     def test_of_a_slow_root_may_not_for_what_a_fast_one_brings(self) -> None:
         """Its study would go out file by file."""
         batches = OneByOne(BatchLimits(10_000, 100), 1000)
-        slow = Root(ROOT_ID + 1, b"slow", b"/slow")
+        slow_id = ROOT_ID + 1
         for file_id in range(1, 400):
             if file_id % 50:
                 batches.add(instance(file_id, f"1.{file_id // 90}"), 0)
             else:
-                file = instance(file_id).file
-                file = file._replace(directory=Directory(9, slow, b""))
-                batches.add(instance(file_id, "2.1")._replace(file=file), 0)
-                assert batches.stale(slow.root_id) == []
+                batches.add(of_root(instance(file_id, "2.1"), slow_id), 0)
+                assert batches.stale(slow_id) == []
         for file_id in range(400, 1100):
             batches.add(instance(file_id, "1.9"), 0)
         assert len(ids(batches.stale(ROOT_ID))[0]) > 80
-        assert batches.stale(slow.root_id) == []
+        assert batches.stale(slow_id) == []
 
     def test_of_one_file_may_too(self) -> None:
         """An archive of single images would be read twice."""
