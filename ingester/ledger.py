@@ -37,7 +37,7 @@ class Record(Protocol):
         """These are about to be sent together; a ticket."""
         ...
 
-    async def wait_committed(self, ticket: int) -> None:
+    async def wait_announced(self, ticket: int) -> None:
         """Return when that announcement is on the disk."""
         ...
 
@@ -104,7 +104,7 @@ class Ledger:
 
     async def wait_announced(self, ticket: int) -> None:
         """Return when a crash would not forget them. Raises JournalError."""
-        await self._record.wait_committed(ticket)
+        await self._record.wait_announced(ticket)
 
     def decide(self, results: Sequence[Result]) -> None:
         """These files have ended. Raises KeyError for a file that already had: that is a bug."""

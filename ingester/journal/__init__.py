@@ -10,6 +10,9 @@ SQLite in WAL mode on a local disk, one writing thread, commits in groups with `
     listings directories that a run which is resumed need not list again
     changes  what they change: files, totals, counters, claims
     writer   the thread: inbox, group commit, room
+    announcer, announcements, announcement_file   what is about to be sent: the thread, what a
+             crash leaves of it, the records on the disk
+    waiters  coroutines that wait for one of the two threads
     lookup   what was known of a file or an instance
     runs, totals, status, export   what reports read, also while a run is going
     journal  all of it together

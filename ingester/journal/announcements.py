@@ -2,24 +2,32 @@
 
 Why: of two files with the same UIDs and other bytes, one may be stored by a server a moment before
 the process is killed. If nobody remembered it, the next run could send the other, be told that the
-UID is stored, and claim bytes that the server does not have. So each batch is one row, committed
-before its first byte goes out and gone with the commit of its last result; at the next start the
-files in rows that are left become ``in_doubt`` in the record of the run that was killed, and hold
-their claims.
+UID is stored, and claim bytes that the server does not have. So each batch is a record on the disk
+before its first byte goes out. It counts until the commit of its last result, which says so; at
+the next start the files of records that count become ``in_doubt`` in the record of the run that
+was killed, and hold their claims.
 
-One row a batch and not one a file: 2 µs an instance. Used by the writer's thread only.
+A record is written without waiting for the journal, so it may be there when what was handed over
+before it is not: it brings its directories along. Of two files with the same UIDs, of which the
+first was refused in the last moment before a crash, both are in doubt then.
+
+One record a batch and not one a file: 2 µs an instance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from ingester.dicom.values import Header
 from ingester.dicomweb.outcome import Outcome
+from ingester.errors import JournalError
 from ingester.items import Directory, FileRef, Instance, Result, Root
+from ingester.journal.announcement_file import SESSION_BYTES, read_records
+from ingester.journal.names import announced_file
 from ingester.journal.rows import Recorder
 
 if TYPE_CHECKING:
@@ -44,70 +52,24 @@ class Announced(NamedTuple):
 
 
 class AnnouncedBatch(NamedTuple):
-    """What the row of a batch holds."""
+    """What a record holds."""
 
     study_instance_uid: str
     study_date: str
     instances: list[Announced]
+    run_id: int = 0
+    directories: Sequence[tuple[int, int, bytes]] = ()  # rows of the table
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(AnnouncedBatch)
+_NUMBERS: Final = msgspec.msgpack.Decoder(set[int])
 
 
-class Announcements:
-    """Those of the current run: rows come with a batch and go when all its files have ended."""
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._connection = connection
-        self._row_of: dict[int, int] = {}  # by file_id
-        self._open: dict[int, int] = {}  # files without an end, by row
-        self._next_row = 1
-
-    def add(self, run_id: int, batches: Sequence[Sequence[Instance]]) -> None:
-        """These go out after the commit."""
-        rows = []
-        for instances in batches:
-            row, self._next_row = self._next_row, self._next_row + 1
-            self._open[row] = len(instances)
-            self._row_of.update((instance.file.file_id, row) for instance in instances)
-            rows.append((row, run_id, _encode(instances)))
-        self._connection.executemany("REPLACE INTO announced VALUES (?, ?, ?)", rows)
-
-    def ended(self, results: Iterable[Result]) -> None:
-        """What became of these files is in the same commit."""
-        done = []
-        for result in results:
-            row = self._row_of.pop(result.file.file_id, None)
-            if row is not None:
-                self._open[row] -= 1
-                if not self._open[row]:
-                    del self._open[row]
-                    done.append((row,))
-        if done:
-            self._connection.executemany("DELETE FROM announced WHERE row_id = ?", done)
-
-
-def recover(connection: apsw.Connection) -> None:
-    """Record what a run that was killed had announced and not decided.
-
-    For a connection that writes, before any other write of a new run.
-    """
-    with connection:
-        recorder = Recorder(connection)
-        query = "SELECT run_id, batch FROM announced ORDER BY run_id"
-        rows: list[tuple[Any, ...]] = connection.execute(query).fetchall()
-        for run_id, encoded in rows:
-            if recorder.run_id != run_id:
-                recorder.start_run(run_id)
-            batch = _DECODER.decode(encoded)
-            left = [one for one in batch.instances if not _decided(connection, run_id, one)]
-            recorder.record([_in_doubt(batch, one) for one in left])
-        connection.execute("DELETE FROM announced")
-
-
-def _encode(instances: Sequence[Instance]) -> bytes:
+def encode(run_id: int, instances: Sequence[Instance]) -> bytes:
+    """The payload of a record. All are of one study."""
     first = instances[0].header
+    directories = {each.file.directory for each in instances}
     batch = AnnouncedBatch(
         first.study_instance_uid,
         first.study_date,
@@ -120,8 +82,76 @@ def _encode(instances: Sequence[Instance]) -> bytes:
             )
             for each in instances
         ],
+        run_id,
+        [(each.dir_id, each.root.root_id, each.rel_path) for each in directories],
     )  # fmt: skip
     return _ENCODER.encode(batch)
+
+
+def encode_numbers(numbers: Sequence[int]) -> bytes:
+    """Of the records that count, for the journal."""
+    return _ENCODER.encode(numbers)
+
+
+def recover(connection: apsw.Connection, path: str) -> bytes:
+    """Record what a run that was killed had announced and not decided.
+
+    For a connection that writes, before any other write of a new run. Returns the session of the
+    records of this run; from the commit on those of the one before count no more. Raises
+    JournalError: what was announced cannot be read.
+    """
+    session = os.urandom(SESSION_BYTES)
+    with connection:
+        recorder = Recorder(connection)
+        for batch in [*_rows_of_schema_3(connection), *_records(connection, path)]:
+            if recorder.run_id != batch.run_id:
+                recorder.start_run(batch.run_id)
+            connection.executemany(
+                "INSERT OR IGNORE INTO directories (dir_id, root_id, rel_path) VALUES (?, ?, ?)",
+                batch.directories,
+            )
+            left = [one for one in batch.instances if not _decided(connection, batch.run_id, one)]
+            recorder.record([_in_doubt(batch, one) for one in left])
+        connection.execute("DROP TABLE IF EXISTS announced")
+        connection.execute(
+            "REPLACE INTO announcements VALUES (1, ?, 0, ?)", (session, encode_numbers([]))
+        )
+    return session
+
+
+def _rows_of_schema_3(connection: apsw.Connection) -> list[AnnouncedBatch]:
+    """A journal that was just brought forward from schema 3 has them as rows of a table."""
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'announced'").get is None:
+        return []
+    query = "SELECT run_id, batch FROM announced ORDER BY run_id"
+    rows: list[tuple[Any, ...]] = connection.execute(query).fetchall()
+    return [_DECODER.decode(batch)._replace(run_id=run_id) for run_id, batch in rows]
+
+
+def _records(connection: apsw.Connection, path: str) -> Iterator[AnnouncedBatch]:
+    """Those that count, in the order in which they were announced."""
+    row: tuple[Any, ...] | None = connection.execute(
+        "SELECT session, highest, open FROM announcements"
+    ).fetchone()
+    if row is None:
+        return
+    session, highest, encoded = row
+    still_open = _NUMBERS.decode(encoded)
+    file = announced_file(path)
+    try:
+        records = dict(read_records(file, session))
+    except FileNotFoundError:
+        if still_open:
+            raise JournalError(
+                f"the journal cannot be opened without what its run was sending: {file}",
+                "put that file back beside it; where it is lost for good, make an empty one",
+            ) from None
+        return  # that run ended well
+    except OSError as error:
+        raise JournalError(f"the journal cannot be read: {error.strerror}: {file}") from error
+    for number in sorted(records):
+        if number > highest or number in still_open:
+            yield _DECODER.decode(records[number])
 
 
 def _decided(connection: apsw.Connection, run_id: int, announced: Announced) -> bool:

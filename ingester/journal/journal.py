@@ -32,8 +32,10 @@ from ingester.items import (
     Skipped,
 )
 from ingester.journal.announcements import recover
+from ingester.journal.announcer import Announcer
 from ingester.journal.lock import RunLock, refuse_network_file_system
 from ingester.journal.lookup import Holders, Ids, KnownFiles, stored_samples
+from ingester.journal.names import announced_file
 from ingester.journal.opening import connect_writer, create_private, journal_error
 from ingester.journal.runs import RunFigures, RunInfo, end_run, insert_run, utc_now
 from ingester.journal.totals import Totals
@@ -52,12 +54,14 @@ class Journal:
         target: str,
         lock: RunLock,
         writer: Writer,
+        announcer: Announcer,
         ids: Ids,
     ) -> None:
         self.path = path
         self.target = target
         self._lock = lock
         self._writer = writer
+        self._announcer = announcer
         self._ids = ids
         self._known_files: list[KnownFiles] = []
         self._holders: Holders | None = None
@@ -89,16 +93,17 @@ class Journal:
             create_private(real)
             connection = connect_writer(real)
             try:
-                ids = _prepare(connection, real, target, rebind=rebind)
+                ids, session = _prepare(connection, real, target, rebind=rebind)
+                announcer = Announcer(announced_file(real), session)
             except BaseException:
                 with suppress(Exception):
                     connection.close()
                 raise
-            writer = Writer(connection, real, on_commit=on_commit, on_failure=on_failure)
+            writer = Writer(connection, real, announcer, on_commit=on_commit, on_failure=on_failure)
         except BaseException:
             lock.release()
             raise
-        return cls(real, target, lock, writer, ids)
+        return cls(real, target, lock, writer, announcer, ids)
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +128,10 @@ class Journal:
                 self._holders.close()
             self._writer.close()
         finally:
-            self._lock.release()
+            try:
+                self._announcer.close(committed=self._writer.failure is None)
+            finally:
+                self._lock.release()
 
     def start_run(self, info: RunInfo) -> int:
         """A run starts; what is recorded from now on is of it. Waits for the commit."""
@@ -194,16 +202,18 @@ class Journal:
         self._writer.hand_over(results=results)
 
     def announce(self, instances: Sequence[Instance]) -> int:
-        """These are about to be sent together: wait for ``wait_committed`` of this ticket first.
+        """These are about to be sent together: wait for ``wait_announced`` of this ticket first.
 
-        Never waits itself. The sequence must not change afterwards.
+        Never waits itself. The sequence must not change afterwards. Raises JournalError.
         """
         self._require_run()
-        return self._writer.announce(instances)
+        return self._announcer.announce(self._run_id, instances)
 
-    async def wait_committed(self, ticket: int) -> None:
-        """Return when that announcement is on the disk. Raises JournalError."""
-        await self._writer.wait_committed(ticket)
+    async def wait_announced(self, ticket: int) -> None:
+        """Return when that announcement is on the disk, and results can be. Raises JournalError."""
+        await self._announcer.wait_synced(ticket)
+        if self._writer.failure is not None:
+            raise self._writer.failure
 
     def seen(self, refs: Sequence[FileRef]) -> None:
         """Files that were met and need no work: they count as what they were. Never waits."""
@@ -253,8 +263,13 @@ class Journal:
         return self._writer.run_totals
 
 
-def _prepare(connection: apsw.Connection, path: str, target: str, *, rebind: bool) -> Ids:
-    """Bind a new journal to its target, check that of an old one; the numbers to go on with."""
+def _prepare(
+    connection: apsw.Connection, path: str, target: str, *, rebind: bool
+) -> tuple[Ids, bytes]:
+    """Bind a new journal to its target, check that of an old one.
+
+    Returns the numbers to go on with, and the session of what will be announced.
+    """
     import apsw  # noqa: PLC0415 - loaded by whoever made the connection
 
     try:
@@ -273,10 +288,10 @@ def _prepare(connection: apsw.Connection, path: str, target: str, *, rebind: boo
                 )
             elif bound != target:
                 connection.execute("UPDATE meta SET value = ? WHERE key = 'target'", (target,))
-        recover(connection)
+        session = recover(connection, path)
         with connection:
             max_file_id = connection.execute("SELECT max(file_id) FROM files").get
             max_dir_id = connection.execute("SELECT max(dir_id) FROM directories").get
     except (apsw.Error, UnicodeError, msgspec.MsgspecError) as error:
         raise journal_error(path, "opened", error) from error
-    return Ids((max_file_id or 0) + 1, (max_dir_id or 0) + 1)
+    return Ids((max_file_id or 0) + 1, (max_dir_id or 0) + 1), session

@@ -12,7 +12,12 @@ def journal_files(path: str) -> frozenset[str]:
     journal = os.path.realpath(path)
     databases = [journal, *(copy_before_migration(journal, version) for version in MIGRATIONS)]
     beside = {name + end for name in databases for end in ("", "-wal", "-shm", "-journal")}
-    return frozenset({*beside, f"{journal}.lock"})
+    return frozenset({*beside, f"{journal}.lock", announced_file(journal)})
+
+
+def announced_file(path: str) -> str:
+    """What is about to be sent; there while a run is going, and after one that was killed."""
+    return f"{path}.announced"
 
 
 def copy_before_migration(path: str, version: int) -> str:

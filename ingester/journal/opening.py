@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -45,6 +46,20 @@ def journal_error(path: str, action: str, error: BaseException) -> JournalError:
         kind = "FullError"
     reason, hint = _HINTS.get(kind, (kind, ""))
     return JournalError(f"the journal cannot be {action}: {reason}: {path}", hint)
+
+
+def write_error(path: str, error: BaseException) -> JournalError:
+    """The same for the file of announcements, or for a bug."""
+    if not isinstance(error, OSError):
+        return JournalError(
+            f"what is about to be sent could not be written down: {type(error).__name__}",
+            "the same command continues where the journal ends",
+        )
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        reason, hint = _HINTS["FullError"]
+    else:
+        reason, hint = os.strerror(error.errno or 0), _HINTS["IOError"][1]
+    return JournalError(f"the journal cannot be written: {reason}: {path}", hint)
 
 
 @contextmanager

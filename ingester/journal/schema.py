@@ -27,7 +27,7 @@ from typing import Final
 from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM, IN_THE_STORE, Evidence, Outcome
 
 APPLICATION_ID: Final = 0x494E4731  # "ING1"
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 INT64_MAX: Final = 2**63 - 1
 
 OUTCOME_CODES: Final = {
@@ -57,10 +57,10 @@ EVIDENCE_CODES: Final = {Evidence.MANIFEST: 1, Evidence.QIDO: 2, Evidence.BYTES:
 EVIDENCES: Final = {code: evidence for evidence, code in EVIDENCE_CODES.items()}
 
 ANNOUNCED: Final = """
-CREATE TABLE announced (                            -- batches that may be on the wire
+CREATE TABLE announced (
     row_id INTEGER PRIMARY KEY,
     run_id INTEGER NOT NULL,
-    batch BLOB NOT NULL                             -- MessagePack, see announcements.py
+    batch BLOB NOT NULL
 ) STRICT;
 """
 LISTINGS: Final = """
@@ -71,7 +71,15 @@ ALTER TABLE directories ADD COLUMN listed_ctime_ns INTEGER;
 ALTER TABLE directories ADD COLUMN listed_files INTEGER;
 ALTER TABLE directories ADD COLUMN seen_run_id INTEGER;
 """
-MIGRATIONS: Final = {1: ANNOUNCED, 2: LISTINGS}
+ANNOUNCEMENTS: Final = """
+CREATE TABLE announcements (                        -- one row: which records count, of the file
+    row_id INTEGER PRIMARY KEY CHECK (row_id = 1),  -- of what may be on the wire
+    session BLOB NOT NULL,                          -- whose records
+    highest INTEGER NOT NULL,                       -- all of a higher number
+    open BLOB NOT NULL                              -- and these: MessagePack, a list
+) STRICT;
+"""
+MIGRATIONS: Final = {1: ANNOUNCED, 2: LISTINGS, 3: ANNOUNCEMENTS}
 """What brings a journal of that version to the next one."""
 
 SEEN_RUN_ID: Final = """CASE
@@ -184,7 +192,7 @@ CREATE TABLE instances (                            -- who holds the claim on a 
     PRIMARY KEY (study_id, sop_instance_uid)
 ) STRICT, WITHOUT ROWID;
 
-{ANNOUNCED}
+{ANNOUNCEMENTS}
 CREATE TABLE totals (                               -- run 0: the whole journal as it stands
     run_id INTEGER NOT NULL,
     outcome INTEGER NOT NULL,

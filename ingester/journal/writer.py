@@ -13,19 +13,19 @@ Why a thread, and not a synchronous commit on the loop: 48 requests/s at 20 ms a
 from __future__ import annotations
 
 import threading
-from asyncio import AbstractEventLoop, Future, get_running_loop
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future as Promise
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ingester.errors import FatalError, JournalError
-from ingester.items import Directory, FileRef, Instance, Listing, Result, Skipped
-from ingester.journal.announcements import Announcements
+from ingester.items import Directory, FileRef, Listing, Result, Skipped
+from ingester.journal.announcer import Announcer
 from ingester.journal.listings import write_listings
 from ingester.journal.opening import journal_error
 from ingester.journal.rows import Recorder
 from ingester.journal.totals import NOTHING, Totals
+from ingester.journal.waiters import Waiters
 from ingester.threads import let_others_go_first
 
 if TYPE_CHECKING:
@@ -45,23 +45,20 @@ class _Work:
 
     def __init__(self) -> None:
         self.directories: list[Directory] = []
-        self.announced: list[Sequence[Instance]] = []
         self.skipped: list[Skipped] = []
         self.entries: list[tuple[Sequence[Result], Sequence[FileRef]]] = []
         self.listings: list[Listing] = []
         self.steps: list[tuple[Step, Promise[object]]] = []
         self.rows = 0
         self.calls = 0
-        self.ticket = 0  # of the last announcement in it
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.announced or self.steps)
+        return bool(self.rows or self.steps)
 
     @property
     def urgent(self) -> bool:
         """Whether it is worth a commit: directories and listings wait for what comes with them."""
-        new = self.calls or self.announced or self.steps
-        return bool(new) or self.rows >= MAX_UNCOMMITTED_ROWS // 2
+        return bool(self.calls or self.steps) or self.rows >= MAX_UNCOMMITTED_ROWS // 2
 
 
 class Writer:
@@ -71,6 +68,7 @@ class Writer:
         self,
         connection: apsw.Connection,
         path: str,
+        announcer: Announcer,
         *,
         on_commit: Callable[[Sequence[Result]], None] | None = None,
         on_failure: Callable[[JournalError], None] | None = None,
@@ -80,9 +78,7 @@ class Writer:
         self._on_commit = on_commit
         self._on_failure = on_failure
         self.recorder = Recorder(connection)
-        self._announcements = Announcements(connection)
-        self._tickets = 0
-        self._committed_ticket = 0
+        self._announcer = announcer
         self.failure: JournalError | None = None
         self.run_totals: Totals = NOTHING
         self.commits = 0
@@ -90,8 +86,8 @@ class Writer:
         self._uncommitted_calls = 0
         self._inbox = _Work()
         self._changed = threading.Condition()
+        self._waiters = Waiters(self._changed)
         self._closing = False
-        self._waiting: list[tuple[AbstractEventLoop, Future[None]]] = []
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -127,16 +123,6 @@ class Writer:
             if inbox.urgent:
                 self._changed.notify_all()
 
-    def announce(self, instances: Sequence[Instance]) -> int:
-        """Put a batch that is about to be sent into the next commit; a ticket to wait for it."""
-        with self._changed:
-            self._refuse_when_closed()
-            self._tickets += 1
-            self._inbox.announced.append(instances)
-            self._inbox.ticket = self._tickets
-            self._changed.notify_all()
-            return self._tickets
-
     def call(self, step: Callable[[], T]) -> T:
         """Run ``step`` in the thread, after what was handed over, and wait for its commit.
 
@@ -167,30 +153,17 @@ class Writer:
 
     async def wait_for_room(self) -> None:
         """Return when there is room. Raises JournalError when the writer has failed."""
-        await self._wait_until(lambda: self.has_room)
-
-    async def wait_committed(self, ticket: int) -> None:
-        """Return when what was announced is on the disk. Raises JournalError as above."""
-        await self._wait_until(lambda: self._committed_ticket >= ticket)
-
-    async def _wait_until(self, condition: Callable[[], bool]) -> None:
-        while self.failure is not None or not condition():
-            loop = get_running_loop()
-            with self._changed:
-                if self.failure is not None:
-                    raise self.failure
-                if condition():
-                    return
-                woken = loop.create_future()
-                self._waiting.append((loop, woken))
-            await woken
+        await self._waiters.wait_for(self._has_room_or_fails)
 
     def wait_for_room_blocking(self) -> None:
         """The same, for a thread."""
         with self._changed:
-            self._changed.wait_for(lambda: self.has_room or self.failure is not None)
+            self._changed.wait_for(self._has_room_or_fails)
+
+    def _has_room_or_fails(self) -> bool:
         if self.failure is not None:
             raise self.failure
+        return self.has_room
 
     def close(self) -> None:
         """Write what was handed over and end the thread. Idempotent.
@@ -230,15 +203,13 @@ class Writer:
             "INSERT INTO directories (dir_id, root_id, rel_path) VALUES (?, ?, ?)",
             [(one.dir_id, one.root.root_id, one.rel_path) for one in work.directories],
         )
-        if work.announced:
-            self._announcements.add(recorder.run_id, work.announced)
         # First: what was met in a directory that was skipped has not moved from there.
         recorder.skipped(work.skipped)
         recorded: list[Result] = []
         gathered: list[Result] = []
         for results, refs in work.entries:
             gathered.extend(results)
-            self._announcements.ended(results)
+            self._announcer.ended(results)
             if refs:
                 recorded += recorder.record(gathered)
                 gathered = []
@@ -247,35 +218,23 @@ class Writer:
         write_listings(connection, recorder.run_id, work.listings)
         for step, _ in work.steps:
             step()
+        if (standing := self._announcer.standing()) is not None:
+            connection.execute("UPDATE announcements SET highest = ?, open = ?", standing)
         totals = recorder.run_totals()
         connection.execute("COMMIT")
+        self._announcer.committed()
         self.run_totals = totals
         self.commits += 1
-        if work.announced:
-            self._announced(work.ticket)
         if recorded and self._on_commit is not None:
             self._on_commit(recorded)
-
-    def _announced(self, ticket: int) -> None:
-        """Batches may go out: they need not wait until the same commit's results are told."""
-        with self._changed:
-            self._committed_ticket = ticket
-            self._wake()
 
     def _made_room(self, work: _Work) -> None:
         with self._changed:
             self.uncommitted_rows -= work.rows
             self._uncommitted_calls -= work.calls
-            self._wake()
+            self._waiters.wake()
         for _, promise in work.steps:
             promise.set_result(None)
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for loop, woken in waiting:
-            with suppress(RuntimeError):  # its loop was closed: nobody waits there any more
-                loop.call_soon_threadsafe(_set, woken)
-        self._changed.notify_all()
 
     def _fail(self, error: BaseException, work: _Work) -> None:
         if isinstance(error, JournalError):
@@ -297,7 +256,7 @@ class Writer:
             self.failure = failure
             steps = work.steps + self._inbox.steps
             self._inbox = _Work()
-            self._wake()
+            self._waiters.wake()
         for _, promise in steps:
             promise.set_exception(failure)
         if self._on_failure is not None:
@@ -309,11 +268,6 @@ class Writer:
             self.connection.wal_checkpoint(mode=_truncate())
         with suppress(Exception):
             self.connection.close(force=True)
-
-
-def _set(woken: Future[None]) -> None:
-    if not woken.done():
-        woken.set_result(None)
 
 
 def _truncate() -> int:

@@ -38,6 +38,27 @@ class TestASigkillInsideFsync:
         doubles = {key for key, digests in job.stored().items() if len(digests) > 1}
         assert doubles <= in_flight
 
+    def test_of_what_is_about_to_be_sent_neither(
+        self, commit_seed: int, job: Job, faults: Faults
+    ) -> None:
+        """Those announced before are on the wire, and their answers are committed meanwhile."""
+        chance = random.Random(f"announcement {commit_seed}")
+        faults.rule(f"sync from:{chance.randint(1, 25)}:hang {job.journal.name}.announced")
+        job.environment = dict(faults.environment)
+        with job.start() as process:
+            while process.running and not faults.happened:
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0, 0.2))
+            process.kill()
+            ended = process.wait()
+        job.ended(ended, 0)
+        job.check()
+        in_flight = job.in_flight()
+        faults.rule()
+        job.finish()
+        doubles = {key for key, digests in job.stored().items() if len(digests) > 1}
+        assert doubles <= in_flight
+
 
 class TestASlowDisk:
     @pytest.mark.parametrize("slow_ms", [20, 300])

@@ -49,7 +49,7 @@ class Stalled:
 
 @contextmanager
 def stalled(server: ScriptedServer, arguments: list[str], journal: Path) -> Iterator[Stalled]:
-    """From the tenth answer on; what was announced by then goes out, and nothing else."""
+    """From the tenth answer on; then batches go out as long as their results have room."""
     locks: list[Locked] = []
     held = threading.Event()
 
@@ -65,14 +65,15 @@ def stalled(server: ScriptedServer, arguments: list[str], journal: Path) -> Iter
     with start_ingester(*arguments) as process:
         try:
             assert held.wait(60)
+            answers = 0
+            while answers < server.answers:
+                answers = server.answers
+                time.sleep(0.5)  # what may go out on top of that has the time to
+            assert process.running
             copied = copy_journal(journal, journal.parent / "locked")
             assert copied is not None
             committed = {row.sop_instance_uid for row in copied.rows() if row.evidence}
-            known = copied.known_to_be_sent()
-            server.wait_until(lambda: server.answers >= len(known))
-            time.sleep(0.3)  # what may go out on top of that has the time to
-            assert process.running
-            yield Stalled(process, committed, known - committed)
+            yield Stalled(process, committed, copied.known_to_be_sent() - committed)
         finally:
             for each in locks:
                 each.end()
@@ -109,7 +110,7 @@ class TestWhileTheJournalCannotCommit:
         assert {json.loads(line)["sop_instance_uid"] for line in told} == run.committed
         in_flight = server.stored.keys() - run.committed
         assert server.stored.keys() >= run.committed
-        assert in_flight == run.announced
+        assert in_flight <= run.announced
         assert 0 < len(in_flight) <= MAX_UNCOMMITTED_CALLS + CONCURRENCY
         server.before_answer(lambda _number: None)
 

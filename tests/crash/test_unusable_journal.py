@@ -10,15 +10,18 @@ import signal
 import sqlite3
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import apsw
 import pytest
 
+from ingester.dicomweb.outcome import Outcome
+from ingester.journal import iter_files
 from ingester.journal.schema import SCHEMA_VERSION
 from tests.support.command import Command
 from tests.support.dicom_files import Corpus, write_corpus
+from tests.support.faults import Faults
 from tests.support.journals import take_back
 from tests.support.mounts import Mounted, tmpfs
 from tests.support.process import Completed, start_ingester
@@ -163,6 +166,7 @@ class TestATornJournal:
         taken_over(journal)
         whole = tmp_path / "whole.db"
         shutil.copyfile(journal, whole)
+        shutil.copyfile(f"{journal}.announced", f"{whole}.announced")
         chance = random.Random(some_seed)
         pages = whole.stat().st_size // PAGE
         for page in chance.sample(range(pages), min(pages, 8)):
@@ -170,7 +174,22 @@ class TestATornJournal:
             at = page * PAGE + chance.randrange(PAGE // 2)
             data[at : at + 600] = chance.randbytes(600)
             journal.write_bytes(data)
+            shutil.copyfile(f"{whole}.announced", f"{journal}.announced")
             left.assert_refused_or_completes()
+
+
+class TestABackupOfAJournal:
+    def test_without_what_was_being_sent_is_refused_until_that_is_said_to_be_lost(
+        self, left: Left
+    ) -> None:
+        announced = Path(f"{left.command.journal}.announced")
+        announced.unlink()
+        left.server.wait_until(lambda: left.server.ledger.open_connections == 0)
+        requests = len(left.server.requests)
+        refused(left.command, f"cannot be opened without what its run was sending: {announced}")
+        assert len(left.server.requests) == requests
+        announced.touch()
+        left.assert_completes()
 
 
 def taken_over(journal: Path) -> None:
@@ -224,6 +243,31 @@ class TestAReadOnlyDirectory:
         (line,) = ended.stderr.splitlines()
         assert "the results file cannot be written (Read-only file system)" in line
         assert server.requests == []
+
+
+class TestADiskThatFails:
+    def test_under_what_is_about_to_be_sent_stops_the_run_and_what_was_sent_is_recorded(
+        self, command: Command, corpus: Corpus, server: ScriptedServer, faults: Faults
+    ) -> None:
+        announced = f"{command.journal}.announced"
+        faults.rule(f"sync from:9:5 {announced}")
+        options = ("--max-batch-instances=1", "--max-concurrency=2")
+        broken = replace(command, options=options, environment=faults.environment)
+        with broken.start() as process:
+            ended = process.wait()
+        assert_refused(ended, f"the journal cannot be written: Input/output error: {announced}")
+        assert faults.happened
+        server.wait_until(lambda: server.ledger.open_connections == 0)
+        rows = list(iter_files(str(command.journal)))
+        recorded = {row.sop_instance_uid for row in rows if row.evidence}
+        in_doubt = {row.sop_instance_uid for row in rows if row.outcome is Outcome.IN_DOUBT}
+        assert recorded <= server.stored.keys() <= recorded | in_doubt
+        assert 0 < len(recorded) < len(corpus)
+        faults.rule()
+        run = command.run()
+        assert run.exit_code == 0
+        assert server.stored.keys() == corpus.sop_instance_uids
+        assert {sop for sop, digests in server.stored.items() if len(digests) > 1} <= in_doubt
 
 
 class TestAJournalOfALiveRun:

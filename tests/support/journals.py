@@ -10,7 +10,7 @@ import apsw
 
 from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM
 from ingester.journal import FileRow, Journal, iter_files
-from ingester.journal.schema import LISTINGS
+from ingester.journal.schema import ANNOUNCED, LISTINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Copied:
 
 
 def copy_journal(journal: Path, directory: Path) -> Copied | None:
-    """Copies the database and its WAL; None if there is no journal.
+    """Copies the database, its WAL and what was announced; None if there is no journal.
 
     Nobody may be writing to it. The shared memory stays behind: it is made anew of the WAL.
     """
@@ -46,7 +46,7 @@ def copy_journal(journal: Path, directory: Path) -> Copied | None:
         return None
     directory.mkdir(exist_ok=True)
     copy = directory / journal.name
-    for suffix in ("", "-wal"):
+    for suffix in ("", "-wal", ".announced"):
         Path(f"{copy}{suffix}").unlink(missing_ok=True)
         if Path(f"{journal}{suffix}").exists():
             shutil.copyfile(f"{journal}{suffix}", f"{copy}{suffix}")
@@ -54,12 +54,14 @@ def copy_journal(journal: Path, directory: Path) -> Copied | None:
 
 
 def take_back(journal: Path, version: int) -> None:
-    """Makes a journal what an earlier version would have made: of schema 1 or 2."""
+    """Makes a journal what an earlier version would have made: of schema 1, 2 or 3."""
     columns = [name for line in LISTINGS.split(";") for name in line.split()[5:6]]
     connection = apsw.Connection(str(journal))
-    for name in columns:
-        connection.execute(f"ALTER TABLE directories DROP COLUMN {name}")
-    if version == 1:
-        connection.execute("DROP TABLE announced")
+    connection.execute("DROP TABLE announcements")
+    if version > 1:
+        connection.execute(ANNOUNCED)
+    if version < 3:
+        for name in columns:
+            connection.execute(f"ALTER TABLE directories DROP COLUMN {name}")
     connection.execute(f"PRAGMA user_version = {version}")
     connection.close()

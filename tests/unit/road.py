@@ -128,7 +128,7 @@ class Recorded:
         self.announced.append([instance.file.file_id for instance in instances])
         return len(self.announced)
 
-    async def wait_committed(self, ticket: int) -> None:
+    async def wait_announced(self, ticket: int) -> None:
         del ticket
 
     async def wait_for_room(self) -> None:

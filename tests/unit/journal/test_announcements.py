@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import apsw
+import msgspec
 import pytest
 
 from ingester.dicomweb.outcome import Outcome
+from ingester.errors import JournalError
 from ingester.items import FileIdentity, FileRef, Instance, InstanceKey
+from ingester.journal import iter_files
+from ingester.journal.announcement_file import BLOCK_BYTES
+from ingester.journal.announcements import Announced, AnnouncedBatch
+from ingester.journal.names import announced_file
 from ingester.journal.schema import MIGRATIONS, SCHEMA_VERSION
-from tests.support.journals import take_back
+from tests.support.journals import copy_journal, take_back
 from tests.unit.journal.made import Session, header, outcome_of, recount, registered, stored
 
 
@@ -21,21 +29,50 @@ def instance(ref: FileRef, sop: str) -> Instance:
     return Instance(ref, identity, header(sop=sop), None, b"a" * 32, mtime_trusted=True)
 
 
-def announced(path: str) -> int:
-    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
-    count = connection.execute("SELECT count(*) FROM announced").get
-    connection.close()
-    assert isinstance(count, int)
-    return count
+def batch(refs: Sequence[FileRef]) -> list[Instance]:
+    return [instance(ref, f"1.{ref.file_id}") for ref in refs]
+
+
+async def announced(session: Session, *batches: Sequence[Instance]) -> None:
+    """Announced together, and on the disk."""
+    tickets = [session.journal.announce(one) for one in batches]
+    for ticket in tickets:
+        await asyncio.wait_for(session.journal.wait_announced(ticket), 30)
+
+
+def committed(session: Session) -> None:
+    """What was recorded is on the disk."""
+    registered(session.journal)
 
 
 def as_after_a_crash(path: str, directory: Path) -> str:
     """What is on the disk now, as the next start would find it."""
-    copy = directory / "crashed.db"
-    for suffix in ("", "-wal"):
-        if Path(path + suffix).exists():
-            shutil.copyfile(path + suffix, f"{copy}{suffix}")
-    return str(copy)
+    copied = copy_journal(Path(path), directory / "crashed")
+    assert copied is not None
+    return str(copied.path)
+
+
+def in_doubt(path: str) -> set[bytes]:
+    """The paths of the files that a start finds in doubt."""
+    Session(path).end()
+    recount(path)
+    return {row.path for row in iter_files(path) if row.outcome is Outcome.IN_DOUBT}
+
+
+def is_there(path: str) -> bool:
+    return Path(announced_file(path)).exists()
+
+
+def size_and_mode(path: str) -> tuple[int, int]:
+    status = Path(announced_file(path)).stat()
+    return status.st_size, status.st_mode & 0o777
+
+
+def lose(path: str) -> Path:
+    """The file is not there any more; where it was."""
+    file = Path(announced_file(path))
+    file.unlink(missing_ok=True)
+    return file
 
 
 @pytest.fixture
@@ -44,41 +81,19 @@ def path(tmp_path: Path) -> str:
 
 
 class TestABatchThatIsAnnounced:
-    async def test_is_on_the_disk_when_its_ticket_is(self, path: str) -> None:
-        session = Session(path)
-        refs = session.refs([b"a", b"b"])
-        ticket = session.journal.announce([instance(refs[0], "1.1"), instance(refs[1], "1.2")])
-        await asyncio.wait_for(session.journal.wait_committed(ticket), 30)
-        assert announced(path) == 1
-        session.end()
-
-    async def test_is_gone_with_its_last_result_and_not_before(self, path: str) -> None:
-        session = Session(path)
-        a, b = session.refs([b"a", b"b"])
-        session.journal.announce([instance(a, "1.1"), instance(b, "1.2")])
-        session.journal.record(stored(a, "1.1"))
-        registered(session.journal)  # waits for the commit
-        assert announced(path) == 1
-        session.journal.record(stored(b, "1.2"))
-        registered(session.journal)  # waits for the commit
-        assert announced(path) == 0
-        session.end()
-        recount(path)
-
-    async def test_that_a_crash_leaves_is_in_doubt_and_holds_its_claims(
+    async def test_is_in_doubt_after_a_crash_and_holds_its_claims(
         self, path: str, tmp_path: Path
     ) -> None:
         session = Session(path)
         a, b, c = session.refs([b"a", b"b", b"c"])
-        session.journal.announce([instance(a, "1.1"), instance(b, "1.2")])
+        await announced(session, [instance(a, "1.1"), instance(b, "1.2")])
         session.journal.record(stored(c, "1.3"))
         session.journal.record(stored(a, "1.1"))
-        registered(session.journal)  # waits for the commit
+        committed(session)
         copy = as_after_a_crash(path, tmp_path)
         session.end()
 
         after = Session(copy)
-        assert announced(copy) == 0
         assert outcome_of(copy, a.file_id) is Outcome.STORED
         assert outcome_of(copy, b.file_id) is Outcome.IN_DOUBT
         (holder,) = after.journal.find_holders([InstanceKey("1.2", "1.2")])
@@ -98,8 +113,7 @@ class TestABatchThatIsAnnounced:
         first.end()
         second = Session(path)
         a = second.ref(b"a", size=200)
-        second.journal.announce([instance(a, "1.1")])
-        registered(second.journal)  # waits for the commit
+        await announced(second, [instance(a, "1.1")])
         copy = as_after_a_crash(path, tmp_path)
         second.end()
         third = Session(copy)
@@ -111,8 +125,149 @@ class TestABatchThatIsAnnounced:
         third.end()
         recount(copy)
 
+    async def test_does_not_wait_for_the_journal_and_brings_its_directories(
+        self, path: str, tmp_path: Path
+    ) -> None:
+        """The journal's thread is in a commit: nothing after it is in the journal."""
+        session = Session(path)
+        entered, go_on = threading.Event(), threading.Event()
 
-class TestAJournalOfTheVersionBefore:
+        def hold(_: object) -> None:
+            entered.set()
+            assert go_on.wait(60)
+
+        session.journal._writer._on_commit = hold
+        session.journal.record(stored(session.ref(b"first"), "1.9"))
+        assert entered.wait(60)
+        refs = [session.ref(b"a", rel_path=b"new"), session.ref(b"b", rel_path=b"newer")]
+        await announced(session, batch(refs))
+        copy = as_after_a_crash(path, tmp_path)
+        go_on.set()
+        session.end()
+        assert in_doubt(copy) == {b"/archive/new/a", b"/archive/newer/b"}
+
+    async def test_is_forgotten_with_the_commit_of_its_last_result_and_not_before(
+        self, path: str, tmp_path: Path
+    ) -> None:
+        session = Session(path)
+        a, b = session.refs([b"a", b"b"])
+        await announced(session, batch([a, b]))
+        session.journal.record(stored(a, f"1.{a.file_id}"))
+        committed(session)
+        assert in_doubt(as_after_a_crash(path, tmp_path)) == {b"/archive/d/b"}
+        session.journal.record(stored(b, f"1.{b.file_id}"))
+        committed(session)
+        assert in_doubt(as_after_a_crash(path, tmp_path)) == set()
+        session.end()
+
+    async def test_is_forgotten_alone(self, path: str, tmp_path: Path) -> None:
+        """Of several on their way, ends in any order, and with results of files of no batch."""
+        session = Session(path)
+        refs = session.refs([b"%d" % number for number in range(9)])
+        await announced(session, *(batch([ref]) for ref in refs[:6]))
+        for number in (4, 8, 1):
+            session.journal.record(stored(refs[number], f"1.{number}"))
+        committed(session)
+        await announced(session, batch(refs[6:8]))  # after the last commit
+        left = {b"/archive/d/%d" % number for number in (0, 2, 3, 5, 6, 7)}
+        assert in_doubt(as_after_a_crash(path, tmp_path)) == left
+        session.end()
+
+    async def test_that_ended_before_it_was_written_is_not_in_doubt(
+        self, path: str, tmp_path: Path
+    ) -> None:
+        """As at a stop, where what was not sent is pending."""
+        session = Session(path)
+        refs = session.refs([b"%d" % number for number in range(500)])
+        for ref in refs:
+            session.journal.announce(batch([ref]))
+            session.journal.record(stored(ref, f"1.{ref.file_id}"))
+        committed(session)
+        last = session.ref(b"last")
+        await announced(session, batch([last]))
+        assert in_doubt(as_after_a_crash(path, tmp_path)) == {b"/archive/d/last"}
+        session.end()
+
+    async def test_is_refused_by_a_closed_journal(self, path: str) -> None:
+        session = Session(path)
+        ref = session.ref(b"a")
+        session.end()
+        with pytest.raises(JournalError, match="closed"):
+            session.journal.announce(batch([ref]))
+
+
+class TestTheFile:
+    async def test_is_private_and_gone_after_a_good_end(self, path: str) -> None:
+        session = Session(path)
+        ref = session.ref(b"a")
+        await announced(session, batch([ref]))
+        assert size_and_mode(path)[1] == 0o600
+        session.journal.record(stored(ref, "1.1"))
+        session.end()
+        assert not is_there(path)
+
+    async def test_stays_where_it_says_what_the_journal_does_not(self, path: str) -> None:
+        session = Session(path)
+        await announced(session, batch([session.ref(b"a")]))
+        session.end()
+        assert in_doubt(path) == {b"/archive/d/a"}
+        assert not is_there(path)
+
+    async def test_is_as_large_as_what_was_under_way_at_once(self, path: str) -> None:
+        session = Session(path)
+        for number in range(200):
+            refs = session.refs([b"%d-%d" % (number, part) for part in range(50)])
+            await announced(session, batch(refs[:49]), batch(refs[49:]))
+            session.journal.record_all([stored(ref, f"1.{ref.file_id}") for ref in refs])
+            committed(session)
+        assert size_and_mode(path)[0] <= 5 * BLOCK_BYTES
+        session.end()
+        recount(path)
+
+    async def test_is_told_of_when_it_is_missing_and_an_empty_one_says_that_it_is_lost(
+        self, path: str, tmp_path: Path
+    ) -> None:
+        session = Session(path)
+        a, b = session.refs([b"a", b"b"])
+        await announced(session, batch([a]))
+        session.journal.record(stored(b, "1.2"))
+        committed(session)
+        copy = as_after_a_crash(path, tmp_path)
+        session.end()
+        lose(copy)
+        with pytest.raises(
+            JournalError, match="cannot be opened without what its run was sending"
+        ) as caught:
+            Session(copy)
+        assert "empty" in caught.value.hint
+        lose(copy).touch()
+        assert in_doubt(copy) == set()
+
+    async def test_of_an_earlier_start_says_nothing(self, path: str, tmp_path: Path) -> None:
+        """A crash between the commit that ends it and the first record of the next run."""
+        session = Session(path)
+        await announced(session, batch([session.ref(b"a")]))
+        copy = as_after_a_crash(path, tmp_path)
+        session.end()
+        old = tmp_path / "old"
+        shutil.copyfile(announced_file(copy), old)
+        again = Session(copy)
+        again.journal.record(stored(again.ref(b"a"), "1.1"))
+        again.end()
+        shutil.copyfile(old, announced_file(copy))
+        assert in_doubt(copy) == set()
+
+    async def test_that_cannot_be_read_is_refused(self, path: str, tmp_path: Path) -> None:
+        session = Session(path)
+        await announced(session, batch([session.ref(b"a")]))
+        copy = as_after_a_crash(path, tmp_path)
+        session.end()
+        lose(copy).mkdir()
+        with pytest.raises(JournalError, match="the journal cannot be read: Is a directory"):
+            Session(copy)
+
+
+class TestAJournalOfAVersionBefore:
     def test_is_brought_forward_and_a_copy_is_kept(self, path: str) -> None:
         session = Session(path)
         ref = session.ref(b"a")
@@ -123,13 +278,35 @@ class TestAJournalOfTheVersionBefore:
         again = Session(path)
         assert again.ref(b"a").previous is not None
         again.end()
-        assert announced(path) == 0
         for file, version in ((path, SCHEMA_VERSION), (f"{path}.schema1", 1)):
             connection = apsw.Connection(file, flags=apsw.SQLITE_OPEN_READONLY)
             assert connection.execute("PRAGMA user_version").get == version
             assert connection.execute("SELECT count(*) FROM files").get == 1
             connection.close()
         assert Path(f"{path}.schema1").stat().st_mode & 0o777 == 0o600
+
+    def test_with_batches_in_a_table_has_them_in_doubt(self, path: str) -> None:
+        """Schema 3, of a run that was killed: a row a batch, without run and directories in it."""
+        session = Session(path)
+        a, b = session.refs([b"a", b"b"])
+        session.journal.record(stored(a, f"1.{a.file_id}"))
+        session.end()
+        take_back(Path(path), 3)
+        whole = AnnouncedBatch(
+            "1.2", "20200102",
+            [
+                Announced(
+                    one.file_id, one.directory.dir_id, one.name, 100, 1, True, b"a" * 32,
+                    "1.2.1", f"1.{one.file_id}", "CT",
+                )
+                for one in (a, b)
+            ],
+        )  # fmt: skip
+        encoded = msgspec.msgpack.encode(whole[:3])
+        connection = apsw.Connection(path)
+        connection.execute("INSERT INTO announced VALUES (1, ?, ?)", (session.run_id, encoded))
+        connection.close()
+        assert in_doubt(path) == {b"/archive/d/b"}
 
     def test_every_version_has_a_way_forward(self) -> None:
         assert sorted(MIGRATIONS) == list(range(1, SCHEMA_VERSION))

@@ -145,7 +145,7 @@ class TestAnExistingJournal:
         """As a page of it is by garbage: SQLite only says that there is no such table."""
         Session(path).end()
         connection = sqlite3.connect(path)
-        connection.execute("ALTER TABLE announced RENAME TO announc3d")
+        connection.execute("ALTER TABLE announcements RENAME TO announc3ments")
         connection.commit()
         connection.close()
         error = refusal(path)

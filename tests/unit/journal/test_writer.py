@@ -78,7 +78,7 @@ class TestACommit:
         recount(path)
 
     async def test_is_not_made_for_directories_alone(self, path: str) -> None:
-        """One for each stood in the way of batches that wait to be announced."""
+        """They come with their first file: each alone would be an fsync for nothing."""
         session = Session(path)
         session.journal._writer.call(lambda: None)
         commits = session.journal._writer.commits
