@@ -300,7 +300,7 @@ class Run:
             self._loop.call_soon_threadsafe(self._committed, results)
 
     def journal_failed_in_thread(self, error: JournalError) -> None:
-        """Called in the journal's thread: nothing may be sent that cannot be recorded."""
+        """Called in a thread of the journal: nothing may be sent that cannot be recorded."""
         with suppress(RuntimeError):  # the same
             self._loop.call_soon_threadsafe(self._stop.abandon, error)
 

@@ -12,37 +12,51 @@ record of the session is what others have left, or was torn by a crash before it
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import struct
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
+
+from ingester.errors import JournalError
 
 BLOCK_BYTES: Final = 4096
 SESSION_BYTES: Final = 16
-_HEADER: Final = struct.Struct(f">{SESSION_BYTES}sQII")  # session, number, bytes, CRC-32
-_CRC_MASK: Final = 0xFFFFFFFF
+_MAGIC: Final = b"ING1sent"  # the first block always begins a record
+_HEADER: Final = struct.Struct(f">{len(_MAGIC)}s{SESSION_BYTES}sQI")  # session, number, bytes
+_CHECK: Final = struct.Struct(">I")  # CRC-32 of header and payload
+_HEAD_BYTES: Final = _HEADER.size + _CHECK.size
+_FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK  # a FIFO hangs nobody
 
 
 class AnnouncementFile:
     """Open for one session, from construction to ``close``; what was in the file is gone.
 
-    ``take`` and ``free`` are for one thread at a time. All others raise OSError.
+    ``take`` and ``free`` are for one thread at a time. Construction raises OSError, and
+    JournalError where the file is somebody else's; ``write`` and ``sync`` raise OSError.
     """
 
     def __init__(self, path: str, session: bytes) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
         self._path = path
-        self._fd = os.open(path, flags, 0o600)
-        os.fchmod(self._fd, 0o600)
         self._session = session
         self._used = bytearray()  # a byte for each block
-        _sync_directory(path)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+        try:
+            _refuse_foreign(self._fd, path)
+            os.ftruncate(self._fd, 0)
+            os.fchmod(self._fd, 0o600)
+            _sync_directory(path)
+        except BaseException:
+            os.close(self._fd)
+            raise
 
     def take(self, payload_bytes: int) -> range:
         """Free blocks for a record: their numbers."""
-        count = -(-(_HEADER.size + payload_bytes) // BLOCK_BYTES)
+        count = -(-(_HEAD_BYTES + payload_bytes) // BLOCK_BYTES)
         start = self._used.find(bytes(count))
         if start < 0:
             start = len(self._used.rstrip(b"\0"))
@@ -55,22 +69,32 @@ class AnnouncementFile:
 
     def write(self, blocks: range, number: int, payload: bytes) -> None:
         """Write a record to its blocks; it counts after ``sync``."""
-        check = zlib.crc32(payload, number & _CRC_MASK)
-        record = _HEADER.pack(self._session, number, len(payload), check) + payload
-        left, at = memoryview(record), blocks.start * BLOCK_BYTES
+        header = _HEADER.pack(_MAGIC, self._session, number, len(payload))
+        check = _CHECK.pack(zlib.crc32(payload, zlib.crc32(header)))
+        left, at = memoryview(header + check + payload), blocks.start * BLOCK_BYTES
         while left:
             written = os.pwrite(self._fd, left, at)
             left, at = left[written:], at + written
 
     def sync(self) -> None:
-        """Return when all that was put is on the disk."""
-        _sync(self._fd)
+        """Return when all that was written is on the disk."""
+        if sys.platform == "darwin":
+            import fcntl  # noqa: PLC0415 - only there
+
+            with suppress(OSError):  # a file system that cannot; then as SQLite does
+                fcntl.fcntl(self._fd, fcntl.F_FULLFSYNC)  # fsync leaves it in the drive's cache
+                return
+            os.fsync(self._fd)
+        else:
+            os.fdatasync(self._fd)
 
     def close(self, *, remove: bool) -> None:
-        """``remove``: no record counts any more."""
-        os.close(self._fd)
+        """``remove``: the journal knows that there need be none. One that stays says nothing."""
+        with suppress(OSError):
+            os.close(self._fd)
         if remove:
-            os.unlink(self._path)
+            with suppress(OSError):
+                os.unlink(self._path)
 
 
 def read_records(path: str, session: bytes) -> Iterator[tuple[int, bytes]]:
@@ -78,30 +102,44 @@ def read_records(path: str, session: bytes) -> Iterator[tuple[int, bytes]]:
 
     Raises OSError.
     """
-    with open(path, "rb", buffering=0) as file:
-        fd = file.fileno()
-        for at in range(0, os.fstat(fd).st_size, BLOCK_BYTES):
-            header = os.pread(fd, _HEADER.size, at)
-            if header.startswith(session) and len(header) == _HEADER.size:
-                _, number, size, check = _HEADER.unpack(header)
-                payload = os.pread(fd, size, at + _HEADER.size)
-                if len(payload) == size and zlib.crc32(payload, number & _CRC_MASK) == check:
-                    yield number, payload
+    fd = os.open(path, os.O_RDONLY | _FLAGS)
+    try:
+        size_of_file = os.fstat(fd).st_size
+        for at in range(0, size_of_file, BLOCK_BYTES):
+            head = os.pread(fd, _HEAD_BYTES, at)
+            if not head.startswith(_MAGIC + session) or len(head) < _HEAD_BYTES:
+                continue
+            _, _, number, size = _HEADER.unpack_from(head)
+            if at + _HEAD_BYTES + size > size_of_file:
+                continue
+            payload = os.pread(fd, size, at + _HEAD_BYTES)
+            check = _CHECK.pack(zlib.crc32(payload, zlib.crc32(head[: _HEADER.size])))
+            if head.endswith(check):
+                yield number, payload
+    finally:
+        os.close(fd)
 
 
-def _sync(fd: int) -> None:
-    if sys.platform == "darwin":
-        import fcntl  # noqa: PLC0415 - only there
-
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync alone leaves it in the drive's cache
-    else:
-        os.fdatasync(fd)
+def _refuse_foreign(fd: int, path: str) -> None:
+    """What is there is lost: it must be an earlier one, or nothing."""
+    if stat.S_ISREG(os.fstat(fd).st_mode) and os.pread(fd, len(_MAGIC), 0) in {b"", _MAGIC}:
+        return
+    raise JournalError(
+        f"a file that is not the journal's has a name that it needs: {path}",
+        "move it away, or name another file with --journal",
+    )
 
 
 def _sync_directory(path: str) -> None:
-    """A file that was made is on the disk when its name is."""
-    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
+    """A file that was made is on the disk when its name is: where that can be asked for."""
+    try:
+        fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        return
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
     finally:
         os.close(fd)

@@ -9,7 +9,7 @@ was killed, and hold their claims.
 
 A record is written without waiting for the journal, so it may be there when what was handed over
 before it is not: it brings its directories along. Of two files with the same UIDs, of which the
-first was refused in the last moment before a crash, both are in doubt then.
+first was refused in the last moment before a crash, both are in doubt then, and sent again.
 
 One record a batch and not one a file: 2 µs an instance.
 """
@@ -17,7 +17,7 @@ One record a batch and not one a file: 2 µs an instance.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -26,9 +26,10 @@ from ingester.dicom.values import Header
 from ingester.dicomweb.outcome import Outcome
 from ingester.errors import JournalError
 from ingester.items import Directory, FileRef, Instance, Result, Root
-from ingester.journal.announcement_file import SESSION_BYTES, read_records
+from ingester.journal.announcement_file import read_records
 from ingester.journal.names import announced_file
 from ingester.journal.rows import Recorder
+from ingester.journal.schema import clean_int
 
 if TYPE_CHECKING:
     import apsw
@@ -76,7 +77,8 @@ def encode(run_id: int, instances: Sequence[Instance]) -> bytes:
         [
             Announced(
                 each.file.file_id, each.file.directory.dir_id, each.file.name,
-                each.identity.size, each.identity.mtime_ns, each.mtime_trusted, each.sha256,
+                each.identity.size, clean_int(each.identity.mtime_ns), each.mtime_trusted,
+                each.sha256,
                 each.header.series_instance_uid, each.header.sop_instance_uid,
                 each.header.modality,
             )
@@ -93,14 +95,12 @@ def encode_numbers(numbers: Sequence[int]) -> bytes:
     return _ENCODER.encode(numbers)
 
 
-def recover(connection: apsw.Connection, path: str) -> bytes:
+def recover(connection: apsw.Connection, path: str) -> None:
     """Record what a run that was killed had announced and not decided.
 
-    For a connection that writes, before any other write of a new run. Returns the session of the
-    records of this run; from the commit on those of the one before count no more. Raises
-    JournalError: what was announced cannot be read.
+    For a connection that writes, before any other write of a new run. From its commit on those
+    records count no more. Raises JournalError: what was announced cannot be read.
     """
-    session = os.urandom(SESSION_BYTES)
     with connection:
         recorder = Recorder(connection)
         for batch in [*_rows_of_schema_3(connection), *_records(connection, path)]:
@@ -113,10 +113,20 @@ def recover(connection: apsw.Connection, path: str) -> bytes:
             left = [one for one in batch.instances if not _decided(connection, batch.run_id, one)]
             recorder.record([_in_doubt(batch, one) for one in left])
         connection.execute("DROP TABLE IF EXISTS announced")
-        connection.execute(
-            "REPLACE INTO announcements VALUES (1, ?, 0, ?)", (session, encode_numbers([]))
-        )
-    return session
+        forget(connection)
+
+
+def begin(connection: apsw.Connection, session: bytes) -> None:
+    """From the commit on the journal cannot be opened without the file of this session."""
+    connection.execute(
+        "INSERT INTO announcements VALUES (1, ?, 0, 0, ?) ON CONFLICT DO NOTHING",
+        (session, encode_numbers([])),
+    )
+
+
+def forget(connection: apsw.Connection) -> None:
+    """From the commit on the journal needs no file."""
+    connection.execute("DELETE FROM announcements")
 
 
 def _rows_of_schema_3(connection: apsw.Connection) -> list[AnnouncedBatch]:
@@ -128,30 +138,36 @@ def _rows_of_schema_3(connection: apsw.Connection) -> list[AnnouncedBatch]:
     return [_DECODER.decode(batch)._replace(run_id=run_id) for run_id, batch in rows]
 
 
-def _records(connection: apsw.Connection, path: str) -> Iterator[AnnouncedBatch]:
+def _records(connection: apsw.Connection, path: str) -> list[AnnouncedBatch]:
     """Those that count, in the order in which they were announced."""
     row: tuple[Any, ...] | None = connection.execute(
-        "SELECT session, highest, open FROM announcements"
+        "SELECT session, highest, synced, open FROM announcements"
     ).fetchone()
-    if row is None:
-        return
-    session, highest, encoded = row
+    if row is None:  # the last run ended well
+        return []
+    session, highest, synced, encoded = row
     still_open = _NUMBERS.decode(encoded)
     file = announced_file(path)
     try:
         records = dict(read_records(file, session))
+        lost = os.path.getsize(file) == 0
     except FileNotFoundError:
-        if still_open:
-            raise JournalError(
-                f"the journal cannot be opened without what its run was sending: {file}",
-                "put that file back beside it; where it is lost for good, make an empty one",
-            ) from None
-        return  # that run ended well
+        raise JournalError(
+            f"the journal cannot be opened without what its run was sending: {file}",
+            "put that file back beside it; where it is lost for good, make an empty one",
+        ) from None
     except OSError as error:
         raise JournalError(f"the journal cannot be read: {error.strerror}: {file}") from error
-    for number in sorted(records):
-        if number > highest or number in still_open:
-            yield _DECODER.decode(records[number])
+    if not lost and any(number not in records for number in still_open if number <= synced):
+        raise JournalError(
+            f"the journal cannot be opened: what its run was sending is damaged: {file}",
+            "restore both from a backup, or empty that file: what was on its way is not known then",
+        )
+    return [
+        _DECODER.decode(records[number])
+        for number in sorted(records)
+        if number > highest or number in still_open
+    ]
 
 
 def _decided(connection: apsw.Connection, run_id: int, announced: Announced) -> bool:

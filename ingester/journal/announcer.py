@@ -13,7 +13,8 @@ Why it does not let others go first, as the journal's thread does: a batch waits
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from ingester.errors import JournalError
@@ -28,14 +29,25 @@ class Standing(NamedTuple):
     """What a commit says of the records."""
 
     highest: int  # later ones count: the commit does not know what became of them
-    open: bytes  # MessagePack: the numbers up to it that count
+    synced: int  # up to this one all that count are on the disk
+    open: bytes  # MessagePack: the numbers up to ``highest`` that count
 
 
 class Announcer:
-    """Owns the file from construction to ``close``. Raises JournalError."""
+    """Owns the file from construction to ``close``. Raises JournalError.
 
-    def __init__(self, path: str, session: bytes) -> None:
+    ``on_failure`` is called in its thread, once: nothing more can be sent.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        session: bytes,
+        on_failure: Callable[[JournalError], None] | None = None,
+    ) -> None:
+        self.session = session
         self._path = path
+        self._on_failure = on_failure
         try:
             self._file = AnnouncementFile(path, session)
         except OSError as error:
@@ -100,7 +112,7 @@ class Announcer:
             if self._told:
                 return None
             self._told = True
-            return Standing(self._highest, encode_numbers(list(self._left)))
+            return Standing(self._highest, self._synced, encode_numbers(list(self._left)))
 
     def committed(self) -> None:
         """That transaction is on the disk: what has ended in it counts no more."""
@@ -111,21 +123,20 @@ class Announcer:
                     self._file.free(blocks)
             self._ended.clear()
 
-    def close(self, *, committed: bool) -> None:
-        """End the thread; ``committed``: all that was recorded is. Idempotent.
+    @property
+    def has_open(self) -> bool:
+        """Whether any record counts, as of what was committed."""
+        return bool(self._left)
 
-        The file goes unless it says something that the journal does not.
-        """
+    def close(self, *, remove: bool) -> None:
+        """End the thread; ``remove``: the journal wants no file any more. Idempotent."""
         with self._changed:
             if self._closing:
                 return
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
-        try:
-            self._file.close(remove=committed and not self._left)
-        except OSError as error:
-            raise write_error(self._path, error) from error
+        self._file.close(remove=remove)
 
     def _run(self) -> None:
         try:
@@ -137,6 +148,9 @@ class Announcer:
             with self._changed:
                 self._failure = failure
                 self._waiters.wake()
+            if self._on_failure is not None:
+                with suppress(Exception):  # the failure itself must reach those who wait
+                    self._on_failure(failure)
 
     def _take(self) -> Sequence[tuple[int, int, Sequence[Instance]]]:
         with self._changed:

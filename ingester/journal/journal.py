@@ -31,7 +31,8 @@ from ingester.items import (
     Result,
     Skipped,
 )
-from ingester.journal.announcements import recover
+from ingester.journal.announcement_file import SESSION_BYTES
+from ingester.journal.announcements import begin, recover
 from ingester.journal.announcer import Announcer
 from ingester.journal.lock import RunLock, refuse_network_file_system
 from ingester.journal.lookup import Holders, Ids, KnownFiles, stored_samples
@@ -81,7 +82,8 @@ class Journal:
 
         ``target`` is the normalised address of the store; a journal of another one is taken over
         only with ``rebind``. Both callbacks are called in the writer's thread: ``on_commit`` with
-        results that are on the disk, in their order, as they were recorded; ``on_failure`` once.
+        results that are on the disk, in their order, as they were recorded; ``on_failure`` when
+        nothing more can be recorded, or nothing more announced, there in the announcer's thread.
 
         Raises JournalError: held by another live run, on a network file system, no such
         directory, not writable, foreign, damaged, newer. WrongTargetError: of another target.
@@ -93,13 +95,16 @@ class Journal:
             create_private(real)
             connection = connect_writer(real)
             try:
-                ids, session = _prepare(connection, real, target, rebind=rebind)
-                announcer = Announcer(announced_file(real), session)
+                ids = _prepare(connection, real, target, rebind=rebind)
+                session = os.urandom(SESSION_BYTES)
+                announcer = Announcer(announced_file(real), session, on_failure)
+                writer = Writer(
+                    connection, real, announcer, on_commit=on_commit, on_failure=on_failure
+                )
             except BaseException:
                 with suppress(Exception):
                     connection.close()
                 raise
-            writer = Writer(connection, real, announcer, on_commit=on_commit, on_failure=on_failure)
         except BaseException:
             lock.release()
             raise
@@ -129,7 +134,7 @@ class Journal:
             self._writer.close()
         finally:
             try:
-                self._announcer.close(committed=self._writer.failure is None)
+                self._announcer.close(remove=self._writer.nothing_open)
             finally:
                 self._lock.release()
 
@@ -138,6 +143,7 @@ class Journal:
 
         def step() -> int:
             run_id = insert_run(self._writer.connection, info, self.target)
+            begin(self._writer.connection, self._announcer.session)
             self._writer.recorder.start_run(run_id)
             return run_id
 
@@ -263,13 +269,8 @@ class Journal:
         return self._writer.run_totals
 
 
-def _prepare(
-    connection: apsw.Connection, path: str, target: str, *, rebind: bool
-) -> tuple[Ids, bytes]:
-    """Bind a new journal to its target, check that of an old one.
-
-    Returns the numbers to go on with, and the session of what will be announced.
-    """
+def _prepare(connection: apsw.Connection, path: str, target: str, *, rebind: bool) -> Ids:
+    """Bind a new journal to its target, check that of an old one; the numbers to go on with."""
     import apsw  # noqa: PLC0415 - loaded by whoever made the connection
 
     try:
@@ -288,10 +289,10 @@ def _prepare(
                 )
             elif bound != target:
                 connection.execute("UPDATE meta SET value = ? WHERE key = 'target'", (target,))
-        session = recover(connection, path)
+        recover(connection, path)
         with connection:
             max_file_id = connection.execute("SELECT max(file_id) FROM files").get
             max_dir_id = connection.execute("SELECT max(dir_id) FROM directories").get
     except (apsw.Error, UnicodeError, msgspec.MsgspecError) as error:
         raise journal_error(path, "opened", error) from error
-    return Ids((max_file_id or 0) + 1, (max_dir_id or 0) + 1), session
+    return Ids((max_file_id or 0) + 1, (max_dir_id or 0) + 1)

@@ -72,10 +72,11 @@ ALTER TABLE directories ADD COLUMN listed_files INTEGER;
 ALTER TABLE directories ADD COLUMN seen_run_id INTEGER;
 """
 ANNOUNCEMENTS: Final = """
-CREATE TABLE announcements (                        -- one row: which records count, of the file
-    row_id INTEGER PRIMARY KEY CHECK (row_id = 1),  -- of what may be on the wire
+CREATE TABLE announcements (                        -- which records count, of the file of what
+    row_id INTEGER PRIMARY KEY CHECK (row_id = 1),  -- may be on the wire; a row: there is one
     session BLOB NOT NULL,                          -- whose records
     highest INTEGER NOT NULL,                       -- all of a higher number
+    synced INTEGER NOT NULL,                        -- those up to this one must be there
     open BLOB NOT NULL                              -- and these: MessagePack, a list
 ) STRICT;
 """

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from ingester.errors import FatalError, JournalError
 from ingester.items import Directory, FileRef, Listing, Result, Skipped
+from ingester.journal.announcements import forget
 from ingester.journal.announcer import Announcer
 from ingester.journal.listings import write_listings
 from ingester.journal.opening import journal_error
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 MAX_UNCOMMITTED_ROWS: Final = 4_096
 MAX_UNCOMMITTED_CALLS: Final = 64
+_UPDATE_STANDING: Final = "UPDATE announcements SET highest = ?, synced = ?, open = ?"
 READ_FOR_A_ROW: Final = 16
 """Files of a skipped directory: they are read and not written, by one statement."""
 
@@ -82,6 +84,7 @@ class Writer:
         self.failure: JournalError | None = None
         self.run_totals: Totals = NOTHING
         self.commits = 0
+        self.nothing_open = False  # it has ended, and nothing that was announced counts
         self.uncommitted_rows = 0
         self._uncommitted_calls = 0
         self._inbox = _Work()
@@ -184,6 +187,9 @@ class Writer:
             while work := self._take():
                 self._commit(work)
                 self._made_room(work)
+            if not self._announcer.has_open:
+                forget(self.connection)
+                self.nothing_open = True
         except BaseException as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
             self._fail(error, work)
         finally:
@@ -219,7 +225,7 @@ class Writer:
         for step, _ in work.steps:
             step()
         if (standing := self._announcer.standing()) is not None:
-            connection.execute("UPDATE announcements SET highest = ?, open = ?", standing)
+            connection.execute(_UPDATE_STANDING, standing)
         totals = recorder.run_totals()
         connection.execute("COMMIT")
         self._announcer.committed()

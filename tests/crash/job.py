@@ -7,7 +7,6 @@ and checks one against the other after every run, however that has ended.
 import json
 import random
 import signal
-import socket
 import threading
 import time
 from collections import Counter, defaultdict
@@ -191,7 +190,7 @@ class Job:
 
     def ended(self, ended: Completed, posts: int) -> None:
         """A run has ended, before which there were so many requests."""
-        self.settle()
+        self.server.settle()
         self.killed_posts = posts if ended.returncode == -signal.SIGKILL else None
 
     def kill_at(self, moment: Moment) -> bool:
@@ -214,13 +213,6 @@ class Job:
         assert summary["exit_code"] == 3
         self.check_complete(summary)
         return summary
-
-    def settle(self) -> None:
-        """Waits until the server has done all that it will do for a run that has ended."""
-        with socket.create_connection(("127.0.0.1", self.server.port), 60) as last:
-            last.shutdown(socket.SHUT_WR)
-            assert last.recv(1) == b""  # so all that were in the backlog before it are accepted
-        self.server.wait_until(lambda: self.server.ledger.open_connections == 0)
 
     def rows(self) -> list[FileRow]:
         """What the journal has committed, from a copy: the next run finds it as it was left."""

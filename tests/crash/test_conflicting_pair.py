@@ -6,6 +6,7 @@ does. If nobody remembered what was under way at the kill, the second would be c
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from pathlib import Path
@@ -15,8 +16,16 @@ import pytest
 from ingester.dicomweb.outcome import Outcome
 from ingester.journal import iter_files
 from tests.support.dicom_files import make_uid, write_instance
+from tests.support.journals import Locked, copy_journal
 from tests.support.process import Completed, start_ingester
-from tests.support.scripted import ScriptedServer, StoreAll, StoreThenDrop
+from tests.support.scripted import (
+    Choose,
+    Request,
+    ScriptedServer,
+    Step,
+    StoreAll,
+    StoreThenDrop,
+)
 
 SOP = make_uid("sop", "both")
 
@@ -61,3 +70,40 @@ class TestAServerThatKeepsTheFirst:
             assert ended.returncode == 3, ended.stderr
             assert outcomes(tmp_path) == {"a.dcm": Outcome.CONFLICT, "b.dcm": Outcome.STORED}
             assert set(server.stored[SOP]) == {first}
+
+
+class TestAServerThatRefusesTheFirst:
+    def test_and_keeps_the_second_is_said_to_have_that_alone(self, tmp_path: Path) -> None:
+        """The refusal was in no journal when the second, to which the claim passed, was sent."""
+        archive = tmp_path / "archive"
+        write(archive / "a.dcm", seed=1)
+        write(archive / "b.dcm", seed=2)
+        first = (archive / "a.dcm").read_bytes()
+        locks: list[Locked] = []
+
+        def refuse_the_first(request: Request) -> Step:
+            if first in request.body:
+                if not locks:
+                    locks.append(Locked(tmp_path / "journal.db"))
+                    locks[0].begin()
+                return StoreAll(failures={SOP: 0xC000})
+            return StoreAll() if restarted else StoreThenDrop()
+
+        restarted = False
+        with ScriptedServer() as server:
+            server.default = Choose(refuse_the_first)
+            killed = run(server, tmp_path, server_kind="generic", kill=True)
+            assert killed.returncode == -signal.SIGKILL
+            locks[0].end()
+            copied = copy_journal(tmp_path / "journal.db", tmp_path / "copy")
+            assert copied is not None
+            assert copied.rows() == []
+            assert {row.outcome for row in copied.recovered()} == {Outcome.IN_DOUBT}
+            assert len(copied.rows()) == 2
+
+            restarted = True
+            ended = run(server, tmp_path, server_kind="generic", kill=False)
+            assert ended.returncode == 3, ended.stderr
+            assert outcomes(tmp_path) == {"a.dcm": Outcome.REJECTED, "b.dcm": Outcome.STORED}
+            second = hashlib.sha256((archive / "b.dcm").read_bytes()).hexdigest()
+            assert set(server.stored[SOP]) == {second}

@@ -60,6 +60,7 @@ class Load:
 
     def assert_all_sent_is_known(self, directory: Path) -> set[str]:
         """The journal speaks of whatever was sent; returns what it has not committed of that."""
+        self.server.settle()
         copied = copy_journal(self.journal, directory)
         assert copied is not None
         committed = {row.sop_instance_uid for row in copied.rows() if row.evidence}

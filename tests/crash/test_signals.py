@@ -124,7 +124,7 @@ class TestADrainThatDoesNotEnd:
                 process.signal(signal.SIGTERM)
             ended = process.wait()
         until.set()
-        job.settle()
+        job.server.settle()
         assert ended.returncode == 143, ended.stderr
         summary = summary_of(ended)
         on_the_wire = job.server.posts[1:]

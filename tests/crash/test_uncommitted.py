@@ -14,28 +14,12 @@ import pytest
 from ingester.journal import iter_files
 from ingester.journal.writer import MAX_UNCOMMITTED_CALLS
 from tests.support.dicom_files import Corpus, write_corpus
-from tests.support.journals import copy_journal
+from tests.support.journals import Locked, copy_journal
 from tests.support.process import Process, run_ingester, start_ingester
 from tests.support.scripted import ScriptedServer
 
 CONCURRENCY = 4
 LOCKED_AT = 10
-
-
-class Locked:
-    """Nobody can commit to a journal: another program has begun to write."""
-
-    def __init__(self, journal: Path) -> None:
-        self._connection = apsw.Connection(str(journal), flags=apsw.SQLITE_OPEN_READWRITE)
-        self._connection.set_busy_timeout(60_000)
-
-    def begin(self) -> None:
-        """From now on."""
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def end(self) -> None:
-        """Until now."""
-        self._connection.close(force=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +49,14 @@ def stalled(server: ScriptedServer, arguments: list[str], journal: Path) -> Iter
     with start_ingester(*arguments) as process:
         try:
             assert held.wait(60)
-            answers = 0
-            while answers < server.answers:
-                answers = server.answers
-                time.sleep(0.5)  # what may go out on top of that has the time to
-            assert process.running
             copied = copy_journal(journal, journal.parent / "locked")
             assert copied is not None
             committed = {row.sop_instance_uid for row in copied.rows() if row.evidence}
+            server.wait_until(lambda: server.answers >= len(committed) + MAX_UNCOMMITTED_CALLS)
+            time.sleep(0.3)  # what may go out on top of that has the time to
+            assert process.running
+            copied = copy_journal(journal, journal.parent / "stalled")
+            assert copied is not None
             yield Stalled(process, committed, copied.known_to_be_sent() - committed)
         finally:
             for each in locks:
@@ -111,6 +95,7 @@ class TestWhileTheJournalCannotCommit:
         in_flight = server.stored.keys() - run.committed
         assert server.stored.keys() >= run.committed
         assert in_flight <= run.announced
+        assert len(run.announced - in_flight) <= 2 * CONCURRENCY + 1  # in the channel, at its doors
         assert 0 < len(in_flight) <= MAX_UNCOMMITTED_CALLS + CONCURRENCY
         server.before_answer(lambda _number: None)
 

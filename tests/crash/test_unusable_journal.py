@@ -184,7 +184,7 @@ class TestABackupOfAJournal:
     ) -> None:
         announced = Path(f"{left.command.journal}.announced")
         announced.unlink()
-        left.server.wait_until(lambda: left.server.ledger.open_connections == 0)
+        left.server.settle()
         requests = len(left.server.requests)
         refused(left.command, f"cannot be opened without what its run was sending: {announced}")
         assert len(left.server.requests) == requests
@@ -257,7 +257,7 @@ class TestADiskThatFails:
             ended = process.wait()
         assert_refused(ended, f"the journal cannot be written: Input/output error: {announced}")
         assert faults.happened
-        server.wait_until(lambda: server.ledger.open_connections == 0)
+        server.settle()
         rows = list(iter_files(str(command.journal)))
         recorded = {row.sop_instance_uid for row in rows if row.evidence}
         in_doubt = {row.sop_instance_uid for row in rows if row.outcome is Outcome.IN_DOUBT}

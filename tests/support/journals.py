@@ -37,6 +37,22 @@ class Copied:
         return {row.sop_instance_uid for row in rows if row.outcome in HOLDS_ITS_CLAIM}
 
 
+class Locked:
+    """Nobody can commit to a journal: another program has begun to write."""
+
+    def __init__(self, journal: Path) -> None:
+        self._connection = apsw.Connection(str(journal), flags=apsw.SQLITE_OPEN_READWRITE)
+        self._connection.set_busy_timeout(60_000)
+
+    def begin(self) -> None:
+        """From now on."""
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def end(self) -> None:
+        """Until now."""
+        self._connection.close(force=True)
+
+
 def copy_journal(journal: Path, directory: Path) -> Copied | None:
     """Copies the database, its WAL and what was announced; None if there is no journal.
 

@@ -191,6 +191,13 @@ class ScriptedServer:
             if not self.ledger.changed.wait_for(condition, timeout_s):
                 raise TimeoutError(f"not true within {timeout_s} s")
 
+    def settle(self) -> None:
+        """Waits until all is done that will be, for a client that has ended."""
+        with socket.create_connection(("127.0.0.1", self.port), 60) as last:
+            last.shutdown(socket.SHUT_WR)
+            assert last.recv(1) == b""  # so all that were in the backlog before it are accepted
+        self.wait_until(lambda: self.ledger.open_connections == 0)
+
     def go_down(self) -> None:
         """Refuses connections, and breaks those that are open, until `come_back`.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ingester.errors import JournalError
 from ingester.journal.announcement_file import BLOCK_BYTES, AnnouncementFile, read_records
 
 SESSION = bytes(range(16))
@@ -33,7 +35,7 @@ def put(file: AnnouncementFile, number: int, payload: bytes) -> range:
 
 
 class TestARecord:
-    @pytest.mark.parametrize("size", [0, 1, 4063, 4064, 4065, 8160, 50_000])
+    @pytest.mark.parametrize("size", [0, 1, 4055, 4056, 4057, 8152, 50_000])
     def test_of_any_size_is_read_as_it_was_written(
         self, size: int, path: str, file: AnnouncementFile
     ) -> None:
@@ -48,11 +50,11 @@ class TestARecord:
         put(file, 1, b"x")
         assert list(read_records(path, bytes(16))) == []
 
-    @pytest.mark.parametrize("at", [3, 20, 27, 31, 32, 100, 9_000])
+    @pytest.mark.parametrize("at", [3, 20, 24, 31, 35, 39, 40, 100, 9_000])
     def test_with_one_bit_that_is_not_as_it_was_is_none_and_others_are_read(
         self, at: int, path: str, file: AnnouncementFile
     ) -> None:
-        """Session, number, length, checksum and payload."""
+        """Magic, session, number at both ends, length, checksum and payload."""
         for number in (1, 2, 3):
             put(file, number, bytes(9_500))
         with open(path, "r+b") as raw:
@@ -62,7 +64,7 @@ class TestARecord:
             raw.write(bytes([byte ^ 1]))
         assert sorted(number for number, _ in read_records(path, SESSION)) == [1, 3]
 
-    @pytest.mark.parametrize("left", [0, 1, 31, 32, 4_000, BLOCK_BYTES, BLOCK_BYTES + 500])
+    @pytest.mark.parametrize("left", [0, 1, 39, 40, 4_000, BLOCK_BYTES, BLOCK_BYTES + 500])
     def test_that_is_torn_is_none(self, left: int, path: str, file: AnnouncementFile) -> None:
         put(file, 1, b"whole")
         put(file, 2, bytes(9_000))
@@ -92,7 +94,9 @@ class TestARecord:
 
 class TestAFile:
     def test_that_was_there_is_made_empty_and_private(self, path: str) -> None:
-        Path(path).write_bytes(b"x" * 100_000)
+        before = AnnouncementFile(path, bytes(16))
+        put(before, 1, bytes(100_000))
+        before.close(remove=False)
         os.chmod(path, 0o644)
         AnnouncementFile(path, SESSION).close(remove=False)
         assert Path(path).read_bytes() == b""
@@ -104,6 +108,26 @@ class TestAFile:
         with pytest.raises(OSError, match="symbolic links"):
             AnnouncementFile(path, SESSION)
         assert (tmp_path / "other").read_bytes() == b"of somebody else"
+
+    @pytest.mark.parametrize("kind", ["text", "FIFO", "device"])
+    def test_of_somebody_else_is_refused_and_stays(self, kind: str, path: str) -> None:
+        if kind == "text":
+            Path(path).write_bytes(b"of somebody else")
+        elif kind == "FIFO":
+            os.mkfifo(path)
+        else:
+            os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+        before = os.stat(path)
+        with pytest.raises(JournalError, match="that is not the journal's") as caught:
+            AnnouncementFile(path, SESSION)
+        assert "move it away" in caught.value.hint
+        after = os.stat(path)
+        assert (after.st_size, after.st_mode) == (before.st_size, before.st_mode)
+
+    def test_that_goes_twice_troubles_nobody(self, path: str) -> None:
+        file = AnnouncementFile(path, SESSION)
+        os.unlink(path)
+        file.close(remove=True)
 
     def test_goes_where_nothing_in_it_counts(self, path: str) -> None:
         AnnouncementFile(path, SESSION).close(remove=True)

@@ -15,12 +15,13 @@ import pytest
 from ingester.dicomweb.outcome import Outcome
 from ingester.errors import JournalError
 from ingester.items import FileIdentity, FileRef, Instance, InstanceKey
-from ingester.journal import iter_files
+from ingester.journal import RunInfo, iter_files
 from ingester.journal.announcement_file import BLOCK_BYTES
 from ingester.journal.announcements import Announced, AnnouncedBatch
 from ingester.journal.names import announced_file
 from ingester.journal.schema import MIGRATIONS, SCHEMA_VERSION
 from tests.support.journals import copy_journal, take_back
+from tests.support.waiting import wait_until
 from tests.unit.journal.made import Session, header, outcome_of, recount, registered, stored
 
 
@@ -59,6 +60,23 @@ def in_doubt(path: str) -> set[bytes]:
     return {row.path for row in iter_files(path) if row.outcome is Outcome.IN_DOUBT}
 
 
+class Held:
+    """The journal's thread, from the next commit on: until ``go_on``."""
+
+    def __init__(self, session: Session) -> None:
+        self.go_on = threading.Event()
+        self._entered = threading.Event()
+        session.journal._writer._on_commit = self._hold
+
+    def _hold(self, _: object) -> None:
+        self._entered.set()
+        assert self.go_on.wait(60)
+
+    def wait(self) -> None:
+        """It has made that commit."""
+        assert self._entered.wait(60)
+
+
 def is_there(path: str) -> bool:
     return Path(announced_file(path)).exists()
 
@@ -73,6 +91,16 @@ def lose(path: str) -> Path:
     file = Path(announced_file(path))
     file.unlink(missing_ok=True)
     return file
+
+
+def garble(path: str, at: int) -> None:
+    with open(announced_file(path), "r+b") as file:
+        file.seek(at)
+        file.write(b"\xff\x00\xff")
+
+
+def fail(_: object) -> None:
+    raise OSError(5, "Input/output error")
 
 
 @pytest.fixture
@@ -130,19 +158,13 @@ class TestABatchThatIsAnnounced:
     ) -> None:
         """The journal's thread is in a commit: nothing after it is in the journal."""
         session = Session(path)
-        entered, go_on = threading.Event(), threading.Event()
-
-        def hold(_: object) -> None:
-            entered.set()
-            assert go_on.wait(60)
-
-        session.journal._writer._on_commit = hold
+        writer = Held(session)
         session.journal.record(stored(session.ref(b"first"), "1.9"))
-        assert entered.wait(60)
+        writer.wait()
         refs = [session.ref(b"a", rel_path=b"new"), session.ref(b"b", rel_path=b"newer")]
         await announced(session, batch(refs))
         copy = as_after_a_crash(path, tmp_path)
-        go_on.set()
+        writer.go_on.set()
         session.end()
         assert in_doubt(copy) == {b"/archive/new/a", b"/archive/newer/b"}
 
@@ -186,6 +208,46 @@ class TestABatchThatIsAnnounced:
         last = session.ref(b"last")
         await announced(session, batch([last]))
         assert in_doubt(as_after_a_crash(path, tmp_path)) == {b"/archive/d/last"}
+        assert len(session.journal._announcer._blocks) == 1
+        session.end()
+
+    async def test_is_written_over_only_after_the_commit_of_its_last_result(
+        self, path: str, tmp_path: Path
+    ) -> None:
+        """That commit is under way: what became of the batch is in no journal that a crash leaves."""
+        session = Session(path)
+        writer = Held(session)
+        first = session.ref(b"first")
+        await announced(session, batch([first]))
+        session.journal.record(stored(session.ref(b"other"), "1.9"))
+        writer.wait()  # told of that one: the next commit takes all that comes now
+        session.journal.record(stored(first, f"1.{first.file_id}"))
+        entered, go_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            entered.set()
+            assert go_on.wait(60)
+
+        step = threading.Thread(target=session.journal._writer.call, args=(hold,))
+        step.start()
+        wait_until(lambda: bool(session.journal._writer._inbox.steps))
+        writer.go_on.set()
+        assert entered.wait(60)
+        later = session.refs([b"a", b"b", b"c"])
+        await announced(session, *(batch([ref]) for ref in later))
+        copy = as_after_a_crash(path, tmp_path)
+        go_on.set()
+        step.join()
+        session.end()
+        assert in_doubt(copy) == {b"/archive/d/" + name for name in (b"first", b"a", b"b", b"c")}
+
+    async def test_of_a_file_whose_time_no_system_would_have_is_written_down(
+        self, path: str, tmp_path: Path
+    ) -> None:
+        session = Session(path)
+        refs = session.refs([b"a"], mtime_ns=2**70)
+        await announced(session, batch(refs))
+        assert in_doubt(as_after_a_crash(path, tmp_path)) == {b"/archive/d/a"}
         session.end()
 
     async def test_is_refused_by_a_closed_journal(self, path: str) -> None:
@@ -224,14 +286,16 @@ class TestTheFile:
         session.end()
         recount(path)
 
+    @pytest.mark.parametrize("commits", [True, False])
     async def test_is_told_of_when_it_is_missing_and_an_empty_one_says_that_it_is_lost(
-        self, path: str, tmp_path: Path
+        self, path: str, tmp_path: Path, *, commits: bool
     ) -> None:
         session = Session(path)
         a, b = session.refs([b"a", b"b"])
         await announced(session, batch([a]))
-        session.journal.record(stored(b, "1.2"))
-        committed(session)
+        if commits:
+            session.journal.record(stored(b, "1.2"))
+            committed(session)
         copy = as_after_a_crash(path, tmp_path)
         session.end()
         lose(copy)
@@ -256,6 +320,69 @@ class TestTheFile:
         again.end()
         shutil.copyfile(old, announced_file(copy))
         assert in_doubt(copy) == set()
+
+    async def test_that_is_damaged_where_it_counts_is_refused(
+        self, path: str, tmp_path: Path
+    ) -> None:
+        session = Session(path)
+        a, b = session.refs([b"a", b"b"])
+        await announced(session, batch([a]))
+        session.journal.record(stored(b, "1.2"))
+        committed(session)
+        copy = as_after_a_crash(path, tmp_path)
+        session.end()
+        garble(copy, 100)
+        with pytest.raises(JournalError, match="is damaged") as caught:
+            Session(copy)
+        assert "empty that file" in caught.value.hint
+        lose(copy).touch()
+        assert in_doubt(copy) == set()
+
+    async def test_that_is_damaged_where_it_does_not_count_troubles_nobody(
+        self, path: str, tmp_path: Path
+    ) -> None:
+        session = Session(path)
+        a, b = session.refs([b"a", b"b"])
+        await announced(session, batch([a]), batch([b]))
+        session.journal.record(stored(a, f"1.{a.file_id}"))
+        committed(session)
+        copy = as_after_a_crash(path, tmp_path)
+        session.end()
+        garble(copy, 100)
+        assert in_doubt(copy) == {b"/archive/d/b"}
+
+    async def test_that_somebody_took_away_makes_no_end_a_bad_one(self, path: str) -> None:
+        session = Session(path)
+        ref = session.ref(b"a")
+        await announced(session, batch([ref]))
+        lose(path)
+        session.journal.record(stored(ref, "1.1"))
+        session.end()
+        assert in_doubt(path) == set()
+
+    async def test_stays_after_a_failure_of_the_journal(self, path: str) -> None:
+        session = Session(path)
+        a, b = session.refs([b"a", b"b"])
+        await announced(session, batch([a]), batch([b]))
+        session.journal.record(stored(a, f"1.{a.file_id}"))
+        committed(session)
+        session.journal._writer._on_commit = fail
+        session.journal.record(stored(b, f"1.{b.file_id}"))
+        with pytest.raises(JournalError):
+            session.journal.close()
+        assert is_there(path)
+        assert in_doubt(path) == set()  # what was committed before it failed counts
+
+    async def test_serves_every_run_of_a_journal_that_is_open(
+        self, path: str, tmp_path: Path
+    ) -> None:
+        session = Session(path)
+        a, b = session.refs([b"a", b"b"])
+        await announced(session, batch([a]))
+        session.journal.start_run(RunInfo())
+        await announced(session, batch([b]))
+        assert in_doubt(as_after_a_crash(path, tmp_path)) == {b"/archive/d/a", b"/archive/d/b"}
+        session.end()
 
     async def test_that_cannot_be_read_is_refused(self, path: str, tmp_path: Path) -> None:
         session = Session(path)
