@@ -14,7 +14,7 @@ import pytest
 
 from ingester.dicomweb.outcome import Outcome
 from ingester.errors import JournalError
-from ingester.items import FileIdentity, FileRef, Instance, InstanceKey
+from ingester.items import FileIdentity, FileRef, Instance, InstanceKey, pending
 from ingester.journal import RunInfo, iter_files
 from ingester.journal.announcement_file import BLOCK_BYTES
 from ingester.journal.announcements import Announced, AnnouncedBatch
@@ -198,18 +198,44 @@ class TestABatchThatIsAnnounced:
     async def test_that_ended_before_it_was_written_is_not_in_doubt(
         self, path: str, tmp_path: Path
     ) -> None:
-        """As at a stop, where what was not sent is pending."""
+        """As at a stop, where what was not sent is pending; and it takes no place for ever."""
         session = Session(path)
-        refs = session.refs([b"%d" % number for number in range(500)])
+        first, *refs, last = session.refs([b"%d" % number for number in range(50)])
+        file = session.journal._announcer._file
+        syncing, go_on, sync = threading.Event(), threading.Event(), file.sync
+
+        def hold() -> None:
+            syncing.set()
+            assert go_on.wait(60)
+            sync()
+
+        file.sync = hold  # type: ignore[method-assign] # a slow disk
+        session.journal.announce(batch([first]))
+        assert syncing.wait(60)
         for ref in refs:
             session.journal.announce(batch([ref]))
             session.journal.record(stored(ref, f"1.{ref.file_id}"))
         committed(session)
-        last = session.ref(b"last")
+        go_on.set()
         await announced(session, batch([last]))
-        assert in_doubt(as_after_a_crash(path, tmp_path)) == {b"/archive/d/last"}
-        assert len(session.journal._announcer._blocks) == 1
+        assert in_doubt(as_after_a_crash(path, tmp_path)) == {b"/archive/d/0", b"/archive/d/49"}
+        assert size_and_mode(path)[0] <= 2 * BLOCK_BYTES
         session.end()
+
+    async def test_whose_end_left_the_row_as_an_earlier_run_decided_is_not_in_doubt(
+        self, path: str, tmp_path: Path
+    ) -> None:
+        """It was not sent after all: what the earlier run says of it stands."""
+        first = Session(path)
+        first.journal.record(stored(first.ref(b"a"), "1.1"))
+        first.end()
+        second = Session(path)
+        a, b = second.refs([b"a", b"b"])
+        await announced(second, batch([a]), batch([b]))
+        second.journal.record(pending(a, "not_finished"))
+        committed(second)
+        assert in_doubt(as_after_a_crash(path, tmp_path)) == {b"/archive/d/b"}
+        second.end()
 
     async def test_is_written_over_only_after_the_commit_of_its_last_result(
         self, path: str, tmp_path: Path
