@@ -26,7 +26,7 @@ from ingester.errors import JournalError
 
 BLOCK_BYTES: Final = 4096
 SESSION_BYTES: Final = 16
-_MAGIC: Final = b"ING1sent"  # the first block always begins a record
+_MAGIC: Final = b"ING1sent"  # of each record, and so of the file
 _HEADER: Final = struct.Struct(f">{len(_MAGIC)}s{SESSION_BYTES}sQI")  # session, number, bytes
 _CHECK: Final = struct.Struct(">I")  # CRC-32 of header and payload
 _HEAD_BYTES: Final = _HEADER.size + _CHECK.size
@@ -49,6 +49,7 @@ class AnnouncementFile:
             _refuse_foreign(self._fd, path)
             os.ftruncate(self._fd, 0)
             os.fchmod(self._fd, 0o600)
+            os.fsync(self._fd)
             _sync_directory(path)
         except BaseException:
             os.close(self._fd)
@@ -89,9 +90,15 @@ class AnnouncementFile:
             os.fdatasync(self._fd)
 
     def close(self, *, remove: bool) -> None:
-        """``remove``: the journal knows that there need be none. One that stays says nothing."""
+        """``remove``: the journal knows that there need be none. Idempotent.
+
+        One that cannot be removed says nothing.
+        """
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
         with suppress(OSError):
-            os.close(self._fd)
+            os.close(fd)
         if remove:
             with suppress(OSError):
                 os.unlink(self._path)
@@ -104,7 +111,10 @@ def read_records(path: str, session: bytes) -> Iterator[tuple[int, bytes]]:
     """
     fd = os.open(path, os.O_RDONLY | _FLAGS)
     try:
-        size_of_file = os.fstat(fd).st_size
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        size_of_file = status.st_size
         for at in range(0, size_of_file, BLOCK_BYTES):
             head = os.pread(fd, _HEAD_BYTES, at)
             if not head.startswith(_MAGIC + session) or len(head) < _HEAD_BYTES:
@@ -121,8 +131,12 @@ def read_records(path: str, session: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _refuse_foreign(fd: int, path: str) -> None:
-    """What is there is lost: it must be an earlier one, or nothing."""
-    if stat.S_ISREG(os.fstat(fd).st_mode) and os.pread(fd, len(_MAGIC), 0) in {b"", _MAGIC}:
+    """What is there is lost: it must be an earlier one, or nothing.
+
+    Zeros are what a power cut leaves where a file's new size came to the disk before its bytes.
+    """
+    nothing = (b"", bytes(len(_MAGIC)))
+    if stat.S_ISREG(os.fstat(fd).st_mode) and os.pread(fd, len(_MAGIC), 0) in (_MAGIC, *nothing):
         return
     raise JournalError(
         f"a file that is not the journal's has a name that it needs: {path}",

@@ -157,11 +157,15 @@ def _records(connection: apsw.Connection, path: str) -> list[AnnouncedBatch]:
             "put that file back beside it; where it is lost for good, make an empty one",
         ) from None
     except OSError as error:
-        raise JournalError(f"the journal cannot be read: {error.strerror}: {file}") from error
+        raise JournalError(
+            f"the journal cannot be read: {error.strerror}: {file}",
+            "check the permissions of the file, and its disk",
+        ) from error
     if not lost and any(number not in records for number in still_open if number <= synced):
         raise JournalError(
             f"the journal cannot be opened: what its run was sending is damaged: {file}",
-            "restore both from a backup, or empty that file: what was on its way is not known then",
+            "restore it and the journal from one backup; or empty it, and what was on its way then "
+            "is not known",
         )
     return [
         _DECODER.decode(records[number])
@@ -171,12 +175,12 @@ def _records(connection: apsw.Connection, path: str) -> list[AnnouncedBatch]:
 
 
 def _decided(connection: apsw.Connection, run_id: int, announced: Announced) -> bool:
-    """Whether the run that announced the file also recorded what became of it."""
+    """Whether the run that announced the file, or a later one, recorded what became of it."""
     decided_run_id = connection.execute(
         "SELECT decided_run_id FROM files WHERE dir_id = ? AND name = ?",
         (announced.dir_id, announced.name),
     ).get
-    return bool(decided_run_id == run_id)
+    return bool(decided_run_id is not None and decided_run_id >= run_id)
 
 
 def _in_doubt(batch: AnnouncedBatch, one: Announced) -> Result:

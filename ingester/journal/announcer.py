@@ -76,7 +76,7 @@ class Announcer:
             if self._failure is not None:
                 raise self._failure
             if self._closing:
-                raise JournalError(f"the journal is closed: {self._path}")
+                raise JournalError("the journal is closed")
             self._highest = number = self._highest + 1
             self._left[number] = len(instances)
             self._number_of.update((instance.file.file_id, number) for instance in instances)
@@ -128,14 +128,15 @@ class Announcer:
         """Whether any record counts, as of what was committed."""
         return bool(self._left)
 
-    def close(self, *, remove: bool) -> None:
-        """End the thread; ``remove``: the journal wants no file any more. Idempotent."""
+    def end(self) -> None:
+        """Announce nothing any more: what was is written, and the thread ends. Idempotent."""
         with self._changed:
-            if self._closing:
-                return
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
+
+    def close(self, *, remove: bool) -> None:
+        """After the last commit; ``remove``: the journal needs no file any more. Idempotent."""
         self._file.close(remove=remove)
 
     def _run(self) -> None:
@@ -170,4 +171,5 @@ class Announcer:
         self._file.sync()
         with self._changed:
             self._synced = batches[-1][0]
+            self._told = False
             self._waiters.wake()

@@ -123,6 +123,8 @@ class Journal:
     def close(self) -> None:
         """Write what was handed over, take the WAL over, let go of the lock. Idempotent.
 
+        The file of what was announced goes, unless some of it has no end in the journal.
+
         Raises JournalError if the writer has failed, now or before.
         """
         try:
@@ -131,12 +133,11 @@ class Journal:
                 known.close()
             if self._holders is not None:
                 self._holders.close()
+            self._announcer.end()
             self._writer.close()
         finally:
-            try:
-                self._announcer.close(remove=self._writer.nothing_open)
-            finally:
-                self._lock.release()
+            self._announcer.close(remove=self._writer.nothing_open)
+            self._lock.release()
 
     def start_run(self, info: RunInfo) -> int:
         """A run starts; what is recorded from now on is of it. Waits for the commit."""
@@ -260,7 +261,7 @@ class Journal:
 
     @property
     def failure(self) -> JournalError | None:
-        """Why nothing is recorded any more."""
+        """Why nothing is recorded any more; what cannot be announced is told who announces."""
         return self._writer.failure
 
     @property

@@ -52,13 +52,14 @@ def write_error(path: str, error: BaseException) -> JournalError:
     """The same for the file of announcements, or for a bug."""
     if not isinstance(error, OSError):
         return JournalError(
-            f"what is about to be sent could not be written down: {type(error).__name__}",
+            f"what is about to be sent could not be written down: {type(error).__name__}: {path}",
             "the same command continues where the journal ends",
         )
+    reason, hint = os.strerror(error.errno or 0), _HINTS["CantOpenError"][1]
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         reason, hint = _HINTS["FullError"]
-    else:
-        reason, hint = os.strerror(error.errno or 0), _HINTS["IOError"][1]
+    elif error.errno == errno.EIO:
+        hint = _HINTS["IOError"][1]
     return JournalError(f"the journal cannot be written: {reason}: {path}", hint)
 
 

@@ -188,8 +188,9 @@ class Writer:
                 self._commit(work)
                 self._made_room(work)
             if not self._announcer.has_open:
-                forget(self.connection)
-                self.nothing_open = True
+                with suppress(Exception):  # all is recorded; the next start can do with both
+                    forget(self.connection)
+                    self.nothing_open = True
         except BaseException as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
             self._fail(error, work)
         finally:

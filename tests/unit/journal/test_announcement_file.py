@@ -124,6 +124,18 @@ class TestAFile:
         after = os.stat(path)
         assert (after.st_size, after.st_mode) == (before.st_size, before.st_mode)
 
+    def test_whose_size_came_to_the_disk_before_its_bytes_is_one_of_ours(self, path: str) -> None:
+        """As a power cut during its first record may leave it."""
+        Path(path).write_bytes(bytes(2 * BLOCK_BYTES))
+        assert list(read_records(path, SESSION)) == []
+        AnnouncementFile(path, SESSION).close(remove=False)
+        assert Path(path).read_bytes() == b""
+
+    def test_that_is_no_file_is_not_read(self, path: str) -> None:
+        os.mkfifo(path)
+        with pytest.raises(OSError, match="not a regular file"):
+            list(read_records(path, SESSION))
+
     def test_that_goes_twice_troubles_nobody(self, path: str) -> None:
         file = AnnouncementFile(path, SESSION)
         os.unlink(path)

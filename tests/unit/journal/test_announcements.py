@@ -15,7 +15,7 @@ import pytest
 from ingester.dicomweb.outcome import Outcome
 from ingester.errors import JournalError
 from ingester.items import FileIdentity, FileRef, Instance, InstanceKey, pending
-from ingester.journal import RunInfo, iter_files
+from ingester.journal import RunInfo, iter_files, writer
 from ingester.journal.announcement_file import BLOCK_BYTES
 from ingester.journal.announcements import Announced, AnnouncedBatch
 from ingester.journal.names import announced_file
@@ -158,13 +158,13 @@ class TestABatchThatIsAnnounced:
     ) -> None:
         """The journal's thread is in a commit: nothing after it is in the journal."""
         session = Session(path)
-        writer = Held(session)
+        held = Held(session)
         session.journal.record(stored(session.ref(b"first"), "1.9"))
-        writer.wait()
+        held.wait()
         refs = [session.ref(b"a", rel_path=b"new"), session.ref(b"b", rel_path=b"newer")]
         await announced(session, batch(refs))
         copy = as_after_a_crash(path, tmp_path)
-        writer.go_on.set()
+        held.go_on.set()
         session.end()
         assert in_doubt(copy) == {b"/archive/new/a", b"/archive/newer/b"}
 
@@ -242,11 +242,11 @@ class TestABatchThatIsAnnounced:
     ) -> None:
         """That commit is under way: what became of the batch is in no journal that a crash leaves."""
         session = Session(path)
-        writer = Held(session)
+        held = Held(session)
         first = session.ref(b"first")
         await announced(session, batch([first]))
         session.journal.record(stored(session.ref(b"other"), "1.9"))
-        writer.wait()  # told of that one: the next commit takes all that comes now
+        held.wait()  # told of that one: the next commit takes all that comes now
         session.journal.record(stored(first, f"1.{first.file_id}"))
         entered, go_on = threading.Event(), threading.Event()
 
@@ -257,7 +257,7 @@ class TestABatchThatIsAnnounced:
         step = threading.Thread(target=session.journal._writer.call, args=(hold,))
         step.start()
         wait_until(lambda: bool(session.journal._writer._inbox.steps))
-        writer.go_on.set()
+        held.go_on.set()
         assert entered.wait(60)
         later = session.refs([b"a", b"b", b"c"])
         await announced(session, *(batch([ref]) for ref in later))
@@ -360,7 +360,7 @@ class TestTheFile:
         garble(copy, 100)
         with pytest.raises(JournalError, match="is damaged") as caught:
             Session(copy)
-        assert "empty that file" in caught.value.hint
+        assert "or empty it" in caught.value.hint
         lose(copy).touch()
         assert in_doubt(copy) == set()
 
@@ -399,6 +399,35 @@ class TestTheFile:
         assert is_there(path)
         assert in_doubt(path) == set()  # what was committed before it failed counts
 
+    async def test_says_nothing_of_what_a_later_run_of_it_decided(self, path: str) -> None:
+        session = Session(path)
+        a, b = session.refs([b"a", b"b"])
+        await announced(session, batch([a]), batch([b]))
+        session.journal.start_run(RunInfo())
+        await announced(session, batch([a]))
+        session.journal.record(stored(a, f"1.{a.file_id}"))
+        session.journal.close()
+        assert in_doubt(path) == {b"/archive/d/b"}
+
+    async def test_of_a_journal_that_cannot_be_written_at_its_end_stays(
+        self, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All is recorded: the end is a good one, and so is the next start."""
+
+        def fail_to_forget(connection: apsw.Connection) -> None:
+            connection.execute("DELETE FROM a_table_that_is_not_there")
+
+        session = Session(path)
+        ref = session.ref(b"a")
+        await announced(session, batch([ref]))
+        session.journal.record(stored(ref, "1.1"))
+        with monkeypatch.context() as patched:
+            patched.setattr(writer, "forget", fail_to_forget)
+            session.end()
+        assert is_there(path)
+        assert in_doubt(path) == set()
+        assert not is_there(path)
+
     async def test_serves_every_run_of_a_journal_that_is_open(
         self, path: str, tmp_path: Path
     ) -> None:
@@ -416,7 +445,7 @@ class TestTheFile:
         copy = as_after_a_crash(path, tmp_path)
         session.end()
         lose(copy).mkdir()
-        with pytest.raises(JournalError, match="the journal cannot be read: Is a directory"):
+        with pytest.raises(JournalError, match="the journal cannot be read: not a regular file"):
             Session(copy)
 
 
