@@ -2,7 +2,7 @@
 
 Memory, by default about 285 MiB::
 
-    75 MiB base + memory_budget + max_concurrency x 1.25 MiB + max_open_instances x 1.5 KiB
+    75 MiB base + memory_budget + max_concurrency x 1.5 MiB + max_open_instances x 1.5 KiB
 
 A root that does not answer is paused and costs the exit code at the end: the others go on first.
 On the first stop the producers are cancelled and the workers finish what is on the wire; on the

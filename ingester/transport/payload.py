@@ -30,6 +30,7 @@ from ingester.transport.chunked import ChunkWriter
 from ingester.transport.flush import flushed_position, wait_until_flushed
 from ingester.transport.last_words import LastWords, Listener
 from ingester.transport.reply import SourceFailed
+from ingester.transport.small_files import SmallFiles, is_small
 from ingester.transport.source import Source
 
 HALF_PIECE_BYTES = PIECE_BYTES // 2
@@ -69,6 +70,7 @@ class BodyPayload(Payload):
         self._writer: AbstractStreamWriter | None = None
         self._transport: asyncio.WriteTransport | None = None  # aiohttp forgets one it closes
         self._listener: Listener | None = None
+        self._small = SmallFiles()
         self._unflushed: deque[_Written] = deque()
         self._read_ahead: deque[memoryview] = deque()
         self.handed_over = 0
@@ -107,10 +109,19 @@ class BodyPayload(Payload):
 
     async def _write_all(self, writer: AbstractStreamWriter) -> None:
         framing = self.body.framing
+        small = self._small
         for index, lead in enumerate(framing.before):
+            buffer = self.body.instances[index].buffer
+            if buffer is not None and is_small(buffer):
+                small.add(lead, buffer)
+                if small.are_enough:
+                    await self._put(small.take())
+                continue
+            if small:
+                await self._put(small.take())
             await self._write_file(writer, index, lead)
-        if framing.end:
-            await self._put(framing.end)
+        if small or framing.end:
+            await self._put(small.take(framing.end))
         if self._chunks is not None:
             await self._chunks.end(writer)
 
@@ -142,6 +153,7 @@ class BodyPayload(Payload):
                 written.buffer.drop()
         piece, self._piece = self._piece, NO_PIECE  # aiohttp may keep this for a while
         self._read_ahead.clear()
+        self._small.clear()
         return piece if clean and self.complete else None  # a thread may still be filling it
 
     async def _put(self, data: bytes | memoryview) -> None:

@@ -54,11 +54,17 @@ class TestASlowReader:
                 assert job.stored(name) == [job.sha256(name)]
             assert len(server.posts) == ran.summary.requests
 
+    @pytest.mark.parametrize(
+        "sizes",
+        [[32_000] * 1900, [100_000] * 640, [32_000, 100_000] * 480],
+        ids=["copied together", "each by itself", "by turns"],
+    )
     def test_gets_cached_files_uncorrupted(
         self,
         tmp_path: Path,
         certificate: Certificate,
         event_loop: str,
+        sizes: list[int],
         *,
         tls: bool,
     ) -> None:
@@ -69,7 +75,7 @@ class TestASlowReader:
         request is fast.
         """
         self.run(
-            tmp_path, certificate, tls=tls, sizes=[32_000] * 1900, event_loop=event_loop,
+            tmp_path, certificate, tls=tls, sizes=sizes, event_loop=event_loop,
             memory_budget="96MiB", max_batch_instances=200, max_concurrency=3, readers=2,
             steps=[ReadSlowly(15_000_000 * (1 + 4 * (n % 2)), chunk=131_072) for n in range(7)],
         )  # fmt: skip
