@@ -12,6 +12,12 @@ from tests.support.faults import Faults
 from tests.support.process import Process
 
 
+def wait_until_it_hangs(process: Process, faults: Faults) -> None:
+    """Or has ended, because it never came so far."""
+    while process.running and not faults.happened:
+        time.sleep(0.002)
+
+
 class TestASigkillInsideFsync:
     @pytest.mark.parametrize("file", ["", "-wal", ".announced"])
     def test_loses_nothing_and_the_same_command_completes_the_job(
@@ -28,8 +34,7 @@ class TestASigkillInsideFsync:
         faults.rule(f"sync from:{number}:hang {job.journal.name}{file}")
         job.environment = dict(faults.environment)
         with job.start() as process:
-            while process.running and not faults.happened:
-                time.sleep(0.002)
+            wait_until_it_hangs(process, faults)
             time.sleep(chance.uniform(0, 0.05))  # answers come in that nobody can commit
             process.kill()
             ended = process.wait()
@@ -47,11 +52,11 @@ class TestASigkillInsideFsync:
     ) -> None:
         """Its record is in the file, and in no kernel's promise yet."""
         del some_seed
-        faults.rule(f"sync from:1:hang {job.journal.name}.announced")
+        # The first is that of the file when it is made.
+        faults.rule(f"sync from:2:hang {job.journal.name}.announced")
         job.environment = dict(faults.environment)
         with job.start() as process:
-            while process.running and not faults.happened:
-                time.sleep(0.002)
+            wait_until_it_hangs(process, faults)
             assert faults.happened
             time.sleep(0.3)  # what may go out all the same has the time to
             process.kill()

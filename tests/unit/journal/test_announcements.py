@@ -53,6 +53,13 @@ def as_after_a_crash(path: str, directory: Path) -> str:
     return str(copied.path)
 
 
+def killed(session: Session, path: str, directory: Path) -> str:
+    """What is on the disk when it is killed now; the session itself then ends well."""
+    copy = as_after_a_crash(path, directory)
+    session.end()
+    return copy
+
+
 def in_doubt(path: str) -> set[bytes]:
     """The paths of the files that a start finds in doubt."""
     Session(path).end()
@@ -118,8 +125,7 @@ class TestABatchThatIsAnnounced:
         session.journal.record(stored(c, "1.3"))
         session.journal.record(stored(a, "1.1"))
         committed(session)
-        copy = as_after_a_crash(path, tmp_path)
-        session.end()
+        copy = killed(session, path, tmp_path)
 
         after = Session(copy)
         assert outcome_of(copy, a.file_id) is Outcome.STORED
@@ -322,8 +328,7 @@ class TestTheFile:
         if commits:
             session.journal.record(stored(b, "1.2"))
             committed(session)
-        copy = as_after_a_crash(path, tmp_path)
-        session.end()
+        copy = killed(session, path, tmp_path)
         lose(copy)
         with pytest.raises(
             JournalError, match="cannot be opened without what its run was sending"
@@ -337,8 +342,7 @@ class TestTheFile:
         """A crash between the commit that ends it and the first record of the next run."""
         session = Session(path)
         await announced(session, batch([session.ref(b"a")]))
-        copy = as_after_a_crash(path, tmp_path)
-        session.end()
+        copy = killed(session, path, tmp_path)
         old = tmp_path / "old"
         shutil.copyfile(announced_file(copy), old)
         again = Session(copy)
@@ -355,8 +359,7 @@ class TestTheFile:
         await announced(session, batch([a]))
         session.journal.record(stored(b, "1.2"))
         committed(session)
-        copy = as_after_a_crash(path, tmp_path)
-        session.end()
+        copy = killed(session, path, tmp_path)
         garble(copy, 100)
         with pytest.raises(JournalError, match="is damaged") as caught:
             Session(copy)
@@ -372,8 +375,7 @@ class TestTheFile:
         await announced(session, batch([a]), batch([b]))
         session.journal.record(stored(a, f"1.{a.file_id}"))
         committed(session)
-        copy = as_after_a_crash(path, tmp_path)
-        session.end()
+        copy = killed(session, path, tmp_path)
         garble(copy, 100)
         assert in_doubt(copy) == {b"/archive/d/b"}
 
@@ -442,8 +444,7 @@ class TestTheFile:
     async def test_that_cannot_be_read_is_refused(self, path: str, tmp_path: Path) -> None:
         session = Session(path)
         await announced(session, batch([session.ref(b"a")]))
-        copy = as_after_a_crash(path, tmp_path)
-        session.end()
+        copy = killed(session, path, tmp_path)
         lose(copy).mkdir()
         with pytest.raises(JournalError, match="the journal cannot be read: not a regular file"):
             Session(copy)
