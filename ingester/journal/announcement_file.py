@@ -1,7 +1,8 @@
 """Records that are on the disk before anything else happens, in a file beside the journal.
 
 Why not rows of the journal: a batch waited for the commit that was under way and for its own, with
-all the results in it: 72 ms where an fsync takes 20 (benchmarks: ``slow-sync``), here 41.
+all the results in it: 72 ms where an fsync takes 20, here 32; 24 ms on a disk that is quick, here
+5 (``archive``). With the first a run had no request on its way for 65 % of the time.
 
 A record is a header and its payload, in blocks that follow each other. The blocks of a record that
 is no longer needed are written again, so the file is as large as what was ever needed at once, and
