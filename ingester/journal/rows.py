@@ -222,6 +222,7 @@ class Recorder:
             if old.seen_run_id == self.run_id:  # it was met in this run: both files are there
                 return result._replace(
                     outcome=Outcome.DUPLICATE,
+                    reason_code="same_data_set",
                     evidence=None,
                     other_file_id=row_id,
                     moved_from=None,

@@ -380,13 +380,15 @@ class TestAMovedFile:
         session.end()
         session = Session(path)
         for name in (b"b", b"c"):
-            session.journal.record(stored(session.ref(name))._replace(moved_from=1))
+            moved = stored(session.ref(name))._replace(moved_from=1, reason_code="moved")
+            session.journal.record(moved)
         session.end()
         recount(path)
         assert [(row.path, row.outcome, row.other_file_id) for row in iter_files(path)] == [
             (b"/archive/d/b", Outcome.STORED, None),
             (b"/archive/d/c", Outcome.DUPLICATE, 1),
         ]
+        assert [row.reason_code for row in iter_files(path)][1] == "same_data_set"
 
 
 class TestAStudy:
