@@ -1,6 +1,6 @@
 """Runs a job: journal outermost, then the HTTP session, then one flat group of tasks.
 
-Memory, by default about 285 MiB::
+Memory, by default about 290 MiB::
 
     75 MiB base + memory_budget + max_concurrency x 1.5 MiB + max_open_instances x 1.5 KiB
 

@@ -70,7 +70,7 @@ _NUMBERS: Final = msgspec.msgpack.Decoder(set[int])
 def encode(run_id: int, instances: Sequence[Instance]) -> bytes:
     """The payload of a record. All are of one study."""
     first = instances[0].header
-    directories = {each.file.directory for each in instances}
+    directories = {each.file.directory.dir_id: each.file.directory for each in instances}
     batch = AnnouncedBatch(
         first.study_instance_uid,
         first.study_date,
@@ -85,7 +85,7 @@ def encode(run_id: int, instances: Sequence[Instance]) -> bytes:
             for each in instances
         ],
         run_id,
-        [(each.dir_id, each.root.root_id, each.rel_path) for each in directories],
+        [(each.dir_id, each.root.root_id, each.rel_path) for each in directories.values()],
     )  # fmt: skip
     return _ENCODER.encode(batch)
 

@@ -42,10 +42,9 @@ class SmallFiles:
     def take(self, end: bytes = b"") -> bytes:
         """All of them, and ``end``; their buffers are free."""
         joined = b"".join((*self._parts, end))
-        written = self._buffers.copy()
-        self.clear()
-        for buffer in written:
+        for buffer in self._buffers:
             buffer.give_back()
+        self.clear()
         return joined
 
     def clear(self) -> None:
