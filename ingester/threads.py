@@ -244,16 +244,16 @@ class DaemonExecutor(Executor):
                     # Under the lock: whoever submits next sees one thread less.
                     self._threads.discard(threading.current_thread())
                     return None
-                self._running.add(call)
                 self._start_threads()  # one who submitted meanwhile counted on this thread
-            return call
+                # Before it is among those that are looked at: a look may write it off at once, and
+                # neither an ended future nor a cancelled one can begin, or be given an end.
+                if call.future.set_running_or_notify_cancel():
+                    self._running.add(call)
+                    return call
+                del call  # as in _work
 
     def _run(self, call: _Call) -> bool:
         """Returns whether the thread is still one of the executor's."""
-        if not call.future.set_running_or_notify_cancel():
-            with self._lock:
-                self._running.discard(call)
-            return True
         _here.call = call
         value, error = None, None
         try:
