@@ -24,7 +24,8 @@ from contextlib import suppress
 import msgspec
 
 from ingester.arena import Segments
-from ingester.dicom.scanner import DICOMDIR_SOP_CLASS_UID, read_header
+from ingester.dicom.layouts import Layouts
+from ingester.dicom.scanner import DICOMDIR_SOP_CLASS_UID
 from ingester.dicom.values import Header
 from ingester.files import SourceChanged, opened
 from ingester.look import HEAD_BYTES, Asked, Seen, look_at
@@ -45,6 +46,7 @@ class Reader:
         self._segments = segments
         self._checksums = checksums
         self._head = memoryview(bytearray(HEAD_BYTES))
+        self._layouts = Layouts()
         self._gathered = bytearray()
         self._lock = threading.Lock()
         self.serving = True
@@ -96,7 +98,7 @@ class Reader:
                     fd,
                     identity,
                     view,
-                    lambda v: read_header(v, size) if file.parse else None,
+                    lambda v: self._layouts.read_header(v, size) if file.parse else None,
                     checksums=self._checksums,
                 )
         except (OSError, SourceChanged):

@@ -13,7 +13,6 @@ from ingester.dicom.encoding import (
     LONG_VRS,
     SHORT_VRS,
     UNDEFINED_LENGTH,
-    Buffer,
     Window,
     explicit_element,
     implicit_element,
@@ -67,8 +66,10 @@ def read_explicit(
                     return HandOver(position, "unexpected value representation")
                 if after > end:
                     return window.wait_for(position, after)
-                if not _keep(tag, buffer[position + 8 : after], found):
+                value = value_of(tag, bytes(buffer[position + 8 : after]))
+                if value is None:
                     return HandOver(position, "not a valid UID")
+                found[tag] = value
             position = after
         else:
             skipped = _skip_long(window, position, tag, vr, length)
@@ -135,19 +136,14 @@ def read_implicit(
         elif tag in WANTED:
             if after > end:
                 return window.wait_for(position, after)
-            if not _keep(tag, buffer[position + 8 : after], found):
+            value = value_of(tag, bytes(buffer[position + 8 : after]))
+            if value is None:
                 return HandOver(position, "not a valid UID")
+            found[tag] = value
         position = after
     return position if position == file_size else window.wait_for(position, position + 8)
 
 
-def _keep(tag: int, raw: Buffer, found: dict[int, str]) -> bool:
-    """Keep a wanted value; False for a UID that breaks PS3.5 9.1."""
-    if WANTED[tag] == b"UI":
-        uid = uid_of(bytes(raw))
-        if uid is None:
-            return False
-        found[tag] = uid
-    else:
-        found[tag] = text_of(bytes(raw))
-    return True
+def value_of(tag: int, raw: bytes) -> str | None:
+    """A wanted value as it is returned; None for a UID that breaks PS3.5 9.1."""
+    return uid_of(raw) if WANTED[tag] == b"UI" else text_of(raw)
