@@ -24,7 +24,7 @@ from benchmarks.subjects import (
 from benchmarks.tiers import TIERS
 
 SCALES: Final = {
-    "ct": 8,
+    "ct": 10,
     "archive": 4,
     "scattered": 4,
     "small": 7,
