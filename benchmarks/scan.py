@@ -12,6 +12,7 @@ import sys
 from collections.abc import Collection, Sequence
 
 from ingester.budget import Budget
+from ingester.catalog import UnreadableDirectory, WalkOptions
 from ingester.channel import Channel
 from ingester.cli.loops import run_loop
 from ingester.items import FileRef, Root, Scanned
@@ -22,7 +23,7 @@ from ingester.readers import Readers
 from ingester.scan import Scanner, ScanOptions
 from ingester.scan_pool import scan_pool
 from ingester.scan_stage import ScanStage
-from ingester.walk import UnreadableDirectory, Walk, WalkOptions
+from ingester.walk import Walk
 from ingester.wiring import FILES_HELD
 
 

@@ -17,35 +17,30 @@ from __future__ import annotations
 import asyncio
 import platform
 import signal
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from ingester.auth.chain import Resolve
 from ingester.budget import Budget
 from ingester.config import Config
 from ingester.control import StopControl
-from ingester.dicomweb.outcome import IN_THE_STORE, INCOMPLETE, Outcome
+from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
 from ingester.errors import FatalError, JournalError
-from ingester.items import Result, pending
-from ingester.journal import Journal, RunFigures, RunInfo, read_status
+from ingester.items import pending
+from ingester.journal import Journal, RunInfo, read_status
 from ingester.ledger import Ledger
-from ingester.logs import DEBUG, INFO, WARNING, log, wanted
-from ingester.progress import Clock, Snapshot, Waits, bottleneck_of, peak_rss_mib
+from ingester.logs import INFO, log
 from ingester.readers import Readers
-from ingester.report.results import ResultsFile
 from ingester.report.summary import RunSummary, all_outcomes, exit_code_of
+from ingester.run_report import Course, RunReport, Warn, Watch
 from ingester.scan_pool import scan_pool
 from ingester.sources import Source, as_root, resolve_sources
 from ingester.transport.authorizer import Authorizer
 from ingester.transport.sender import Sender, SenderOptions
 from ingester.version import VERSION
-from ingester.walk import UnreadableDirectory
 from ingester.wiring import Stages, Task, build_stages, open_authorizer, sender_options
 
 PENDING_AT_ONCE = 1000
-
-Watch = Callable[[Snapshot], None]
-Warn = Callable[[UnreadableDirectory], None]
 
 
 async def ingest(
@@ -71,51 +66,30 @@ async def ingest(
     """
     options = sender_options(config)
     stop = StopControl() if stop is None else stop
-    run = Run(config, stop, watch, watch_every_s, warn)
+    report = RunReport(watch, watch_every_s, warn)
+    run = Run(config, stop, report)
     async with open_authorizer(config, stop, resolve) as authorizer:
         with Journal.open(
             config.journal,
             target=config.url,
             rebind=config.rebind,
-            on_commit=run.committed_in_thread,
+            on_commit=report.committed_in_thread,
             on_failure=run.journal_failed_in_thread,
         ) as journal:
             try:
                 return await run.execute(journal, sources, options, authorizer)
             finally:
-                run.close()
+                report.close()
 
 
 class Run:
-    """One run of the stages, and what is counted while it goes."""
+    """One run of the stages."""
 
-    def __init__(
-        self,
-        config: Config,
-        stop: StopControl,
-        watch: Watch | None,
-        watch_every_s: float,
-        warn: Warn | None,
-    ) -> None:
+    def __init__(self, config: Config, stop: StopControl, report: RunReport) -> None:
         self._config = config
         self._stop = stop
-        self._watch = watch
-        self._watch_every_s = watch_every_s
-        self._warn = warn
+        self._report = report
         self._loop = asyncio.get_running_loop()
-        self._clock = Clock()
-        self._results: ResultsFile | None = None
-        self._stages: Stages | None = None
-        self._all_met = False
-        self._unreadable_directories = 0
-        self._instances_stored = 0
-        self._bytes_stored = 0
-        self._waits_before: Waits | None = None
-
-    def close(self) -> None:
-        """Let go of the results file."""
-        if self._results is not None:
-            self._results.close()
 
     async def execute(
         self,
@@ -132,13 +106,11 @@ class Run:
         resolved = await resolve_sources(sources, known.has_files, config.read_timeout_s)
         before = read_status(config.journal).totals.outcomes
         stored_before = sum(count.files for name, count in before.items() if name in IN_THE_STORE)
-        if config.results is not None:
-            self._results = ResultsFile(config.results)
+        self._report.open_results(config.results)
         run_id = journal.start_run(
             RunInfo(config.name, config.operator, platform.node(), VERSION, config.digest)
         )
-        if self._results is not None:
-            self._results.run_id = run_id
+        self._report.begin(run_id)
         log(INFO, "run", run_id=run_id, roots=len(resolved), stored_before=stored_before)
         root_ids = journal.register_roots([(source.name, source.path) for source in resolved])
         roots = [as_root(*each) for each in zip(resolved, root_ids, strict=True)]
@@ -148,24 +120,24 @@ class Run:
         )
         self._readers = readers = Readers(roots, config.readers, pool, budget.arena)
         async with Sender(options, authorizer) as sender:
-            self._sender = sender
-            stages = self._stages = build_stages(
+            stages = build_stages(
                 config, roots, journal=journal, known=known, ledger=self._ledger, sender=sender,
-                readers=readers, budget=budget, stop=self._stop, report=self,
+                readers=readers, budget=budget, stop=self._stop, report=self._report,
                 stored_before=stored_before,
             )  # fmt: skip
+            self._report.follow(Course(journal, self._ledger, sender, stages))
             try:
                 await self._run(stages)
             except BaseException:  # a bug, or whoever called us gave up
                 await self._record_what_is_left(stages)
                 with suppress(JournalError):
-                    journal.finish_run(run_id, 1, self._figures(stages))
+                    journal.finish_run(run_id, 1, self._report.figures())
                 raise
             finally:
                 for threads in stages.threads:
                     threads.shutdown()
             await self._record_what_is_left(stages)
-        return self._finish(journal, run_id, stages)
+        return self._finish(journal, run_id)
 
     async def _run(self, stages: Stages) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -173,7 +145,7 @@ class Run:
             workers = [tasks.create_task(self._or_stop(task)) for task in stages.workers]
             helpers = [
                 tasks.create_task(self._end_when_stopped(producers, workers)),
-                tasks.create_task(self._report()),
+                tasks.create_task(self._report.keep_watching()),
                 tasks.create_task(self._readers.watch(self._config.read_timeout_s)),
             ]
             await asyncio.wait([*producers, *workers])
@@ -216,26 +188,25 @@ class Run:
                     [pending(file, "not_finished") for file in left[start:][:PENDING_AT_ONCE]]
                 )
 
-    def _finish(self, journal: Journal, run_id: int, stages: Stages) -> RunSummary:
+    def _finish(self, journal: Journal, run_id: int) -> RunSummary:
         failed = journal.failure
         if failed is not None:
             raise failed
         # First without a code: what the code depends on is complete when this is committed.
-        journal.finish_run(run_id, None, self._figures(stages))
+        journal.finish_run(run_id, None, self._report.figures())
         totals = journal.run_totals
         outcomes = {name: count.files for name, count in totals.outcomes.items()}
+        figures = self._report.figures()
         cause = self._stop.cause
         exit_code = exit_code_of(
             outcomes,
             fatal=isinstance(cause, FatalError),
             signal_number=cause.value if isinstance(cause, signal.Signals) else None,
             pixel_warnings=totals.pixel_warnings,
-            unreadable_directories=self._unreadable_directories,
+            unreadable_directories=figures.unreadable_directories,
         )
-        figures = self._figures(stages)
         journal.finish_run(run_id, exit_code, figures)
-        if self._watch is not None:
-            self._watch(self._snapshot(stages))
+        self._report.tell()
         run = read_status(self._config.journal).run
         assert run is not None  # noqa: S101 - it was started
         seconds = max(figures.elapsed_s, 1e-3)
@@ -254,7 +225,7 @@ class Run:
             retries=figures.retries,
             elapsed_s=figures.elapsed_s,
             mb_per_s=round(figures.bytes_stored / 1e6 / seconds, 3),
-            instances_per_s=round(self._instances_stored / seconds, 3),
+            instances_per_s=round(self._report.instances_stored / seconds, 3),
             peak_rss_mib=figures.peak_rss_mib,
             bottleneck=figures.bottleneck,
             journal=self._config.journal,
@@ -262,98 +233,7 @@ class Run:
             insecure=self._config.insecure,
         )
 
-    def _figures(self, stages: Stages) -> RunFigures:
-        return RunFigures(
-            unreadable_directories=self._unreadable_directories,
-            requests=self._sender.requests,
-            retries=stages.upload.retries,
-            bytes_stored=self._bytes_stored,
-            elapsed_s=round(self._clock.elapsed_s, 3),
-            peak_rss_mib=round(peak_rss_mib(), 1),
-            bottleneck=bottleneck_of(self._waits(stages)),
-        )
-
-    # What the walk and the journal report.
-
-    def unreadable_directories(self, found: Collection[UnreadableDirectory]) -> None:
-        """Directories that could not be listed: counted apart from files."""
-        self._unreadable_directories += len(found)
-        for each in found:
-            log(WARNING, "unreadable_directory", reason=each.reason)
-            if self._warn is not None:
-                self._warn(each)
-
-    def discovered_all(self) -> None:
-        """How many files there are is known now."""
-        self._all_met = True
-
-    def committed_in_thread(self, results: Sequence[Result]) -> None:
-        """Called in the journal's thread, after the commit: results file, then the loop."""
-        if self._results is not None:
-            self._results.write([result for result in results if not result.unchanged])
-        for result in results:
-            _log_result(result)
-            if result.evidence is not None and result.outcome in IN_THE_STORE:
-                self._instances_stored += 1
-                self._bytes_stored += result.size or 0
-        with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-            self._loop.call_soon_threadsafe(self._committed, results)
-
     def journal_failed_in_thread(self, error: JournalError) -> None:
         """Called in a thread of the journal: nothing may be sent that cannot be recorded."""
-        with suppress(RuntimeError):  # the same
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             self._loop.call_soon_threadsafe(self._stop.abandon, error)
-
-    def _committed(self, results: Sequence[Result]) -> None:
-        if self._stages is not None:
-            self._stages.group.claims.committed(results)
-
-    # What a person sees.
-
-    async def _report(self) -> None:
-        while self._watch is not None and self._stages is not None:
-            await asyncio.sleep(self._watch_every_s)
-            self._watch(self._snapshot(self._stages))
-
-    def _snapshot(self, stages: Stages) -> Snapshot:
-        totals = self._journal.run_totals
-        waits, before = self._waits(stages), self._waits_before
-        self._waits_before = waits
-        return Snapshot(
-            elapsed_s=waits.elapsed_s,
-            files_met=self._ledger.files_met,
-            all_met=self._all_met,
-            bytes_met=self._ledger.bytes_met,
-            committed=totals.files,
-            outcomes={name.value: count.files for name, count in totals.outcomes.items()},
-            bytes_stored=self._bytes_stored,
-            instances_stored=self._instances_stored,
-            requests=self._sender.requests,
-            retries=stages.upload.retries,
-            in_flight=self._sender.in_flight,
-            bottleneck=bottleneck_of(waits, before),
-            away_s=stages.upload.admission.away_s,
-        )
-
-    def _waits(self, stages: Stages) -> Waits:
-        return Waits(
-            elapsed_s=self._clock.elapsed_s,
-            journal_s=self._ledger.room_wait_s,
-            server_s=stages.batches.put_wait_s,
-            grouping_s=stages.scanned.put_wait_s / stages.scan_workers,
-            reading_s=sum(each.put_wait_s for each in stages.files) / len(stages.files),
-            cpu_s=self._clock.cpu_s,
-        )
-
-
-def _log_result(result: Result) -> None:
-    """A file by its journal id: one of each is for debugging, what is not in the store is not."""
-    level = INFO if result.outcome in INCOMPLETE else DEBUG
-    if wanted(level):
-        log(
-            level,
-            "file",
-            file_id=result.file.file_id,
-            outcome=result.outcome.value,
-            reason_code=result.reason_code,
-        )

@@ -18,6 +18,7 @@ from ingester.auth.sigv4 import PayloadMode, Signer
 from ingester.auth.tokens import token_source
 from ingester.batches import BatchLimits
 from ingester.budget import Budget
+from ingester.catalog import WalkOptions
 from ingester.channel import Channel
 from ingester.config import Config
 from ingester.control import StopControl
@@ -42,7 +43,7 @@ from ingester.transport.retry import RetryPolicy
 from ingester.transport.sender import Sender, SenderOptions
 from ingester.upload import Upload
 from ingester.version import VERSION
-from ingester.walk import Walk, WalkOptions, WalkReport
+from ingester.walk import Walk, WalkReport
 
 FILES_HELD = 4096
 """Between walk and scan: half a KiB each."""

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO, cast
 
+from ingester.catalog import UnreadableDirectory
 from ingester.cli import printable
 from ingester.progress import Snapshot, progress_line
-from ingester.walk import UnreadableDirectory
 
 if TYPE_CHECKING:
     from ingester.cli.panel import RunPanel  # rich, on a terminal only

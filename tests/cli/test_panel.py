@@ -23,12 +23,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from ingester.catalog import UnreadableDirectory
 from ingester.cli import live as live_module
 from ingester.cli.live import Live
 from ingester.cli.panel import Rate, Rates, RunPanel, lay_out, left_s
 from ingester.dicomweb.outcome import INCOMPLETE, Outcome
 from ingester.progress import Snapshot
-from ingester.walk import UnreadableDirectory
 from tests.support.dicom_files import write_corpus
 from tests.support.process import clean_environment, run_ingester, start_python
 from tests.support.scripted import ScriptedServer, StoreAll, Wait

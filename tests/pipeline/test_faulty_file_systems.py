@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.memory import write_many
-from ingester.walk import CHUNK_NAMES
+from ingester.listing import CHUNK_NAMES
 from ingester.wiring import MAX_LANES
 from tests.pipeline.job import Job
 from tests.support.faults import Faults

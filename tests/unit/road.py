@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 
 from ingester.budget import Buffer
+from ingester.catalog import KnownFile
 from ingester.dicom.values import Header
 from ingester.dicomweb.outcome import Outcome
 from ingester.items import (
@@ -22,7 +23,6 @@ from ingester.items import (
 )
 from ingester.readers import Readers
 from ingester.scan import Found, Scanner
-from ingester.walk import KnownFile
 
 
 def header(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import errno
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ingester.catalog import UnreadableDirectory, WalkChunk, WalkOptions
 from ingester.channel import Channel
 from ingester.dicomweb.outcome import Outcome
 from ingester.errors import FatalError
@@ -28,19 +28,9 @@ from ingester.items import (
     Skipped,
 )
 from ingester.ledger import Ledger
-from ingester.walk import (
-    CHUNK_NAMES,
-    LIST_BYTES,
-    LIST_FILES,
-    SKIPPED_AT_ONCE,
-    UNTRUSTED_MTIME_NS,
-    UnreadableDirectory,
-    Walk,
-    WalkChunk,
-    Walker,
-    WalkOptions,
-    lists_of,
-)
+from ingester.listing import CHUNK_NAMES, Frame, Names
+from ingester.walk import LIST_BYTES, LIST_FILES, Walk, lists_of
+from ingester.walker import SKIPPED_AT_ONCE, UNTRUSTED_MTIME_NS, Walker
 from tests.pipeline.job import age
 from tests.unit.road import Recorded, file_ref, readers_of
 
@@ -202,16 +192,13 @@ class TestNames:
         """Some do, while a directory is changed or over a network."""
         (tmp_path / "a").write_bytes(b"x")
         (tmp_path / "b").write_bytes(b"x")
-        (tmp_path / "c").mkdir()  # so that the walk is in it still
-        one = walker(tmp_path)
-        chunk = one.step()
-        assert chunk is not None
-        assert len(chunk.files) == 2
-        assert one._stack
+        (tmp_path / "c").mkdir()
         twice = Entries([*os.scandir(os.fsencode(tmp_path))] * 2)
-        frame = dataclasses.replace(one._stack[-1], entries=twice)
-        entries = one._read(frame, WalkChunk.empty())
-        assert [entry.name for entry in entries] == [b"a", b"b", b"c"]
+        root = root_of(tmp_path)
+        frame, chunk = Frame(Directory(1, root, b""), twice, (0, 0), None), WalkChunk.empty()
+        Names(WalkOptions(), Catalog()).take(frame, chunk)
+        assert [file.name for file in chunk.files] == [b"a", b"b"]
+        assert frame.subdirectories == [b"c"]
 
 
 class Entries:
