@@ -1,7 +1,9 @@
 """Where the CPU of a run goes: the event loop, its threads, the processes that read, and the sink.
 
 Takes: a tier, a way to send, and options of `ingester run`.
-Gives: user and system time of each, in µs a file, and the rate. Linux only.
+Gives: user and system time of each, in µs a file, the rate, and what the event loop's thread was
+found in a hundred times a second: on a core or about to be, waiting for another thread (for the
+interpreter, nearly always), or with nothing to do. Linux only.
 Ends: with status 1 when the run was wrong.
 
     python -m benchmarks.threads --work DIR --scale 4 archive tls-literal -- --checksums none
@@ -11,7 +13,7 @@ import argparse
 import os
 import sys
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from glob import glob
@@ -25,7 +27,8 @@ from benchmarks.turns import measure
 from ingester.bench.processes import Children
 
 SUBJECTS: Final = {one.name: one for one in (PLAIN, TLS, TLS_LITERAL, TLS_SHA256)}
-_EVERY_S: Final = 0.05
+_EVERY_S: Final = 0.01
+_LOOKS_A_SWEEP: Final = 5  # of the loop, for each of all threads and processes
 _TICK_US: Final = 1e6 / os.sysconf("SC_CLK_TCK")
 
 Times = dict[tuple[str, str], tuple[float, float]]
@@ -57,11 +60,31 @@ def _read(path: str) -> tuple[float, float]:
     return int(fields[11]) * _TICK_US, int(fields[12]) * _TICK_US
 
 
-def _watch(children: Children, times: Times, ended: threading.Event) -> None:
-    """Keep the last that was seen of each, until the end."""
+def _doing(pid: int) -> str:
+    """What the event loop's thread is in, by the state and the place that the kernel shows."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/stat", encoding="utf-8") as stat:
+            state = stat.read().rpartition(")")[2].split()[0]
+        with open(f"/proc/{pid}/task/{pid}/wchan", encoding="ascii") as place:
+            waits_in = place.read()
+    except OSError:  # it has ended
+        return ""
+    if state == "R":
+        return "on a core or about to be"
+    if "futex" in waits_in:
+        return "waiting for another thread"
+    return "with nothing to do" if "poll" in waits_in else "elsewhere"
+
+
+def _watch(children: Children, times: Times, doing: Counter[str], ended: threading.Event) -> None:
+    """Keep the last that was seen of each, and count what the loop was in, until the end."""
+    looks = 0
     while not ended.wait(_EVERY_S):
+        looks += 1
         for pid in children.pids:
-            times.update({who: each for who, each in _times_of(pid).items() if any(each)})
+            doing[_doing(pid)] += 1
+            if looks % _LOOKS_A_SWEEP == 0:
+                times.update({who: each for who, each in _times_of(pid).items() if any(each)})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     subject = replace(SUBJECTS[given.subject], options=tuple(given.options))
     entry = Entry(subject, TIERS[given.tier].scaled(given.scale))
-    children, ended, times = Children(), threading.Event(), Times()
-    watcher = threading.Thread(target=_watch, args=(children, times, ended))
+    children, ended, times, doing = Children(), threading.Event(), Times(), Counter[str]()
+    watcher = threading.Thread(target=_watch, args=(children, times, doing, ended))
     watcher.start()
     try:
         with work_directory(given.work) as work:
@@ -90,6 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{run.files / run.wall_s:.0f} instances/s, exit code {run.exit_code}")
     _tell(times, run.files)
     print(f"{'sink':<10}{run.sink['cpu_s'] / run.files * 1e6:6.0f} µs")
+    del doing[""]
+    shares = (f"{what} {count / doing.total():.0%}" for what, count in doing.most_common())
+    print(f"the loop's thread: {', '.join(shares)}")
     return int(bool(run.problems))
 
 

@@ -61,8 +61,8 @@ async def ingest(
 
     Raises:
         UsageError: a source is missing, or a file that was named cannot be used.
-        FatalError: nothing was started: the journal cannot be opened, a known source is gone,
-            there are no credentials.
+        FatalError: nothing was started: the journal or the results file cannot be opened, a known
+            source is gone, there are no credentials.
     """
     options = sender_options(config)
     stop = StopControl() if stop is None else stop

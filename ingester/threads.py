@@ -168,7 +168,11 @@ class DaemonExecutor(Executor):
             if self._ended:
                 raise RuntimeError("the executor was shut down")
             self._calls.put(call)
-            self._start_threads()
+            try:
+                self._start_threads()
+            except RuntimeError:  # nobody is there to run it, now or ever
+                future.cancel()
+                raise
         return future
 
     def on_failure(self, error: OSError) -> None:
@@ -209,14 +213,23 @@ class DaemonExecutor(Executor):
                 self._calls.put(None)
 
     def _start_threads(self) -> None:
-        """As many as there is work for; with the lock held."""
-        if self._calls.qsize() > self._idle and len(self._threads) - self.stuck < self._limit:
+        """As many as there is work for; with the lock held.
+
+        Raises RuntimeError where the system has no thread left for the first of them.
+        """
+        running = len(self._threads) - self.stuck
+        if self._calls.qsize() > self._idle and running < self._limit:
             thread = threading.Thread(
                 target=self._work, name=f"{self._name}-{self._started}", daemon=True
             )
+            try:
+                thread.start()
+            except RuntimeError:
+                if running:
+                    return  # those that are there get to it
+                raise
             self._started += 1
             self._threads.add(thread)
-            thread.start()
 
     def _work(self) -> None:
         let_others_go_first()
@@ -232,15 +245,16 @@ class DaemonExecutor(Executor):
         while True:
             with self._lock:
                 self._idle += 1
+            idle = False
             try:
                 call = self._calls.get(timeout=IDLE_S)
             except queue.Empty:
-                call = None
+                call, idle = None, True
             with self._lock:
                 self._idle -= 1
                 if call is None:
-                    if not self._ended and self._calls.qsize():
-                        continue
+                    if idle and self._calls.qsize():
+                        continue  # it came in this moment, and counts on this thread
                     # Under the lock: whoever submits next sees one thread less.
                     self._threads.discard(threading.current_thread())
                     return None
@@ -257,6 +271,7 @@ class DaemonExecutor(Executor):
         _here.call = call
         value, error = None, None
         try:
+            call.beat()  # or it was written off before it began
             value = call.run()
         except BaseException as caught:  # noqa: BLE001 - handed to whoever awaits the future
             error = caught

@@ -58,7 +58,7 @@ class Layouts:
             header = layout.read(prefix)
             if header is not None:
                 if layout is not self._layouts[0]:
-                    self._layouts.reverse()
+                    self._layouts.reverse()  # there are two
                 return header
         walked = read_header(prefix, file_size)
         if isinstance(walked, Header):
@@ -70,14 +70,13 @@ class Layouts:
         self._passed_over += 1
         if self._passed_over <= self._pass_over:
             return
-        layout = _layout_of(prefix, header)
-        if layout is None:
-            return
         self._passed_over = 0
-        if len(self._layouts) == REMEMBERED:
-            was_used = self._layouts.pop().used
-            self._pass_over = 0 if was_used else min(2 * self._pass_over + 1, MOST_PASSED_OVER)
-        self._layouts.insert(0, layout)
+        layout = _layout_of(prefix, header)
+        is_full = len(self._layouts) == REMEMBERED
+        is_worth_it = layout is not None and (not is_full or self._layouts.pop().used)
+        self._pass_over = 0 if is_worth_it else min(2 * self._pass_over + 1, MOST_PASSED_OVER)
+        if layout is not None:
+            self._layouts.insert(0, layout)
 
 
 class Layout:
@@ -128,17 +127,17 @@ def _layout_of(prefix: Buffer, header: Header) -> Layout | None:
     while position + 8 <= len(prefix):
         if explicit or position < header.data_set_offset:
             group, element, vr, length = explicit_element(prefix, position)
-            value_offset = position + 8
-            if vr in LONG_VRS:
-                (length,) = length_32(prefix, value_offset)
-                value_offset += 4
         else:
             group, element, length = implicit_element(prefix, position)
-            value_offset = position + 8
+            vr = b""
         tag = group << 16 | element
-        if tag > LAST_TAG:
+        if tag > LAST_TAG:  # of this one no more may be there
             same.append((position, 4))
             return Layout(prefix, header.data_set_offset, same, values)
+        value_offset = position + 8
+        if vr in LONG_VRS:
+            (length,) = length_32(prefix, value_offset)
+            value_offset += 4
         same.append((position, value_offset - position))
         if tag in _DECIDING:
             same.append((value_offset, length))

@@ -91,6 +91,38 @@ class TestADaemonExecutor:
             gc.collect()
         executor.shutdown()
 
+    def test_goes_on_where_the_system_had_no_thread_for_a_while(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def start(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        executor, gate, ran = DaemonExecutor(2, "x"), threading.Event(), list[int]()
+        with monkeypatch.context() as without_threads:
+            without_threads.setattr(threading.Thread, "start", start)
+            with pytest.raises(RuntimeError, match="new thread"):
+                executor.submit(ran.append, 1)
+        first = executor.submit(gate.wait, 60)
+        with monkeypatch.context() as without_threads:
+            without_threads.setattr(threading.Thread, "start", start)
+            second = executor.submit(ran.append, 2)  # the one that is there gets to it
+        gate.set()
+        assert first.result(10)
+        second.result(10)
+        assert ran == [2]
+        executor.shutdown()
+
+    def test_loses_nothing_that_comes_as_a_thread_ends_for_want_of_work(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ingester.threads.IDLE_S", 1e-5)
+        for n in range(2000):
+            executor = DaemonExecutor(1, "x")
+            executor.submit(lambda: None).result(10)
+            last = executor.submit(lambda n=n: n)  # type: ignore[misc]
+            executor.shutdown()
+            assert last.result(10) == n
+
     def test_never_holds_the_end_of_the_process(self) -> None:
         program = (
             "import time; from ingester.threads import DaemonExecutor as D;"
@@ -139,13 +171,21 @@ class TestACallThatDoesNotComeBack:
 
     def test_may_be_given_up_in_the_moment_in_which_it_begins(self) -> None:
         executor = DaemonExecutor(1, "x")
-        for n in range(400):
+        for n in range(100):
             future = executor.submit(lambda n=n: n)  # type: ignore[misc]
             while not future.done():
                 executor.look()
             with suppress(ReadTimeoutError):
                 assert future.result() == n
         # Whatever was given up came back: no thread is lost, and none has broken.
+        assert executor.submit(lambda: 5).result(10) == 5
+        wait_until(lambda: executor.stuck == 0)
+
+    def test_that_ends_all_the_same_costs_no_thread(self) -> None:
+        executor = DaemonExecutor(1, "x")
+        for _ in range(20):
+            with pytest.raises(ReadTimeoutError):
+                executor.submit(lambda: [executor.look() for _ in range(LOOKS + 2)]).result(10)
         assert executor.submit(lambda: 5).result(10) == 5
         wait_until(lambda: executor.stuck == 0)
 

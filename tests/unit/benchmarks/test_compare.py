@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -116,11 +117,13 @@ class TestThreads:
             [*command, "archive", "plain", "--", "--readers", "1"],
             cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        first, *others = ran.stdout.splitlines()
+        first, *others, doing = ran.stdout.splitlines()
         assert (ran.returncode, first.split(", ")[1]) == (0, "exit code 0")
         figures = {line.split()[0]: float(line.split()[1]) for line in others}
         assert figures["loop"] > 0
         assert figures["sink"] > 0
+        assert doing.startswith("the loop's thread: ")
+        assert 95 <= sum(map(int, re.findall(r"(\d+)%", doing))) <= 105
 
 
 class TestMeasure:

@@ -2,6 +2,7 @@
 
 from itertools import product
 from random import Random
+from typing import NoReturn
 
 import pytest
 
@@ -42,6 +43,10 @@ def that_know(*files: bytes) -> Layouts:
     return layouts
 
 
+def walked(*_: object) -> NoReturn:
+    raise AssertionError("a walk over the header")
+
+
 class TestAFileOfAKnownLayout:
     @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
     def test_is_read_with_its_own_values(self, syntax: str) -> None:
@@ -54,6 +59,15 @@ class TestAFileOfAKnownLayout:
             assert found.study_instance_uid == study
             assert found.media_storage_sop_instance_uid == meta_sop
             assert found == read_header(data, len(data))
+
+    @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+    def test_is_read_without_a_walk(self, syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        layouts = that_know(image(syntax), image(syntax, study="1.2.840.99999.12345"))
+        monkeypatch.setattr("ingester.dicom.layouts.read_header", walked)
+        for study in ("1.2.840.99999.54321", "1.2.826.0.9.9"):
+            found = layouts.read_header(memoryview(image(syntax, study=study)), 10_000)
+            assert isinstance(found, Header)
+            assert found.study_instance_uid == study
 
     @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
     def test_with_any_byte_changed_is_what_a_walk_says(self, syntax: str) -> None:
@@ -106,6 +120,19 @@ class TestAnyFiles:
             data = case(7, number).data[:HEAD_BYTES]
             for _ in range(2):
                 assert layouts.read_header(data, len(data)) == read_header(data, len(data))
+
+    @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+    @pytest.mark.parametrize("vr", ["US", "OW", "SQ", "UN"])
+    def test_of_which_the_first_is_cut_anywhere_are_what_a_walk_says(
+        self, syntax: str, vr: str
+    ) -> None:
+        explicit = syntax != IMPLICIT
+        after = element(0x7FE00010, vr, bytes(64), explicit=explicit)
+        whole = part10(identity(explicit=explicit) + after, group_2(syntax))
+        for end in range(len(whole)):
+            head = memoryview(whole)[:end]
+            for size in (end, len(whole)):
+                assert Layouts().read_header(head, size) == read_header(head, size)
 
     def test_with_sequences_are_what_a_walk_says(self) -> None:
         inner = element(0x00080018, "UI", "1.9.9.9")
