@@ -5,8 +5,8 @@
 same places, so their values are read right there, by struct. Everything else `read_header` walks.
 Gives what `read_header` gives, always. For one thread.
 
-Why: the walk is a third of what a small file costs the process that reads it, and this takes a
-third of the walk (benchmarks/README.md).
+Why: a third of what a walk costs, and a walk is a third of what a small file costs the process that
+reads it (benchmarks/README.md, what the moments are lost to).
 """
 
 from collections.abc import Callable, Mapping, Sequence
