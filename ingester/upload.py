@@ -16,23 +16,21 @@ from ingester.attempts import AskFirst, Attempts, Interrupted, Step, UploadOptio
 from ingester.batches import BatchLimits
 from ingester.channel import Channel, ChannelClosed
 from ingester.control import StopControl
-from ingester.dicomweb.outcome import Evidence, Outcome
-from ingester.doubt import found_in_store
+from ingester.dicomweb.outcome import Outcome
 from ingester.errors import FatalError
-from ingester.items import Instance, Result, StudyBatch, ToUpload, pending
+from ingester.following import Following, halves
+from ingester.in_hand import InHand
+from ingester.items import StudyBatch, ToUpload
 from ingester.known_good import FindKnownGood
 from ingester.ledger import Ledger
 from ingester.parcel import Parcel, make_body
-from ingester.readers import SOURCE_PAUSED, Readers
+from ingester.readers import Readers
 from ingester.reconciliation import Reconciled
 from ingester.transport.admission import Admission
 from ingester.transport.reply import SourceFailed
-from ingester.transport.retry import SAME_COMMAND, GiveUp, Refused, Retry, Split, Stop
+from ingester.transport.retry import SAME_COMMAND, GiveUp, Refused, Split, Stop
 from ingester.transport.sender import Sender
 from ingester.transport.trial import MAX_WAITING, Trial
-
-ALONE_AT_MOST = 8
-"""So many files of an answer are asked again one by one; more of them go again together."""
 
 
 class Upload:
@@ -55,7 +53,6 @@ class Upload:
     ) -> None:
         self._options = options
         self._inbox = inbox
-        self._sender = sender
         self._ledger = ledger
         self._limits = limits
         self._stop = stop
@@ -73,7 +70,10 @@ class Upload:
             find_known_good,
             self._release,
         )
-        self._undecided: set[Parcel] = set()
+        self._in_hand = InHand(ledger, options.profile)
+        self._following = Following(
+            options, sender, ledger, self._in_hand, self._attempts, self._trial, stop, self._release
+        )
         self._busy = 0
         self._idle_since: float | None = time.monotonic()
         self._input_ended = False
@@ -116,12 +116,8 @@ class Upload:
             self._idle_since = time.monotonic()
 
     def leave(self) -> None:
-        """The run ends here: what may have been stored without a word is in doubt."""
-        for parcel in list(self._undecided):  # ending one takes it out
-            unconfirmed = parcel.unconfirmed and self._trial.proven
-            if parcel.ever_in_doubt or parcel.body.bytes_out or unconfirmed:
-                self._end_all(parcel, Outcome.IN_DOUBT, "interrupted")
-        self._undecided.clear()
+        """The run ends here: see ``InHand.leave``."""
+        self._in_hand.leave(proven=self._trial.proven)
 
     async def _next(self) -> Parcel | StudyBatch | None:
         while not self._stop.requested:
@@ -162,7 +158,7 @@ class Upload:
             batch.instances, options.profile, self._readers, checksums=options.checksums
         )
         parcel = Parcel(batch.study_instance_uid, batch.instances, body, batch.batch_id)
-        self._undecided.add(parcel)
+        self._in_hand.add(parcel)
         return parcel
 
     async def _deliver(self, first: Parcel) -> None:
@@ -184,131 +180,15 @@ class Upload:
         if isinstance(step, Stop):
             return await self._stopped(parcel, step)
         if isinstance(step, SourceFailed):
-            return self._without(parcel, step)
+            return self._following.without(parcel, step)
         if isinstance(step, Reconciled):
-            return await self._take_in(parcel, step)
+            return await self._following.take_in(parcel, step)
         if isinstance(step, AskFirst):
-            return await self._ask_first(parcel, step.wait_s)
+            return await self._following.ask_first(parcel, step.wait_s)
         if isinstance(step, Refused):
             return await self._refused(parcel, step)
         assert isinstance(step, Split | GiveUp)  # noqa: S101 - retries ended in the loop
         return await self._apply(parcel, step)
-
-    def _without(self, parcel: Parcel, failed: SourceFailed) -> list[Parcel]:
-        """One file is not what was scanned: it ends, its neighbours go again.
-
-        Those before it went out whole: a server that reads part by part may have stored them.
-        """
-        instance = parcel.instances[failed.position]
-        doubted = parcel.ever_in_doubt or parcel.unconfirmed
-        outcome = Outcome.IN_DOUBT if doubted else Outcome.UNREADABLE
-        result = parcel.result(failed.position, outcome, failed.reason_code)
-        if failed.reason_code == SOURCE_PAUSED and not doubted:
-            result = pending(instance.file, SOURCE_PAUSED)._replace(header=instance.header)
-        self._ledger.decide([result._replace(reason=failed.reason)])
-        before = parcel.instances[: failed.position]
-        after = parcel.instances[failed.position + 1 :]
-        if not parcel.body.bytes_out:
-            return self._replace(parcel, [before + after] if before + after else [])
-        following = self._replace(parcel, [part for part in (after, before) if part])
-        if before:
-            following[-1].unconfirmed = True
-        return following
-
-    async def _take_in(self, parcel: Parcel, reconciled: Reconciled) -> list[Parcel]:
-        """Record what an answer settled, at once, and ask again for the rest."""
-        self._ledger.decide(reconciled.results)
-        parcel.give_back_buffers()
-        if reconciled.confirmed:
-            self._attempts.given_up = 0
-            self._attempts.last_good = max(self._attempts.last_good, parcel.sent)
-            self._release(self._trial.succeeded())
-        following = self._ask_for_failed(parcel, reconciled.failed)
-        following += self._ask_for_unnamed(parcel, reconciled.unnamed)
-        following += self._later(parcel, reconciled.later)
-        doubtful = self._replace(parcel, [[parcel.instances[n]] for n in reconciled.look_up])
-        for each in doubtful:
-            if self._stop.requested:
-                break
-            each.last_answer = parcel.last_answer
-            self._end(each, await self._look_up(each, "refused"))
-        return following
-
-    def _ask_for_failed(self, parcel: Parcel, failed: Sequence[Instance]) -> list[Parcel]:
-        """Refused for a reason that may pass, or be a neighbour's: alone, once."""
-        if len(failed) > ALONE_AT_MOST:
-            return self._replace(parcel, halves(failed))
-        return self._replace(parcel, [[each] for each in failed], asked_again=True)
-
-    def _ask_for_unnamed(self, parcel: Parcel, unnamed: Sequence[Instance]) -> list[Parcel]:
-        """The server did not speak of these: until one stands alone, and then once more."""
-        parts = halves(unnamed) if len(unnamed) > 1 else [unnamed] if unnamed else []
-        following = self._replace(parcel, parts, asked_again=len(unnamed) == 1)
-        answer = parcel.last_answer
-        for each in following:
-            each.unconfirmed |= answer is not None and answer.status < 300
-        return following
-
-    async def _ask_first(self, parcel: Parcel, wait_s: float) -> list[Parcel]:
-        """The answer was lost: what the store shows is stored, the rest goes again."""
-        await self._stop.sleep(wait_s)
-        if self._stop.requested:
-            return []
-        found = await found_in_store(self._sender, parcel)
-        if not found:
-            return [parcel]
-        parcel.give_back_buffers()
-        shown = [n for n, i in enumerate(parcel.instances) if i.header.sop_instance_uid in found]
-        rest = [i for i in parcel.instances if i.header.sop_instance_uid not in found]
-        following = self._replace(parcel, [rest] if rest else [])
-        for each in following:
-            each.attempts, each.earlier_attempts = parcel.attempts, parcel.earlier_attempts
-            each.doubts, each.successes_before = parcel.doubts, parcel.successes_before
-        self._ledger.decide(
-            [parcel.result(n, Outcome.STORED, evidence=Evidence.QIDO) for n in shown]
-        )
-        self._release(self._trial.succeeded())
-        return following
-
-    def _later(self, parcel: Parcel, instances: Sequence[Instance]) -> list[Parcel]:
-        """The server is out of resources for these: wait, a bounded number of times."""
-        if not instances:
-            return []
-        later = parcel.with_instances(instances, self._options.profile)
-        later.attempts, later.earlier_attempts = parcel.attempts, parcel.earlier_attempts
-        later.successes_before = parcel.successes_before
-        later.successes_when_sent = parcel.successes_when_sent
-        later.failed_probes = parcel.failed_probes
-        self._undecided.add(later)
-        later.last_answer = parcel.last_answer
-        step = self._attempts.again_later(later)
-        if isinstance(step, Retry):
-            return [later]
-        if isinstance(step, Stop):
-            self._stop.request(FatalError("the server is out of resources", step.hint))
-            return []
-        self._end_all(later, Outcome.FAILED, "out_of_resources")
-        return []
-
-    async def _refused_after_a_doubt(self, parcel: Parcel, reason_code: str) -> None:
-        """Refused by an answer that does not name it: only what the store shows ends the doubt.
-
-        A doubt of this run is too young to end because the store does not show it yet.
-        """
-        result = await self._look_up(parcel, reason_code)
-        if result.outcome is Outcome.REJECTED and parcel.ever_in_doubt:
-            result = parcel.result(0, Outcome.IN_DOUBT, "refused_after_a_doubt")
-        self._end(parcel, result)
-
-    async def _look_up(self, parcel: Parcel, reason_code: str) -> Result:
-        """Refused now, but an earlier attempt may have stored it: ask before calling it refused."""
-        found = await found_in_store(self._sender, parcel)
-        if found is None:
-            return parcel.result(0, Outcome.IN_DOUBT, "refused_after_a_doubt")
-        if found:
-            outcome = Outcome.STORED if parcel.is_doubted(0) else Outcome.ALREADY_STORED
-            return parcel.result(0, outcome, evidence=Evidence.QIDO)
-        return parcel.result(0, Outcome.REJECTED, reason_code)
 
     async def _stopped(self, parcel: Parcel, stop: Stop) -> list[Parcel]:
         """End the run, unless the server takes what it took before: a firewall refuses bodies."""
@@ -351,54 +231,24 @@ class Upload:
         doubtful = self._trial.successes == 0 or self._setting_is_doubtful
         if doubtful and (refused or _is_rejection(verdict)):
             # Nothing shows that the setting is still right: try again next time.
-            self._end_all(parcel, Outcome.FAILED, "refused_without_any_success")
+            self._in_hand.end_all(parcel, Outcome.FAILED, "refused_without_any_success")
             return []
         if isinstance(verdict, GiveUp):
             if _is_rejection(verdict) and parcel.single and parcel.is_doubted(0):
-                await self._refused_after_a_doubt(parcel, verdict.reason_code)
+                await self._following.refused_after_a_doubt(parcel, verdict.reason_code)
             else:
-                self._end_all(parcel, verdict.outcome, verdict.reason_code)
+                self._in_hand.end_all(parcel, verdict.outcome, verdict.reason_code)
             return []
         if verdict.shrink:
             self._limits.shrink(parcel.body.framing.content_length)
-        parcels = self._replace(parcel, halves(parcel.instances))
+        parcels = self._in_hand.replace(parcel, halves(parcel.instances))
         for each in parcels:
             each.asked_again |= refused and each.single
-        return parcels
-
-    def _replace(
-        self, parcel: Parcel, parts: Sequence[Sequence[Instance]], *, asked_again: bool = False
-    ) -> list[Parcel]:
-        parcels = [
-            parcel.with_instances(
-                part, self._options.profile, asked_again=asked_again or parcel.asked_again
-            )
-            for part in parts
-        ]
-        self._undecided.discard(parcel)
-        self._undecided.update(parcels)
         return parcels
 
     def _release(self, parcels: Sequence[Parcel]) -> None:
         for parcel in parcels:
             self._inbox.put_now(parcel)
-
-    def _end_all(self, parcel: Parcel, outcome: Outcome, reason_code: str) -> None:
-        if parcel.ever_in_doubt:
-            outcome = Outcome.IN_DOUBT  # an earlier attempt may have stored it: keep its claim
-        positions = range(len(parcel.instances))
-        self._end(parcel, *(parcel.result(n, outcome, reason_code) for n in positions))
-
-    def _end(self, parcel: Parcel, *results: Result) -> None:
-        self._undecided.discard(parcel)
-        parcel.give_back_buffers()
-        self._ledger.decide(results)
-
-
-def halves(instances: Sequence[Instance]) -> list[Sequence[Instance]]:
-    """Two parts, the second first: what is pushed last is sent next."""
-    middle = len(instances) // 2
-    return [instances[middle:], instances[:middle]]
 
 
 def _is_rejection(verdict: Split | GiveUp) -> bool:
