@@ -51,25 +51,28 @@ def _times_of(pid: int) -> Times:
     return times
 
 
-def _read(path: str) -> tuple[float, float]:
+def _stat(path: str) -> list[str]:
+    """The fields after the name; none when it has ended."""
     try:
         with open(path, encoding="utf-8") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-    except OSError:  # it has ended
-        return 0.0, 0.0
-    return int(fields[11]) * _TICK_US, int(fields[12]) * _TICK_US
+            return stat.read().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _read(path: str) -> tuple[float, float]:
+    fields = _stat(path)
+    return (int(fields[11]) * _TICK_US, int(fields[12]) * _TICK_US) if fields else (0.0, 0.0)
 
 
 def _doing(pid: int) -> str:
     """What the event loop's thread is in, by the state and the place that the kernel shows."""
     try:
-        with open(f"/proc/{pid}/task/{pid}/stat", encoding="utf-8") as stat:
-            state = stat.read().rpartition(")")[2].split()[0]
         with open(f"/proc/{pid}/task/{pid}/wchan", encoding="ascii") as place:
             waits_in = place.read()
     except OSError:  # it has ended
         return ""
-    if state == "R":
+    if _stat(f"/proc/{pid}/task/{pid}/stat")[:1] == ["R"]:
         return "on a core or about to be"
     if "futex" in waits_in:
         return "waiting for another thread"

@@ -53,7 +53,7 @@ class RunReport:
         self._unreadable_directories = 0
         self._waits_before: Waits | None = None
         self.instances_stored = 0
-        self.bytes_stored = 0
+        self._bytes_stored = 0
 
     def open_results(self, path: str | None) -> None:
         """Write a line for each file that is decided, to this file. Raises FatalError."""
@@ -94,7 +94,7 @@ class RunReport:
             _log_result(result)
             if result.evidence is not None and result.outcome in IN_THE_STORE:
                 self.instances_stored += 1
-                self.bytes_stored += result.size or 0
+                self._bytes_stored += result.size or 0
         with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             self._loop.call_soon_threadsafe(self._committed, results)
 
@@ -120,7 +120,7 @@ class RunReport:
             unreadable_directories=self._unreadable_directories,
             requests=self._course.sender.requests,
             retries=self._course.stages.upload.retries,
-            bytes_stored=self.bytes_stored,
+            bytes_stored=self._bytes_stored,
             elapsed_s=round(self._clock.elapsed_s, 3),
             peak_rss_mib=round(peak_rss_mib(), 1),
             bottleneck=bottleneck_of(self._waits(self._course)),
@@ -138,7 +138,7 @@ class RunReport:
             bytes_met=ledger.bytes_met,
             committed=totals.files,
             outcomes={name.value: count.files for name, count in totals.outcomes.items()},
-            bytes_stored=self.bytes_stored,
+            bytes_stored=self._bytes_stored,
             instances_stored=self.instances_stored,
             requests=sender.requests,
             retries=stages.upload.retries,

@@ -245,15 +245,15 @@ class DaemonExecutor(Executor):
         while True:
             with self._lock:
                 self._idle += 1
-            idle = False
+            timed_out = False
             try:
                 call = self._calls.get(timeout=IDLE_S)
             except queue.Empty:
-                call, idle = None, True
+                call, timed_out = None, True
             with self._lock:
                 self._idle -= 1
                 if call is None:
-                    if idle and self._calls.qsize():
+                    if timed_out and self._calls.qsize():
                         continue  # it came in this moment, and counts on this thread
                     # Under the lock: whoever submits next sees one thread less.
                     self._threads.discard(threading.current_thread())

@@ -24,14 +24,13 @@ from ingester.errors import SourceError
 from ingester.files import check_root
 from ingester.items import Directory, DirectoryStamp, Listing, Root
 from ingester.listing import Frame, Names
+from ingester.look import UNTRUSTED_MTIME_NS
 from ingester.threads import deliver, progressed
 
 SKIPPED_AT_ONCE = 64
 """Directories skipped in one step: a step an item costs more than skipping it."""
 MAX_SKIPPED_FILES = 1_000_000
 """A directory of more is always listed: they are counted in one look-up."""
-UNTRUSTED_MTIME_NS = 2_000_000_000
-"""As old a directory's time stamp has to be, see above."""
 
 
 class Walker:

@@ -119,7 +119,7 @@ class TestADaemonExecutor:
         for n in range(2000):
             executor = DaemonExecutor(1, "x")
             executor.submit(lambda: None).result(10)
-            last = executor.submit(lambda n=n: n)  # type: ignore[misc]
+            last = executor.submit(int, n)
             executor.shutdown()
             assert last.result(10) == n
 
@@ -172,7 +172,7 @@ class TestACallThatDoesNotComeBack:
     def test_may_be_given_up_in_the_moment_in_which_it_begins(self) -> None:
         executor = DaemonExecutor(1, "x")
         for n in range(100):
-            future = executor.submit(lambda n=n: n)  # type: ignore[misc]
+            future = executor.submit(int, n)
             while not future.done():
                 executor.look()
             with suppress(ReadTimeoutError):

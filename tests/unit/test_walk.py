@@ -29,8 +29,9 @@ from ingester.items import (
 )
 from ingester.ledger import Ledger
 from ingester.listing import CHUNK_NAMES, Frame, Names
+from ingester.look import UNTRUSTED_MTIME_NS
 from ingester.walk import LIST_BYTES, LIST_FILES, Walk, lists_of
-from ingester.walker import SKIPPED_AT_ONCE, UNTRUSTED_MTIME_NS, Walker
+from ingester.walker import SKIPPED_AT_ONCE, Walker
 from tests.pipeline.job import age
 from tests.unit.road import Recorded, file_ref, readers_of
 
