@@ -115,13 +115,16 @@ class TestADaemonExecutor:
     def test_loses_nothing_that_comes_as_a_thread_ends_for_want_of_work(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("ingester.threads.IDLE_S", 1e-5)
-        for n in range(2000):
-            executor = DaemonExecutor(1, "x")
-            executor.submit(lambda: None).result(10)
-            last = executor.submit(int, n)
+        monkeypatch.setattr("ingester.threads.IDLE_S", 0.1)
+        executor = DaemonExecutor(1, "x")
+        monkeypatch.setattr(executor, "_lock", threading.RLock())
+        executor.submit(int).result(10)
+        wait_until(lambda: executor._idle == 1)
+        with executor._lock:
+            time.sleep(0.3)  # it waits no longer for work, and for us to say that it leaves
+            last = executor.submit(int, 5)
             executor.shutdown()
-            assert last.result(10) == n
+        assert last.result(10) == 5
 
     def test_never_holds_the_end_of_the_process(self) -> None:
         program = (
