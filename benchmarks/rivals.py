@@ -1,8 +1,9 @@
-"""Who ingester is measured against: curl as the wire's ceiling, and dicomweb-client.
+"""Who ingester is measured against: curl as the wire's ceiling, dicomweb-client, a bare sender.
 
 curl reads no headers, groups nothing, signs nothing and records nothing: it streams ready-made
 bodies from the disk (`--upload-file`; `--data-binary` would load them first). dicomweb-client runs
-in a Python of its own, by `dicomweb_client_rival.py`.
+in a Python of its own, by `dicomweb_client_rival.py`. `bare_sender.py` is what the project's own
+libraries reach at most.
 """
 
 import os
@@ -18,6 +19,7 @@ from benchmarks.subjects import Place
 from ingester.bench.corpora import Corpus
 from ingester.bench.environment import environment
 from ingester.bench.measure import Job
+from ingester.bench.processes import PYTHON, same_package
 
 BODY_BYTES: Final = 32 * 1024 * 1024
 DICOMWEB_CLIENT: Final = "0.61"
@@ -142,3 +144,36 @@ class DicomwebClient:
             content_bytes=corpus.bytes,
             claims={"files": corpus.files, "outcomes": {"stored": corpus.files}},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """The least that sends with aiohttp, uvloop and OpenSSL, see `bare_sender`."""
+
+    name: str
+    tls: bool
+    digest: bool = True
+
+    def reads(self, corpus: Corpus, files: str) -> Iterable[str]:
+        """The corpus itself."""
+        return corpus.paths(files)
+
+    def job(self, place: Place) -> Job:
+        """The command."""
+        corpus, digest = place.corpus, "sha256" if self.digest else "none"
+        return Job(
+            command=(
+                *(*PYTHON, "benchmarks.bare_sender"),
+                *(place.files, place.url, place.ca or "", digest),
+            ),
+            environment={**environment(), **same_package()},
+            files=corpus.files,
+            distinct=corpus.files,
+            content_bytes=corpus.bytes,
+            claims={"files": corpus.files, "outcomes": {"stored": corpus.files}},
+        )
+
+
+BARE: Final = Bare("bare-tls", tls=True)
+BARE_NONE: Final = Bare("bare-tls-none", tls=True, digest=False)
+BARE_PLAIN: Final = Bare("bare", tls=False)

@@ -5,10 +5,11 @@ row's group. Scales make a run so long that the start of the interpreter is unde
 bodies are those of the tier as it is, sent so many times over.
 """
 
+from functools import partial
 from typing import Final
 
 from benchmarks.entries import Entry, Row
-from benchmarks.rivals import Curl, DicomwebClient
+from benchmarks.rivals import BARE, BARE_NONE, BARE_PLAIN, Curl, DicomwebClient
 from benchmarks.subjects import (
     PLAIN,
     PLAIN_NONE,
@@ -60,6 +61,19 @@ class Rows:
     def _entry(self, subject: Subject, tier: str) -> Entry:
         return Entry(subject, TIERS[tier].scaled(self._scales[tier]))
 
+    def _against(
+        self,
+        tier: str,
+        figure: str,
+        name: str,
+        says: str,
+        subject: Subject,
+        rival: Entry | None,
+        target: float | None = None,
+    ) -> Row:
+        """A subject on its tier, in the group of the tier."""
+        return Row(name, tier, says, figure, self._entry(subject, tier), rival, target)
+
     def _curl(self, tier: str, *, tls: bool = True, instances: int | None = None) -> Entry:
         rounds = max(1, round(self._scales[tier]))
         name = "curl-tls" if tls else "curl"
@@ -71,107 +85,94 @@ class Rows:
         )
 
     def _ct(self) -> list[Row]:
-        signed = self._entry(TLS_LITERAL, "ct")
         curl, curl_plain = self._curl("ct"), self._curl("ct", tls=False)
-        rows = [
-            (
-                "tls-literal-none",
-                self._entry(TLS_LITERAL_NONE, "ct"),
+        to_curl = "curl, 32 MiB bodies"
+        row = partial(self._against, "ct", "mb_per_s")
+        return [
+            row(
+                "ct-tls-literal-none",
+                f"TLS, signed `literal`, `--checksums none`; {to_curl}",
+                TLS_LITERAL_NONE,
                 curl,
                 0.8,
-                "TLS, signed `literal`, `--checksums none`; curl, 32 MiB bodies",
             ),
-            ("tls-literal", signed, curl, 0.6, "TLS, signed `literal`; curl, 32 MiB bodies"),
-            (
-                "tls-sha256-none",
-                self._entry(TLS_SHA256_NONE, "ct"),
+            row("ct-tls-literal", f"TLS, signed `literal`; {to_curl}", TLS_LITERAL, curl, 0.6),
+            row(
+                "ct-tls-sha256-none",
+                f"TLS, signed `sha256`, `--checksums none`; {to_curl}",
+                TLS_SHA256_NONE,
                 curl,
                 0.6,
-                "TLS, signed `sha256`, `--checksums none`; curl, 32 MiB bodies",
             ),
-            ("plain", self._entry(PLAIN, "ct"), curl_plain, 0.75, "HTTP; curl, 32 MiB bodies"),
-            (
-                "plain-none",
-                self._entry(PLAIN_NONE, "ct"),
-                curl_plain,
-                None,
-                "HTTP, `--checksums none`; curl, 32 MiB bodies",
+            row(
+                "ct-bare-none", f"TLS, the bare sender without digests; {to_curl}", BARE_NONE, curl
             ),
-            (
-                "dicomweb-client",
-                signed,
+            row("ct-bare", f"TLS, the bare sender; {to_curl}", BARE, curl),
+            row("ct-plain", f"HTTP; {to_curl}", PLAIN, curl_plain, 0.75),
+            row("ct-plain-none", f"HTTP, `--checksums none`; {to_curl}", PLAIN_NONE, curl_plain),
+            row("ct-plain-bare", f"HTTP, the bare sender; {to_curl}", BARE_PLAIN, curl_plain),
+            row(
+                "ct-dicomweb-client",
+                "TLS, signed `literal`; dicomweb-client, 8 processes",
+                TLS_LITERAL,
                 self._entry(self._rival, "ct"),
                 6.0,
-                "TLS, signed `literal`; dicomweb-client, 8 processes",
             ),
+            _rss("ct", self._entry(TLS_LITERAL, "ct")),
         ]
-        return [
-            Row(f"ct-{name}", "ct", says, "mb_per_s", subject, rival, target)
-            for name, subject, rival, target, says in rows
-        ] + [_rss("ct", signed)]
 
     def _archive(self) -> list[Row]:
         signed, plain = self._entry(TLS_LITERAL, "archive"), self._entry(PLAIN, "archive")
-        slow = Entry(PLAIN, plain.corpus, latency_ms=LATENCY_MS)
-        rows = [
-            (
-                "archive-tls-literal",
-                signed,
-                self._curl("archive", instances=100),
-                0.6,
-                "TLS, signed `literal`; curl, bodies of 100 instances",
-            ),
-            (
+        curl = self._curl("archive", instances=100)
+        to_curl = "curl, bodies of 100 instances"
+        row = partial(self._against, "archive", "instances_per_s")
+        return [
+            row("archive-tls-literal", f"TLS, signed `literal`; {to_curl}", TLS_LITERAL, curl, 0.6),
+            row("archive-bare", f"TLS, the bare sender; {to_curl}", BARE, curl),
+            row(
                 "archive-dicomweb-client",
-                signed,
+                "TLS, signed `literal`; dicomweb-client, 8 processes",
+                TLS_LITERAL,
                 self._entry(self._rival, "archive"),
                 6.0,
-                "TLS, signed `literal`; dicomweb-client, 8 processes",
             ),
-            (
+            Row(
                 "scattered",
+                "archive",
+                "every study in all directories; one study a directory",
+                "instances_per_s",
                 self._entry(TLS_LITERAL, "scattered"),
                 signed,
                 0.7,
-                "every study in all directories; one study a directory",
             ),
-            ("latency", slow, plain, 0.85, "the sink answers after 100 ms; after 0 ms"),
-            (
+            Row(
+                "latency",
+                "archive",
+                "the sink answers after 100 ms; after 0 ms",
+                "instances_per_s",
+                Entry(PLAIN, plain.corpus, latency_ms=LATENCY_MS),
+                plain,
+                0.85,
+            ),
+            row(
                 "slow-sync",
-                self._entry(SLOW_SYNC, "archive"),
+                "each fsync takes 20 ms more; the disk as it is",
+                SLOW_SYNC,
                 plain,
                 0.95,
-                "each fsync takes 20 ms more; the disk as it is",
             ),
-        ]
-        return [
-            Row(name, "archive", says, "instances_per_s", subject, rival, target)
-            for name, subject, rival, target, says in rows
-        ] + [
-            Row(
-                "scan",
-                "archive",
-                "walk, reading, parsing and digests alone",
-                "instances_per_s",
-                self._entry(SCAN, "archive"),
-                target=15_000,
-            ),
+            row("scan", "walk, reading, parsing and digests alone", SCAN, None, 15_000),
             _rss("archive", signed),
         ]
 
     def _small(self) -> list[Row]:
         limited = Entry(PLAIN, self._entry(PLAIN, "small").corpus, max_rps=MAX_RPS)
         curl = self._curl("small", instances=100)
+        to_curl = "curl, bodies of 100 instances"
+        row = partial(self._against, "small", "instances_per_s")
         return [
-            Row(
-                "small-tls-literal",
-                "small",
-                "TLS, signed `literal`; curl, bodies of 100 instances",
-                "instances_per_s",
-                self._entry(TLS_LITERAL, "small"),
-                curl,
-                0.35,
-            ),
+            row("small-tls-literal", f"TLS, signed `literal`; {to_curl}", TLS_LITERAL, curl, 0.35),
+            row("small-bare", f"TLS, the bare sender; {to_curl}", BARE, curl),
             Row(
                 "limit-used",
                 "small",
@@ -192,16 +193,12 @@ class Rows:
         ]
 
     def _single(self) -> list[Row]:
+        curl = self._curl("cr")
+        to_curl = "curl, bodies of one instance"
+        row = partial(self._against, "cr", "mb_per_s")
         return [
-            Row(
-                "cr-tls-literal",
-                "cr",
-                "TLS, signed `literal`; curl, bodies of one instance",
-                "mb_per_s",
-                self._entry(TLS_LITERAL, "cr"),
-                self._curl("cr"),
-                0.7,
-            ),
+            row("cr-tls-literal", f"TLS, signed `literal`; {to_curl}", TLS_LITERAL, curl, 0.7),
+            row("cr-bare", f"TLS, the bare sender; {to_curl}", BARE, curl),
             _rss("huge", self._entry(TLS, "huge")),
         ]
 

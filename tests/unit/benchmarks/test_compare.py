@@ -15,7 +15,7 @@ from benchmarks.entries import Entry, Row
 from benchmarks.environment import machine
 from benchmarks.figures import Start, of_run
 from benchmarks.records import line_of, record
-from benchmarks.rivals import Curl
+from benchmarks.rivals import BARE, BARE_NONE, BARE_PLAIN, Bare, Curl
 from benchmarks.rows import Rows
 from benchmarks.subjects import PLAIN, PLAIN_RESUMED, SCAN, SLOW_SYNC, Ingester, Resumed
 from benchmarks.table import last_records, table
@@ -196,6 +196,27 @@ class TestCurl:
         entry = Entry(Curl("curl", tls=False), CORPUS, max_rps=0.001)
         seen = measure(entry, str(work), timeout_s=60)
         assert "answers of the client: {'200': 1, '503': 1}, not {'200': 2}" in seen.problems
+
+
+class TestTheBareSender:
+    @pytest.mark.parametrize(
+        "corpus",
+        [
+            Corpus("files-together", files=90, size=50_000, studies=2),
+            Corpus("more-than-its-buffers", files=50, size=700_000, studies=1),
+            Corpus("larger-than-a-body", files=2, size=40_000_000, studies=2),
+        ],
+        ids=lambda corpus: corpus.name,
+    )
+    @pytest.mark.parametrize("sender", [BARE, BARE_NONE, BARE_PLAIN], ids=lambda one: one.name)
+    def test_sends_every_byte(self, work: Path, sender: Bare, corpus: Corpus) -> None:
+        found = measure(Entry(sender, corpus), str(work), timeout_s=60, verify=True)
+        assert (found.problems, found.summary["files"]) == ([], corpus.files)
+
+    def test_ends_where_a_body_is_refused(self, work: Path) -> None:
+        found = measure(Entry(BARE_PLAIN, CORPUS, max_rps=0.001), str(work), timeout_s=60)
+        assert found.exit_code == 1
+        assert "exit code 1" in found.problems
 
 
 class TestSlowSync:
