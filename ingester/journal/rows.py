@@ -6,15 +6,14 @@ with one ``executemany`` a table (``changes``).
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from ingester.dicom.values import Header
 from ingester.dicomweb.outcome import PIXEL_WARNINGS, Outcome
 from ingester.items import FileRef, Result, Skipped
 from ingester.journal.changes import GONE, IN_DOUBT, Changes, Row
+from ingester.journal.details import details_of, has_details
 from ingester.journal.listings import Met, stamp_directories
 from ingester.journal.schema import (
     EVIDENCE_CODES,
@@ -23,15 +22,13 @@ from ingester.journal.schema import (
     OUTCOME_CODES,
     SEEN_RUN_ID,
     clean_int,
-    clean_text,
     pack_uid,
 )
+from ingester.journal.series import Series
 from ingester.journal.totals import COUNT_TOTALS, Tally, Totals, read_totals
 
 if TYPE_CHECKING:
     import apsw
-
-MAX_CACHED_SERIES: Final = 20_000
 
 _EXISTING = f"""
 SELECT f.file_id, f.size, f.outcome, f.pixel_warning, {SEEN_RUN_ID}, f.series_id, s.study_id,
@@ -46,9 +43,6 @@ _NOT_YET_SEEN = f"""
 SELECT f.outcome, f.pixel_warning, f.series_id, count(*), sum(f.size)
 FROM files f LEFT JOIN directories d ON d.dir_id = f.dir_id
 WHERE f.file_id IN carray(?) AND {SEEN_RUN_ID} <> ? GROUP BY 1, 2, 3"""  # noqa: S608 - a constant
-_STAMP_STUDY = """
-UPDATE studies SET seen_run_id = ?1
-WHERE study_id = (SELECT study_id FROM series WHERE series_id = ?2) AND seen_run_id <> ?1"""
 
 
 class Recorder:
@@ -57,13 +51,12 @@ class Recorder:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self.run_id = 0
-        self._series: dict[tuple[str, str], tuple[int, int]] = {}
-        self._stamped: set[int] = set()
+        self._series = Series(connection)
 
     def start_run(self, run_id: int) -> None:
         """What comes from now on is of this run."""
         self.run_id = run_id
-        self._stamped.clear()
+        self._series.start_run(run_id)
 
     def run_totals(self) -> Totals:
         """Of the current run, as this transaction sees them."""
@@ -82,8 +75,7 @@ class Recorder:
                 with self._connection:
                     recorded += self._record(part)
             except apsw.ConstraintError:
-                self._series.clear()
-                self._stamped.clear()
+                self._series.forget()
                 for result in part:
                     recorded += self._record_at_its_path(result)
         return recorded
@@ -123,7 +115,7 @@ class Recorder:
             if series_id is not None:
                 series.add(series_id)
         self._connection.executemany(COUNT_TOTALS, tally.rows(self.run_id))
-        self._stamp_studies(series)
+        self._series.stamp_studies(series)
         return files
 
     def _add_missing(self, refs: Sequence[FileRef]) -> None:
@@ -153,7 +145,7 @@ class Recorder:
             self._replace(result, old, changes)
             recorded.append(result)
         changes.write(self._connection)
-        self._stamp_studies(set(changes.series))
+        self._series.stamp_studies(set(changes.series))
         return recorded
 
     def _replace(self, result: Result, old: Row | None, changes: Changes) -> None:
@@ -163,8 +155,7 @@ class Recorder:
         if header is not None and header.sop_instance_uid:
             sop_instance_uid = pack_uid(header.sop_instance_uid)
             if header.study_instance_uid and header.series_instance_uid:
-                key = (header.study_instance_uid, header.series_instance_uid)
-                series_id, study_id = self._series.get(key) or self._series_of(header)
+                series_id, study_id = self._series.of(header)
         outcome = OUTCOME_CODES[result.outcome]
         size = file.size if result.size is None else result.size
         mtime_ns = file.mtime_ns if result.mtime_ns is None else result.mtime_ns
@@ -194,8 +185,8 @@ class Recorder:
         changes.run.add(slot, 1, size)
         if series_id is not None:
             changes.count_series(series_id, outcome, 1)
-        if _has_details(result):
-            changes.details.append(_details(result))
+        if has_details(result):
+            changes.details.append(details_of(result))
         elif old is not None:
             changes.details_dropped.append((file.file_id,))
         if old is not None:
@@ -247,49 +238,6 @@ class Recorder:
         changes.count(old._replace(size=size, seen_run_id=self.run_id), 1)
         return None
 
-    def _series_of(self, header: Header) -> tuple[int, int]:
-        """Numbers of a series and its study, made where they are new."""
-        study_uid = pack_uid(header.study_instance_uid)
-        series_uid = pack_uid(header.series_instance_uid)
-        execute = self._connection.execute
-        year = header.study_date[:4]
-        study_id = execute(
-            "INSERT INTO studies (uid, year, seen_run_id) VALUES (?, ?, 0)"
-            " ON CONFLICT DO NOTHING RETURNING study_id",
-            (study_uid, int(year) if year.isascii() and year.isdigit() else None),
-        ).get
-        if study_id is None:
-            study_id = execute("SELECT study_id FROM studies WHERE uid = ?", (study_uid,)).get
-        series_id = execute(
-            "INSERT INTO series (study_id, uid, modality) VALUES (?, ?, ?)"
-            " ON CONFLICT DO NOTHING RETURNING series_id",
-            (study_id, series_uid, clean_text(header.modality)),
-        ).get
-        if series_id is None:
-            series_id = execute(
-                "SELECT series_id FROM series WHERE study_id = ? AND uid = ?",
-                (study_id, series_uid),
-            ).get
-        if len(self._series) >= MAX_CACHED_SERIES:
-            self._series.clear()
-        numbers = (series_id, study_id)
-        self._series[header.study_instance_uid, header.series_instance_uid] = numbers
-        return numbers
-
-    def _stamp_studies(self, series: set[int]) -> None:
-        """Count the studies that this run had not met before."""
-        new = series - self._stamped
-        if new:
-            before = self._connection.total_changes()
-            self._connection.executemany(_STAMP_STUDY, [(self.run_id, one) for one in new])
-            self._connection.execute(
-                "UPDATE runs SET studies = studies + ? WHERE run_id = ?",
-                (self._connection.total_changes() - before, self.run_id),
-            )
-            if len(self._stamped) >= MAX_CACHED_SERIES:
-                self._stamped.clear()
-            self._stamped |= new
-
 
 def _carray(ids: array[int]) -> object:
     import apsw  # noqa: PLC0415 - loaded by whoever made the connection
@@ -322,33 +270,4 @@ def _as_missing(result: Result) -> Result:
         evidence=None,
         moved_from=None,
         unchanged=False,
-    )
-
-
-def _has_details(result: Result) -> bool:
-    return (
-        result.attempts > 1
-        or bool(result.reason_code)
-        or result.warning_code is not None
-        or result.failure_code is not None
-        or result.other_file_id is not None
-        or bool(result.findings)
-        or bool(result.reason)
-        or (result.http_status is not None and result.http_status >= 300)
-    )
-
-
-def _details(result: Result) -> tuple[object, ...]:
-    warning, failure = result.warning_code, result.failure_code
-    return (
-        result.file.file_id,
-        clean_text(result.reason_code),
-        clean_text(result.reason),
-        None if warning is None else clean_int(warning),
-        None if failure is None else clean_int(failure),
-        result.http_status,
-        result.attempts,
-        clean_text(result.request_id),
-        result.other_file_id,
-        json.dumps(result.findings) if result.findings else "",
     )
