@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -90,24 +90,18 @@ class Journal:
         """
         real = os.path.realpath(path)
         refuse_network_file_system(real)
-        lock = RunLock(real)
-        try:
+        with ExitStack() as unless_opened:
+            lock = RunLock(real)
+            unless_opened.callback(lock.release)
             create_private(real)
             connection = connect_writer(real)
-            try:
-                ids = _prepare(connection, real, target, rebind=rebind)
-                session = os.urandom(SESSION_BYTES)
-                announcer = Announcer(announced_file(real), session, on_failure)
-                writer = Writer(
-                    connection, real, announcer, on_commit=on_commit, on_failure=on_failure
-                )
-            except BaseException:
-                with suppress(Exception):
-                    connection.close()
-                raise
-        except BaseException:
-            lock.release()
-            raise
+            unless_opened.callback(_close_quietly, connection)
+            ids = _prepare(connection, real, target, rebind=rebind)
+            announcer = Announcer(announced_file(real), os.urandom(SESSION_BYTES), on_failure)
+            unless_opened.callback(announcer.close, remove=False)
+            unless_opened.callback(announcer.end)
+            writer = Writer(connection, real, announcer, on_commit=on_commit, on_failure=on_failure)
+            unless_opened.pop_all()
         return cls(real, target, lock, writer, announcer, ids)
 
     def __enter__(self) -> Self:
@@ -268,6 +262,11 @@ class Journal:
     def run_totals(self) -> Totals:
         """Files met in this run, by outcome, as committed. No look-up."""
         return self._writer.run_totals
+
+
+def _close_quietly(connection: apsw.Connection) -> None:
+    with suppress(Exception):  # what it was closed for must reach whoever opened it
+        connection.close()
 
 
 def _prepare(connection: apsw.Connection, path: str, target: str, *, rebind: bool) -> Ids:

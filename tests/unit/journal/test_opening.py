@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import apsw
@@ -156,6 +157,23 @@ class TestAnExistingJournal:
         Session(path).end()
         refusal(path, "https://other.example/", WrongTargetError)
         Session(path).end()
+
+    def test_is_free_again_where_its_thread_cannot_start(
+        self, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start = threading.Thread.start
+
+        def all_but_the_journal(thread: threading.Thread) -> None:
+            if thread.name == "journal":
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        with monkeypatch.context() as no_thread:
+            no_thread.setattr(threading.Thread, "start", all_but_the_journal)
+            with pytest.raises(RuntimeError):
+                Journal.open(path, target=TARGET)
+        assert not [each.name for each in threading.enumerate() if each.name == "announcer"]
+        Journal.open(path, target=TARGET).close()
 
     def test_is_reached_through_a_link_under_one_lock(self, path: str, tmp_path: Path) -> None:
         session = Session(path)
