@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from tests.support.process import (
     start_ingester,
 )
 from tests.support.scripted import Answer, ScriptedServer, Wait
+from tests.support.waiting import wait_until
 
 SMALL = ("--tier=small", "--size-mb=1", "--concurrency=1,2", "--batch-instances=10")
 LONG = ("--time-limit-s=600",)  # a busy machine is no failure
@@ -212,10 +212,8 @@ class TestAnInterruption:
             f"--output={output}", "--time-limit-s=3600", env={"TMPDIR": str(temporary)},
         ) as process:  # fmt: skip
             wait_for(process, at)
-            deadline = time.monotonic() + 60
-            while not (children := children_of(process.pid)):
-                assert time.monotonic() < deadline
-                time.sleep(0.001)
+            wait_until(lambda: children_of(process.pid), process)
+            children = children_of(process.pid)
             process.signal(number)
             completed = process.wait()
         assert completed.returncode == 128 + number
@@ -231,11 +229,7 @@ class TestAnInterruption:
 
 def wait_for(process: Process, words: str) -> None:
     """Returns when it has said so."""
-    deadline = time.monotonic() + 60
-    while words not in process.stderr_so_far():
-        assert process.running, process.stderr_so_far()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(lambda: words in process.stderr_so_far(), process)
 
 
 class TestAStore:

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import stat
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from ingester.report.summary import RunSummary
 from ingester.transport.sender import Sender, SenderOptions
 from tests.cli.said import complaint, is_gone, is_listening
 from tests.support.process import Completed, run_ingester, start_ingester
+from tests.support.waiting import wait_until
 
 OUTCOMES = {
     "stored": 167,
@@ -235,11 +235,7 @@ class TestAnInterruption:
         self, step: str, number: signal.Signals, tmp_path: Path
     ) -> None:
         with start_ingester("demo", "--directory", tmp_path / "demo") as process:
-            deadline = time.monotonic() + 60
-            while step not in process.stderr_so_far():
-                assert process.running
-                assert time.monotonic() < deadline
-                time.sleep(0.002)
+            wait_until(lambda: step in process.stderr_so_far(), process)
             process.signal(number)
             completed = process.wait()
             assert completed.returncode == 128 + number

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,16 +12,13 @@ import pytest
 
 from tests.cli.said import complaint, is_gone, is_listening
 from tests.support.process import Process, run_ingester, start_ingester
+from tests.support.waiting import wait_until
 
 
 def ready_line(process: Process) -> dict[str, str]:
     """The line it prints, as soon as it has."""
-    deadline = time.monotonic() + 60
-    while not (said := process.stdout_so_far()).endswith("\n"):
-        assert process.running, process.stderr_so_far()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    lines = said.splitlines()
+    wait_until(lambda: process.stdout_so_far().endswith("\n"), process)
+    lines = process.stdout_so_far().splitlines()
     assert len(lines) == 1
     line: dict[str, str] = json.loads(lines[0])
     return line

@@ -14,6 +14,7 @@ from tests.crash.job import NEVER, Job, Moment, Serve, key_of, stored_by
 from tests.support.exchange import Exchange
 from tests.support.process import Process
 from tests.support.scripted import Answer, Reset, Step, StoreThenDrop
+from tests.support.waiting import wait_until
 
 IN_THE_STORE = {"stored", "stored_with_warning", "already_stored"}
 
@@ -78,12 +79,9 @@ class TestWhatWasCompleteWhenItWasKilled:
         complete: list[int] = []
 
         def wait_and_kill(process: Process) -> None:
-            deadline = time.monotonic() + 60
-            while not (count := len(complete_directories(job))):
-                assert time.monotonic() < deadline, "of all answers before it nothing is committed"
-                time.sleep(0.005)
+            wait_until(lambda: complete_directories(job))  # of answers before it
+            complete.append(len(complete_directories(job)))
             process.kill()
-            complete.append(count)
 
         job.options |= {"--max-concurrency": "1", "--max-batch-instances": "1000"}
         last = Moment("before_answer", len({study for study, _ in job.archive.storable}))

@@ -15,6 +15,7 @@ from tests.support.command import read_run
 from tests.support.dicom_files import Corpus, instance_bytes, make_uid, write_corpus
 from tests.support.orthanc import Orthanc
 from tests.support.process import Process
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +32,7 @@ def count_of(orthanc: Orthanc) -> int:
 
 def wait_for(orthanc: Orthanc, instances: int, process: Process) -> None:
     """Returns when it has so many."""
-    deadline = time.monotonic() + 60
-    while count_of(orthanc) < instances:
-        assert process.running, process.stderr_so_far()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(lambda: count_of(orthanc) >= instances, process)
 
 
 def assert_exactly(orthanc: Orthanc, corpus: Corpus, command: Command) -> None:

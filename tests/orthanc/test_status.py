@@ -3,7 +3,6 @@
 import json
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from ingester.journal import iter_files
 from tests.support.dicom_files import Corpus, write_corpus
 from tests.support.process import Process, run_ingester, start_ingester
 from tests.support.scripted import NeverAnswer, ScriptedServer, StoreAll, Wait
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -29,10 +29,7 @@ def start(corpus: Corpus, server: ScriptedServer, journal: Path) -> Process:
 
 def wait_for_commit(journal: Path) -> None:
     """Returns when a file has an end in it."""
-    deadline = time.monotonic() + 60
-    while not list(iter_files(str(journal))):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: list(iter_files(str(journal))))
 
 
 class TestStatusWhileARunIsGoingOn:

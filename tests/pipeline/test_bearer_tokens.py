@@ -7,7 +7,6 @@ import shlex
 import signal
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from tests.support.logs import until_logged
 from tests.support.process import Process, is_alive, start_ingester
 from tests.support.scripted import Answer, Request, ScriptedServer, Step, StoreAll, Wait
 from tests.support.steps import Choose
+from tests.support.waiting import wait_until
 
 EXPIRED = Answer(401, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
@@ -65,10 +65,7 @@ class Giver:
 
     def until_called(self, times: int) -> None:
         """Wait for a call; only a hang ends this early."""
-        deadline = time.monotonic() + 60
-        while self.calls < times:
-            assert time.monotonic() < deadline, "it was not called"
-            time.sleep(0.01)
+        wait_until(lambda: self.calls >= times)
 
 
 def start(

@@ -21,6 +21,7 @@ from tests.pipeline.job import Job
 from tests.support.faults import Faults
 from tests.support.process import Process, start_ingester
 from tests.support.scripted import Answer, EarlyAnswer, ReadSlowly, ScriptedServer, StoreAll, Wait
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the library is made for Linux")
 
@@ -347,9 +348,7 @@ class TestABatchThatIsNotComplete:
         faults.rule("open hang last.dcm")
         flags = ("--batch-age-s=600", "--idle-slot-s=0.1")
         with start(job, faults, *flags, roots=("quick", "slow"), timeout_s=300) as process:
-            deadline = time.monotonic() + 60
-            while len(server.stored) < 4 and time.monotonic() < deadline:
-                time.sleep(0.005)
+            wait_until(lambda: len(server.stored) >= 4)
             assert len(server.stored) == 4
             faults.rule()
             ended = process.wait()

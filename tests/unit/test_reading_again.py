@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from ingester.scan_pool import ScanPool
 from ingester.transport.body import Body
 from tests.support.dicom_files import pydicom_test_files
 from tests.support.faults import Faults
+from tests.support.waiting import wait_until
 from tests.unit.road import ref_of, scanned_by
 
 ROOT = Root(1, b"/", b"/")
@@ -121,10 +121,7 @@ def test_one_that_has_changed_is_told_while_another_behind_it_hangs(
     body = body_of(small, readers)
     reading = readers.of(ROOT).submit(body.read_group, 0, readers.piece(), views, failures)
     faults.wait_for("preadv", hangs)
-    deadline = time.monotonic() + 30
-    while not failures:
-        assert time.monotonic() < deadline, "it waits for the other"
-        time.sleep(0.005)
+    wait_until(lambda: failures)  # it does not wait for the other
     assert not reading.done()
     assert ([type(failure) for failure in failures], len(views)) == ([SourceChanged], 4)
     faults.rule()

@@ -32,6 +32,7 @@ from ingester.scan_pool import (
 from ingester.scan_process import Reader
 from ingester.threads import DaemonExecutor, ReadTimeoutError
 from tests.support.dicom_files import instance_bytes, pydicom_test_files
+from tests.support.waiting import wait_until
 from tests.unit.road import ref_of
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no shared memory")
@@ -318,10 +319,7 @@ class TestACallThatNobodyWaitsFor:
         with pytest.raises(ReadTimeoutError):
             future.result(10)
         assert len(found) == 1
-        deadline = time.monotonic() + 10
-        while budget.in_use_bytes > 4096 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert budget.in_use_bytes == 4096  # of the one that was found in time
+        wait_until(lambda: budget.in_use_bytes == 4096)  # of the one that was found in time
         executor.shutdown()
 
 

@@ -26,6 +26,7 @@ from ingester.bench.corpora import Corpus
 from ingester.bench.corpus_files import make
 from ingester.bench.knobs import Knobs, Line, limit_of
 from tests.support.process import is_alive
+from tests.support.waiting import wait_until
 
 CORPUS = Corpus("sink", files=4, size=2048, studies=1)
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -434,10 +435,7 @@ class TestProcess:
         )
         assert done.returncode == -signal.SIGKILL
         pid = int(done.stdout.split()[1])
-        deadline = time.monotonic() + 60
-        while is_alive(pid):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: not is_alive(pid))
 
     def test_waits_the_latency_before_each_answer(self, files: list[bytes]) -> None:
         with (

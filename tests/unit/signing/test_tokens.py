@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from ingester.auth.tokens import (
     token_wait_s,
 )
 from tests.support.process import is_alive
+from tests.support.waiting import wait_until
 from tests.unit.signing.made import until
 
 
@@ -246,10 +246,8 @@ class TestACommand:
         try:
             assert Command(python(code), 1000, timeout_s=60).run() == b"token\n"
         finally:
-            deadline = time.monotonic() + 20
-            while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            pid = tmp_path / "pid"
+            wait_until(lambda: pid.exists() and pid.read_text())
             os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
     def test_that_hangs_is_killed_with_its_children(self, tmp_path: Path) -> None:
@@ -264,10 +262,7 @@ class TestACommand:
             Command(python(code), 1000, timeout_s=2).run()
         numbers = [int(line) for line in pids.read_text().split()]
         assert len(numbers) == 2
-        deadline = time.monotonic() + 20
-        while any(is_alive(pid) for pid in numbers):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: not any(map(is_alive, numbers)))
 
     async def test_that_hangs_ends_with_the_run(self, tmp_path: Path) -> None:
         pid = tmp_path / "pid"

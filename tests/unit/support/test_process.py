@@ -3,21 +3,18 @@
 import os
 import signal
 import sys
-import time
 
 import pytest
 
 from tests.support.process import Process, clean_environment, start_python
+from tests.support.waiting import wait_until
 
 HELLO = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
 READY = "import time; print('ready', flush=True); time.sleep(600)"
 
 
 def wait_ready(process: Process) -> None:
-    deadline = time.monotonic() + 60
-    while "ready" not in process.stdout_so_far():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: "ready" in process.stdout_so_far())
 
 
 def test_output_and_exit_code_are_those_of_the_command() -> None:
