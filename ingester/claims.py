@@ -89,6 +89,15 @@ class Claims:
         claim.decided = holder
         return claim
 
+    def reopen(self, claim: Claim, holder: Holder) -> Instance | None:
+        """The holder's own file, if it waits for its claim: it has changed, and is sent."""
+        own = self._take_holder(claim, holder)
+        if own is not None:
+            claim.decided = None
+            claim.committed = False
+            claim.earlier = holder
+        return own
+
     def expect_absent_holder(self, instance: Instance, holder: Holder) -> Instance | None:
         """The journal's holder is in doubt: wait until this run meets it, or has met everything.
 
@@ -97,13 +106,16 @@ class Claims:
         claim = self._claims[instance.key]
         claim.holder_file_id = holder.file_id
         claim.earlier = holder
-        claim.absent = True
         self.wait(claim, instance)
+        own = self._take_holder(claim, holder)
+        claim.absent = own is None
+        return own
+
+    def _take_holder(self, claim: Claim, holder: Holder) -> Instance | None:
         for waiting in claim.waiting:
             if waiting.file.file_id == holder.file_id:
                 claim.waiting.remove(waiting)
                 self.waiting -= 1
-                claim.absent = False
                 return waiting._replace(earlier=holder)
         return None
 

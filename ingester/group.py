@@ -21,29 +21,25 @@ from itertools import islice
 from ingester.batches import Batches, BatchLimits
 from ingester.channel import Channel, ChannelClosed, Sink
 from ingester.claims import Claim, Claims
-from ingester.compare import Sameness, look_here, look_there, without_the_other
+from ingester.compare import Sameness
+from ingester.comparing import Comparer
 from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
-from ingester.files import SourceChanged
 from ingester.items import (
     Holder,
     InputEnded,
     Instance,
     InstanceKey,
-    Result,
     Scanned,
     StudyBatch,
     ToUpload,
     ended,
-    pending,
 )
 from ingester.ledger import Ledger
-from ingester.readers import SOURCE_PAUSED, Readers, SourcePausedError, failure_of
+from ingester.readers import Readers
 
 TICK_S = 0.1
 LOOKED_UP_AT_ONCE = 512
 """Instances; the last list may be more."""
-COMPARED_AT_ONCE = 64
-"""Comparisons handed to the readers together."""
 
 
 class Tick:
@@ -88,9 +84,9 @@ class Group:
         self._inbox = inbox
         self._out = out
         self._ledger = ledger
+        self._comparer = Comparer(readers, ledger, options.conflict_words)
         self._find_holders = find_holders
         self._lookups = lookups
-        self._readers = readers
         self._batches = Batches(limits, options.max_open)
         self._tick_waits = False
         self.claims = Claims(wake=inbox.put_now)
@@ -178,7 +174,7 @@ class Group:
             if claim is None:
                 new.append(instance)
             elif claim.holder is not None:
-                await self._compare([instance], claim.holder)
+                await self._comparer.decide([instance], claim.holder)
             elif self._full:
                 self._too_many_waiting(instance)
             else:
@@ -194,7 +190,7 @@ class Group:
 
     async def _against_the_journal(self, instance: Instance, holder: Holder) -> None:
         if holder.file_id == instance.file.file_id:
-            await self._send(self._add(self.claims.sent_before(instance, holder)))
+            await self._again(self.claims.sent_before(instance, holder), holder)
         elif holder.outcome not in IN_THE_STORE and not holder.decided_now:
             if self._full and not self.claims.is_waited_for(instance.key):
                 self._too_many_waiting(instance)
@@ -204,8 +200,29 @@ class Group:
                 await self._send(self._add(first))
         else:
             claim = self.claims.held_in_journal(instance, holder)
-            await self._compare([instance], holder)
-            await self._decided(claim)
+            await self._comparer.decide([instance], holder)
+            changed = self.claims.reopen(claim, holder)
+            if changed is None:
+                await self._decided(claim)
+            else:
+                await self._again(changed, holder)
+
+    async def _again(self, instance: Instance, holder: Holder) -> None:
+        """An earlier run sent what this file was: it goes again, unless the store has its bytes.
+
+        That may be where its row says something else by now: it could not be asked for its size
+        once, or was something else for a while.
+        """
+        previous = instance.file.previous
+        row_says_so = previous is not None and previous.outcome in IN_THE_STORE
+        if holder.outcome in IN_THE_STORE and not row_says_so:
+            sameness = await self._comparer.sameness(instance, holder)
+            if sameness not in {Sameness.DIFFERENT, Sameness.UNKNOWN}:
+                claim = self.claims.held_in_journal(instance, holder)
+                self._comparer.end(instance, holder, sameness)
+                await self._decided(claim)
+                return
+        await self._send(self._add(instance))
 
     @property
     def _full(self) -> bool:
@@ -215,7 +232,9 @@ class Group:
     def _too_many_waiting(self, instance: Instance) -> None:
         """Never stop the input for one that would wait: what it waits for may be its end."""
         reason = "too many files wait for others with their UIDs; the next run takes it up"
-        self._end(instance, Outcome.FAILED, "too_many_waiting", reason)
+        if instance.buffer is not None:
+            instance.buffer.give_back()
+        self._ledger.decide([ended(instance, Outcome.FAILED, "too_many_waiting", reason)])
 
     async def _decided(self, claim: Claim) -> None:
         """A claim that instances wait for has an end: compare them, or let the first take over."""
@@ -223,7 +242,7 @@ class Group:
         if holder is None:
             await self._pass_on(claim)
             return
-        await self._compare(self.claims.take_waiting(claim), holder)
+        await self._comparer.decide(self.claims.take_waiting(claim), holder)
         self.claims.forget(claim)
 
     async def _pass_on(self, claim: Claim) -> None:
@@ -237,58 +256,6 @@ class Group:
             instance.buffer.stay()
         return self._batches.add(instance, time.monotonic())
 
-    async def _compare(self, instances: Sequence[Instance], holder: Holder) -> None:
-        """Decide what has the UIDs of a decided holder; as many at a time as there are readers."""
-        for instance in instances:
-            if instance.buffer is not None:
-                instance.buffer.give_back()
-        if holder.outcome not in IN_THE_STORE:
-            reason = "not sent: another file with its UIDs is in doubt"
-            for instance in instances:
-                self._end(instance, Outcome.FAILED, "other_file_in_doubt", reason, holder)
-            return
-        for start in range(0, len(instances), COMPARED_AT_ONCE):
-            some = instances[start : start + COMPARED_AT_ONCE]
-            found = await asyncio.gather(*(self._sameness(each, holder) for each in some))
-            results = [
-                _compared(instance, holder, sameness, self._options.conflict_words)
-                for instance, sameness in zip(some, found, strict=True)
-            ]
-            self._ledger.decide(results)
-            await self._ledger.wait_for_room()
-
-    async def _sameness(
-        self, instance: Instance, holder: Holder
-    ) -> Sameness | OSError | SourceChanged:
-        """What a comparison shows, or why it could not be made."""
-        run = asyncio.get_running_loop().run_in_executor
-        own = self._readers.of(instance.file.directory.root)
-        other = self._readers.holding(holder.path) or own
-        try:
-            here = await run(own, look_here, instance, holder)
-            if isinstance(here, Sameness):
-                return here
-            there = await run(other, look_there, holder, here)
-            if there.sameness is not None:
-                return there.sameness
-            return await run(own, without_the_other, instance, holder, there)
-        except (OSError, SourceChanged) as error:
-            return error
-
-    def _end(
-        self,
-        instance: Instance,
-        outcome: Outcome,
-        reason_code: str,
-        reason: str,
-        other: Holder | None = None,
-    ) -> None:
-        if instance.buffer is not None:
-            instance.buffer.give_back()
-        result = ended(instance, outcome, reason_code, reason)
-        other_file_id = None if other is None else other.file_id
-        self._ledger.decide([result._replace(other_file_id=other_file_id)])
-
     async def _send(self, batches: Sequence[StudyBatch]) -> None:
         for batch in batches:
             for instance in batch.instances:
@@ -296,25 +263,3 @@ class Group:
                     instance.buffer.leave()
             ticket = self._ledger.announce(batch.instances)
             await self._out.put(batch._replace(ticket=ticket))
-
-
-def _compared(
-    instance: Instance,
-    holder: Holder,
-    sameness: Sameness | OSError | SourceChanged,
-    conflict_words: str,
-) -> Result:
-    if isinstance(sameness, SourcePausedError):
-        return pending(instance.file, SOURCE_PAUSED)._replace(header=instance.header)
-    if isinstance(sameness, OSError | SourceChanged):
-        return ended(instance, Outcome.UNREADABLE, *failure_of(sameness))
-    if sameness is Sameness.SAME:
-        result = ended(instance, Outcome.DUPLICATE, "same_data_set")
-    elif sameness is Sameness.MOVED:
-        result = ended(instance, holder.outcome, "moved")._replace(moved_from=holder.file_id)
-    elif sameness is Sameness.DIFFERENT:
-        result = ended(instance, Outcome.CONFLICT, "other_data_set", conflict_words)
-    else:
-        reason = "the file that was stored is gone, and no digest of it was kept"
-        result = ended(instance, Outcome.CONFLICT, "cannot_compare", reason)
-    return result._replace(other_file_id=holder.file_id)

@@ -29,7 +29,10 @@ class Outcome(StrEnum):
 
 
 class Evidence(StrEnum):
-    """Why ``stored`` may be said: the server's manifest, a look-up, or the bytes read back."""
+    """Why ``stored`` may be said.
+
+    The server's manifest, a look-up, or that these very bytes were stored as another file's.
+    """
 
     MANIFEST = "manifest"
     QIDO = "qido"

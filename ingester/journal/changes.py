@@ -15,7 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ingester.dicomweb.outcome import INCOMPLETE, Outcome
-from ingester.journal.schema import HOLDS_MAX, IN_THE_STORE_MAX, OUTCOME_CODES
+from ingester.journal.schema import HIGHEST_DROPPED, HOLDS_MAX, IN_THE_STORE_MAX, OUTCOME_CODES
 from ingester.journal.totals import COUNT_TOTALS, Tally
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ UPDATE files SET size = ?, mtime_ns = ?, mtime_trusted = ?, seen_run_id = ?,
     sha256 = coalesce(?, sha256)
 WHERE file_id = ?"""
 _MOVE_FILE = "UPDATE files SET dir_id = ?, name = ? WHERE file_id = ?"
+_KEEP_NUMBER = f"""
+INSERT INTO meta VALUES ('{HIGHEST_DROPPED}', ?) ON CONFLICT DO UPDATE SET value = excluded.value
+WHERE CAST(excluded.value AS INTEGER) > CAST(value AS INTEGER)"""  # noqa: S608 - a constant
 _DROP_FILE = "DELETE FROM files WHERE file_id = ?"
 _PUT_DETAILS = "REPLACE INTO details VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DROP_DETAILS = "DELETE FROM details WHERE file_id = ?"
@@ -157,6 +160,7 @@ class Changes:
     def write(self, connection: apsw.Connection) -> None:
         """All of it. Rows go before rows come: a path has one row."""
         for write, statement, rows in (
+            (_one_by_one, _KEEP_NUMBER, [(str(number),) for (number,) in self.dropped]),
             (_one_by_one, _DROP_FILE, self.dropped),
             (_one_by_one, _DROP_DETAILS, self.details_dropped),
             (_one_by_one, _MOVE_FILE, self.moved),

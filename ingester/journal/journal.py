@@ -39,6 +39,7 @@ from ingester.journal.lookup import Holders, Ids, KnownFiles, stored_samples
 from ingester.journal.names import announced_file
 from ingester.journal.opening import connect_writer, create_private, journal_error
 from ingester.journal.runs import RunFigures, RunInfo, end_run, insert_run, utc_now
+from ingester.journal.schema import HIGHEST_DROPPED
 from ingester.journal.totals import Totals
 from ingester.journal.writer import Writer
 
@@ -292,7 +293,9 @@ def _prepare(connection: apsw.Connection, path: str, target: str, *, rebind: boo
         recover(connection, path)
         with connection:
             max_file_id = connection.execute("SELECT max(file_id) FROM files").get
+            dropped = connection.execute("SELECT value FROM meta WHERE key = ?", (HIGHEST_DROPPED,))
+            max_file_id = max(max_file_id or 0, int(dropped.get or 0))
             max_dir_id = connection.execute("SELECT max(dir_id) FROM directories").get
     except (apsw.Error, UnicodeError, msgspec.MsgspecError) as error:
         raise journal_error(path, "opened", error) from error
-    return Ids((max_file_id or 0) + 1, (max_dir_id or 0) + 1)
+    return Ids(max_file_id + 1, (max_dir_id or 0) + 1)

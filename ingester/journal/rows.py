@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ingester.dicomweb.outcome import PIXEL_WARNINGS, Outcome
+from ingester.dicomweb.outcome import PIXEL_WARNINGS, Evidence, Outcome
 from ingester.items import FileRef, Result, Skipped
 from ingester.journal.changes import GONE, IN_DOUBT, Changes, Row
 from ingester.journal.details import details_of, has_details
@@ -43,6 +43,8 @@ _NOT_YET_SEEN = f"""
 SELECT f.outcome, f.pixel_warning, f.series_id, count(*), sum(f.size)
 FROM files f LEFT JOIN directories d ON d.dir_id = f.dir_id
 WHERE f.file_id IN carray(?) AND {SEEN_RUN_ID} <> ? GROUP BY 1, 2, 3"""  # noqa: S608 - a constant
+
+_HOLDER = "SELECT holder_file_id FROM instances WHERE study_id = ? AND sop_instance_uid = ?"
 
 
 class Recorder:
@@ -207,18 +209,13 @@ class Recorder:
         file = result.file
         row_id = file.file_id if result.moved_from is None else result.moved_from
         old = existing.get(row_id)
+        if result.moved_from is not None and not self._is_stored_by(old, result):
+            return self._stored_by_its_bytes(result)
         if old is None:
             return _as_missing(result)
         if result.moved_from is not None and row_id != file.file_id:
             if old.seen_run_id == self.run_id:  # it was met in this run: both files are there
-                return result._replace(
-                    outcome=Outcome.DUPLICATE,
-                    reason_code="same_data_set",
-                    evidence=None,
-                    other_file_id=row_id,
-                    moved_from=None,
-                    unchanged=False,
-                )
+                return _as_duplicate(result, row_id)
             displaced = existing.get(file.file_id)
             if displaced is not None:
                 changes.count(displaced, -1)
@@ -237,6 +234,37 @@ class Recorder:
         changes.count(old, -1)
         changes.count(old._replace(size=size, seen_run_id=self.run_id), 1)
         return None
+
+    def _is_stored_by(self, row: Row | None, result: Result) -> bool:
+        """Whether it is this row that says that the store has the result's instance."""
+        header = result.header
+        return (
+            row is not None
+            and header is not None
+            and row.outcome <= IN_THE_STORE_MAX
+            and row.study_id == self._series.of(header).study_id
+            and row.sop_instance_uid == pack_uid(header.sop_instance_uid)
+        )
+
+    def _stored_by_its_bytes(self, result: Result) -> Result:
+        """The store has these bytes; the row that said so is gone, or of something else by now.
+
+        The first file that is met with them stands for the instance from now on.
+        """
+        header = result.header
+        if header is None:
+            return _as_missing(result)
+        study_id = self._series.of(header).study_id
+        uid = pack_uid(header.sop_instance_uid)
+        holder = self._connection.execute(_HOLDER, (study_id, uid)).get
+        if holder not in {None, result.moved_from, result.file.file_id}:
+            return _as_duplicate(result, holder)
+        return result._replace(
+            evidence=Evidence.BYTES,
+            reason_code="same_bytes",
+            reason="the store was sent these very bytes before",
+            moved_from=None,
+        )
 
 
 def _carray(ids: array[int]) -> object:
@@ -260,6 +288,17 @@ def _without_repeats(results: Sequence[Result]) -> Iterator[Sequence[Result]]:
             touched.add(moved_from)
     if start < len(results):
         yield results[start:] if start else results
+
+
+def _as_duplicate(result: Result, other_file_id: int) -> Result:
+    """The store has its data set of another file."""
+    return result._replace(
+        outcome=Outcome.DUPLICATE,
+        reason_code="same_data_set",
+        evidence=None,
+        other_file_id=other_file_id,
+        moved_from=None,
+    )
 
 
 def _as_missing(result: Result) -> Result:

@@ -83,6 +83,9 @@ CREATE TABLE announcements (                        -- which records count, of t
 MIGRATIONS: Final = {1: ANNOUNCED, 2: LISTINGS, 3: ANNOUNCEMENTS}
 """What brings a journal of that version to the next one."""
 
+HIGHEST_DROPPED: Final = "highest_dropped_file_id"
+"""In ``meta``. A claim may still name the row that had it: no other file gets this number."""
+
 SEEN_RUN_ID: Final = """CASE
     WHEN d.seen_run_id > f.seen_run_id AND f.seen_run_id >= d.listed_run_id THEN d.seen_run_id
     ELSE f.seen_run_id END"""

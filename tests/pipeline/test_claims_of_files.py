@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from ingester.dicomweb.outcome import Evidence
 from tests.pipeline.job import Job, age, uid_of
 from tests.support.scripted import (
     Answer,
@@ -321,6 +322,155 @@ class TestAFileThatChangedAtItsPath:
         job.run(check=False)
         job.run(max_resend="100%")
         assert all(len(job.stored(name)) == 1 for name in names[150:])
+
+
+class TestWhatTheStoreHasOfARowThatSaysOtherwise:
+    """A claim outlives the row that made it: the bytes decide, not what the row says by now."""
+
+    def test_two_directories_were_renamed_onto_each_other(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        for study in (1, 2):
+            for number in range(60):
+                path = job.write(f"d{study}/{number:04d}.dcm", study=study)
+                age(path, 1000 * study + number)
+        job.run()
+        sent = len(server.posts)
+        (job.archive / "d2").rename(job.archive / "d3")
+        (job.archive / "d1").rename(job.archive / "d2")
+        for _ in range(2):
+            ran = job.run(check=False, max_resend="100%")
+            assert ran.exit_code == 0
+            assert set(ran.outcomes) <= {"stored", "duplicate"}
+            assert sum(ran.outcomes.values()) == 120
+        assert len(server.posts) == sent
+
+    def test_another_took_its_path_and_its_bytes_come_back(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("a.dcm", payload_bytes=300)
+        b = job.write("b.dcm")
+        kept = b.read_bytes()
+        job.run()
+        (job.archive / "a.dcm").replace(b)
+        job.run(check=False)
+        for name in ("d.dcm", "e.dcm"):
+            (job.archive / name).write_bytes(kept)
+            age(job.archive / name)
+        ran = job.run(check=False)
+        assert [ran.outcome("b.dcm"), ran.outcome("d.dcm")] == ["stored", "stored"]
+        assert ran.rows["d.dcm"].evidence is Evidence.BYTES
+        assert ran.outcome("e.dcm") == "duplicate"
+        assert ran.rows["e.dcm"].other_file_id == ran.rows["d.dcm"].file_id
+        assert (ran.exit_code, len(server.posts)) == (0, 1)
+        again = job.run(check=False)
+        assert (again.outcomes, again.summary.requests) == ({"stored": 2, "duplicate": 1}, 0)
+
+    @pytest.mark.parametrize("other_uids", [True, False])
+    def test_its_path_had_something_else_for_a_while(
+        self, job: Job, server: ScriptedServer, *, other_uids: bool
+    ) -> None:
+        path = job.write("f.dcm")
+        kept = path.read_bytes()
+        job.write("x.dcm")
+        job.run()
+        if other_uids:
+            job.write("f.dcm", sop="other")
+        else:
+            path.write_bytes(b"not dicom" * 99)
+        age(path, 60)
+        job.run(check=False)
+        sent = len(server.posts)
+        path.unlink()
+        (job.archive / "g.dcm").write_bytes(kept)
+        age(job.archive / "g.dcm")
+        for _ in range(2):
+            ran = job.run(check=False)
+            assert ran.outcome("g.dcm") == "stored"
+            assert ran.rows["g.dcm"].sop_instance_uid == uid_of("f.dcm")
+        assert len(server.posts) == sent
+
+    def test_it_was_a_link_that_was_not_to_be_followed_once(self, job: Job) -> None:
+        elsewhere = job.archive.parent / "elsewhere"
+        names = job.write_many(30)
+        job.archive.rename(elsewhere)
+        job.archive.mkdir()
+        for name in names:
+            (job.archive / name).symlink_to(elsewhere / name)
+        job.run(follow_symlinks=True)
+        assert job.run().outcomes == {"skipped": 30}
+        ran = job.run(follow_symlinks=True)
+        assert ran.outcomes == {"stored": 30}
+        assert ran.rows[names[0]].evidence is Evidence.BYTES
+        assert all(len(job.stored(name)) == 1 for name in names)
+
+    def test_it_was_broken_and_is_whole_again_beside_a_copy(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        path = job.write("f.dcm")
+        kept = path.read_bytes()
+        job.run()
+        path.write_bytes(b"not dicom" * 99)
+        age(path, 60)
+        job.run(check=False)
+        for name in ("a.dcm", "f.dcm"):
+            (job.archive / name).write_bytes(kept)
+            age(job.archive / name, 120)
+        for _ in range(2):
+            ran = job.run(check=False)
+            assert ran.outcomes == {"stored": 1, "duplicate": 1}
+        assert len(server.posts) == 1
+
+    def test_retry_sends_what_has_a_warning_although_its_bytes_are_known(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("a.dcm")
+        server.default = StoreAll(warnings={uid_of("a.dcm"): 0xB007})
+        assert job.run().outcomes == {"stored_with_warning": 1}
+        server.default = StoreAll()
+        assert job.run(retry=("stored_with_warning",)).outcomes == {"stored": 1}
+        assert len(server.posts) == 2
+
+
+class TestACopyThatIsMetBeforeTheFileThatChanged:
+    def test_is_a_duplicate_and_the_file_is_sent(self, job: Job) -> None:
+        path = job.write("f.dcm")
+        old = job.sha256("f.dcm")
+        job.run()
+        copy(job, "f.dcm", "a.dcm")
+        job.write("f.dcm", seed=1)
+        age(path, 60)
+        ran = job.run()
+        assert [ran.outcome("a.dcm"), ran.outcome("f.dcm")] == ["duplicate", "stored"]
+        assert job.stored("f.dcm") == [old, job.sha256("f.dcm")]
+        assert job.run().summary.requests == 0
+
+    def test_with_other_bytes_too(self, job: Job) -> None:
+        path = job.write("f.dcm")
+        job.run()
+        job.write("a.dcm", sop="f.dcm", seed=2)
+        job.write("f.dcm", seed=1)
+        age(path, 60)
+        ran = job.run()
+        assert [ran.outcome("a.dcm"), ran.outcome("f.dcm")] == ["conflict", "stored"]
+        assert job.stored("f.dcm")[1:] == [job.sha256("f.dcm")]
+
+
+class TestTheNumberOfARowThatIsGone:
+    @pytest.mark.parametrize("same", [True, False])
+    def test_is_not_given_to_another_file(
+        self, job: Job, server: ScriptedServer, *, same: bool
+    ) -> None:
+        job.write("a.dcm")
+        b = job.write("b.dcm", payload_bytes=300)
+        job.run()
+        (job.archive / "a.dcm").replace(b)
+        job.run(check=False)
+        job.write("d.dcm", sop="b.dcm", payload_bytes=300, seed=0 if same else 7)
+        ran = job.run(check=False)
+        assert ran.outcome("d.dcm") == ("stored" if same else "conflict")
+        assert len(job.stored("b.dcm")) == 1
+        assert len(server.posts) == 1
 
 
 class TestADeltaLoad:

@@ -191,16 +191,27 @@ class TestTheNextRun:
 
     def test_looks_again_at_a_file_whose_row_is_not_there(self, path: str) -> None:
         session = Session(path)
-        refs = session.refs([b"a", b"b", b"c"])
+        refs = session.refs([b"a", b"b"])
         session.journal.seen(refs[:1])
         session.journal.record(stored(refs[1])._replace(unchanged=True))
-        session.journal.record(stored(refs[2])._replace(moved_from=99))
         session.end()
         recount(path)
         rows = list(iter_files(path))
         assert {row.outcome for row in rows} == {Outcome.PENDING}
         assert {row.reason_code for row in rows} == {"journal_row_missing"}
         assert {row.evidence for row in rows} == {None}
+
+    def test_knows_a_file_by_its_bytes_where_the_row_that_it_had_is_not_there(
+        self, path: str
+    ) -> None:
+        session = Session(path)
+        (ref,) = session.refs([b"a"])
+        session.journal.record(stored(ref)._replace(moved_from=99))
+        session.end()
+        recount(path)
+        (row,) = iter_files(path)
+        assert (row.file_id, row.outcome, row.evidence) == (1, Outcome.STORED, Evidence.BYTES)
+        assert row.reason_code == "same_bytes"
 
     def test_gives_out_numbers_after_the_last_one(self, path: str) -> None:
         session = Session(path)

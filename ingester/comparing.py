@@ -1,0 +1,97 @@
+"""Settles instances that meet a decided claim: compared in reader threads, decided on the loop.
+
+Each step runs in a thread of the root of the file that it touches. Gives results to the ledger,
+and an instance's buffer back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from ingester.compare import Sameness, look_here, look_there, without_the_other
+from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
+from ingester.files import SourceChanged
+from ingester.items import Holder, Instance, Result, ended, pending
+from ingester.ledger import Ledger
+from ingester.readers import SOURCE_PAUSED, Readers, SourcePausedError, failure_of
+
+COMPARED_AT_ONCE = 64
+"""Comparisons handed to the readers together."""
+
+Found = Sameness | OSError | SourceChanged
+"""What a comparison shows, or why it could not be made."""
+
+
+class Comparer:
+    """For the grouping stage."""
+
+    def __init__(self, readers: Readers, ledger: Ledger, conflict_words: str) -> None:
+        self._readers = readers
+        self._ledger = ledger
+        self._conflict_words = conflict_words
+
+    async def decide(self, instances: Sequence[Instance], holder: Holder) -> None:
+        """Decide what has the UIDs of a decided holder; as many at a time as there are readers."""
+        for instance in instances:
+            _give_back(instance)
+        if holder.outcome not in IN_THE_STORE:
+            reason = "not sent: another file with its UIDs is in doubt"
+            self._ledger.decide(
+                [
+                    ended(instance, Outcome.FAILED, "other_file_in_doubt", reason)._replace(
+                        other_file_id=holder.file_id
+                    )
+                    for instance in instances
+                ]
+            )
+            return
+        for start in range(0, len(instances), COMPARED_AT_ONCE):
+            some = instances[start : start + COMPARED_AT_ONCE]
+            found = await asyncio.gather(*(self.sameness(each, holder) for each in some))
+            for instance, sameness in zip(some, found, strict=True):
+                self.end(instance, holder, sameness)
+            await self._ledger.wait_for_room()
+
+    async def sameness(self, instance: Instance, holder: Holder) -> Found:
+        """Compare an instance with the file that holds its claim."""
+        run = asyncio.get_running_loop().run_in_executor
+        own = self._readers.of(instance.file.directory.root)
+        other = self._readers.holding(holder.path) or own
+        try:
+            here = await run(own, look_here, instance, holder)
+            if isinstance(here, Sameness):
+                return here
+            there = await run(other, look_there, holder, here)
+            if there.sameness is not None:
+                return there.sameness
+            return await run(own, without_the_other, instance, holder, there)
+        except (OSError, SourceChanged) as error:
+            return error
+
+    def end(self, instance: Instance, holder: Holder, found: Found) -> None:
+        """It ends as a comparison showed."""
+        _give_back(instance)
+        self._ledger.decide([_compared(instance, holder, found, self._conflict_words)])
+
+
+def _give_back(instance: Instance) -> None:
+    if instance.buffer is not None:
+        instance.buffer.give_back()
+
+
+def _compared(instance: Instance, holder: Holder, found: Found, conflict_words: str) -> Result:
+    if isinstance(found, SourcePausedError):
+        return pending(instance.file, SOURCE_PAUSED)._replace(header=instance.header)
+    if isinstance(found, OSError | SourceChanged):
+        return ended(instance, Outcome.UNREADABLE, *failure_of(found))
+    if found is Sameness.SAME:
+        result = ended(instance, Outcome.DUPLICATE, "same_data_set")
+    elif found is Sameness.MOVED:
+        result = ended(instance, holder.outcome, "moved")._replace(moved_from=holder.file_id)
+    elif found is Sameness.DIFFERENT:
+        result = ended(instance, Outcome.CONFLICT, "other_data_set", conflict_words)
+    else:
+        reason = "the file that was stored is gone, and no digest of it was kept"
+        result = ended(instance, Outcome.CONFLICT, "cannot_compare", reason)
+    return result._replace(other_file_id=holder.file_id)
