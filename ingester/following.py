@@ -58,7 +58,7 @@ class Following:
         Those before it went out whole: a server that reads part by part may have stored them.
         """
         instance = parcel.instances[failed.position]
-        doubted = parcel.ever_in_doubt or parcel.unconfirmed
+        doubted = parcel.may_be_stored
         outcome = Outcome.IN_DOUBT if doubted else Outcome.UNREADABLE
         result = parcel.result(failed.position, outcome, failed.reason_code)
         if failed.reason_code == SOURCE_PAUSED and not doubted:
@@ -156,7 +156,7 @@ class Following:
         A doubt of this run is too young to end because the store does not show it yet.
         """
         result = await self._look_up(parcel, reason_code)
-        if result.outcome is Outcome.REJECTED and parcel.ever_in_doubt:
+        if result.outcome is Outcome.REJECTED and parcel.may_be_stored:
             result = parcel.result(0, Outcome.IN_DOUBT, "refused_after_a_doubt")
         self._in_hand.end(parcel, result)
 

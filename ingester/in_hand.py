@@ -43,8 +43,8 @@ class InHand:
 
     def end_all(self, parcel: Parcel, outcome: Outcome, reason_code: str) -> None:
         """Every file of it ends so, or in doubt where it may have been stored."""
-        if parcel.ever_in_doubt:
-            outcome = Outcome.IN_DOUBT  # an earlier attempt may have stored it: keep its claim
+        if parcel.may_be_stored:
+            outcome = Outcome.IN_DOUBT  # so it keeps its claim
         positions = range(len(parcel.instances))
         self.end(parcel, *(parcel.result(n, outcome, reason_code) for n in positions))
 

@@ -24,8 +24,11 @@ from ingester.readers import Readers
 from ingester.reconciliation import Reconciled, manifest_of, reconcile_parcel
 from ingester.transport.admission import Admission
 from ingester.transport.breaker import Breaker
-from ingester.transport.reply import Answer, Reply, SourceFailed
+from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
+from ingester.transport.retry import shows_an_outage
 from ingester.transport.trial import Trial
+
+CONFLICT = 409
 
 FindKnownGood = Callable[[], Awaitable[Instance | None]]
 """A file that the store has by the journal, and that is still as it was sent."""
@@ -59,6 +62,7 @@ class KnownGood:
         self._stop = stop
         self._max_outage_s = max_outage_s
         self._file: Instance | None = None
+        self._unwell = False  # what was sent last says nothing of the file
         self._checking = asyncio.Lock()
         self._not_checking = asyncio.Event()
         self._not_checking.set()
@@ -81,8 +85,9 @@ class KnownGood:
         """Whether the server takes it now; None where there is none to be sent.
 
         A refusal that names it will do: some stores want no instance twice, and this one has read
-        it. If so, refused batches that waited for a success are let go: to be acted upon, or, where
-        the server was not well when it refused them (``anew``), to be sent once more.
+        it. One that does not (409 alone) says nothing: None. If it is taken, refused batches that
+        waited for a success are let go: to be acted upon, or, where the server was not well when it
+        refused them (``anew``), to be sent once more.
         """
         sent = await self._send_one()
         if sent is None:
@@ -90,7 +95,8 @@ class KnownGood:
         parcel, reply = sent
         response = manifest_of(reply) if isinstance(reply, Answer) else None
         if response is None:
-            return False
+            conflict = isinstance(reply, Answer) and reply.status == CONFLICT
+            return None if conflict else False
         reconciled = reconcile_parcel(parcel, response, self._profile)
         if reconciled.unnamed or reconciled.later:
             return False
@@ -101,6 +107,10 @@ class KnownGood:
         self._release(released)
         return True
 
+    async def is_taken_at_last(self) -> bool:
+        """The same for a refusal that ends the run: a server that is not well is asked again."""
+        return await self._until_taken(while_refused=False)
+
     async def _send_one(self) -> tuple[Parcel, Reply] | None:
         """Send it, or another where it is not what it was; None where there is none."""
         for kept in (self._file, None):
@@ -110,6 +120,9 @@ class KnownGood:
             body = make_body([file], self._profile, self._readers, checksums=False)
             parcel = Parcel(file.key.study_instance_uid, (file,), body, 0)
             reply = await self._send(parcel)
+            self._unwell = isinstance(reply, Answer | NoAnswer) and (
+                shows_an_outage(reply) or (isinstance(reply, Answer) and reply.mended)
+            )
             if not isinstance(reply, SourceFailed):
                 return parcel, reply
             self._file = None
@@ -126,15 +139,17 @@ class KnownGood:
                 return True  # somebody else has seen it meanwhile
             self._not_checking.clear()
             try:
-                return await self._until_taken()
+                return await self._until_taken(while_refused=True)
             finally:
                 self._not_checking.set()
 
-    async def _until_taken(self) -> bool:
+    async def _until_taken(self, *, while_refused: bool) -> bool:
         pause = Breaker()
         pause.trip(time.monotonic())
         waited = False
         while (taken := await self.is_taken(anew=waited)) is False:
+            if not (while_refused or self._unwell):
+                return False
             waited = True
             now = time.monotonic()
             if pause.away_s(now) >= self._max_outage_s:

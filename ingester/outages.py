@@ -69,13 +69,16 @@ class Outages:
         parcel.after_known_good = False
         if parcel.failed_probes:
             taken = await self._known_good.is_taken(anew=True)
-            if taken is not None:
-                parcel.after_known_good = taken
-                return taken
-        if await self._is_well(parcel):
+            if taken:
+                parcel.after_known_good = True
+                return True
+            well = taken is None and await self._is_well(parcel)
+        else:
+            well = await self._is_well(parcel)
+        if well:
             return True
         parcel.failed_probes += 1
-        # Its look-ups may be what is away: where nothing else can be asked, the body, now and then.
+        # Its look-ups may be what is away, or it wants no file twice: the body, now and then.
         return parcel.failed_probes % BODY_WITHOUT_A_LOOK == 0
 
     async def _is_well(self, parcel: Parcel) -> bool:

@@ -53,6 +53,11 @@ class Parcel:
         """Whether it is one file."""
         return len(self.instances) == 1
 
+    @property
+    def may_be_stored(self) -> bool:
+        """Whether an attempt of this run may have stored some of it without a word."""
+        return self.ever_in_doubt or self.unconfirmed
+
     def start_over(self) -> None:
         """What it was refused for is over: its attempts are counted anew."""
         self.earlier_attempts += self.attempts
@@ -142,7 +147,7 @@ class Parcel:
             and earlier.file_id == file.file_id
             and earlier.outcome is Outcome.IN_DOUBT
         )
-        return self.ever_in_doubt or self.unconfirmed or in_doubt
+        return self.may_be_stored or in_doubt
 
     def give_back_buffers(self) -> None:
         """Nothing of it will be sent any more."""

@@ -27,6 +27,9 @@ OpenEnd = Literal["failed", "unnamed", "later", "look_up"]
 READABLE_STATUS = frozenset({200, 201, 202, 206, 400, 409})
 """Statuses whose body is read for a manifest."""
 
+CALLS_IT_A_DUPLICATE = frozenset({0x0111, 45070})
+"""Failure reasons: PS3.7 C.4.2, and Azure's. After a doubt they may speak of what it is about."""
+
 
 class Reconciled(NamedTuple):
     """What an answer settled, and what it left open."""
@@ -102,6 +105,8 @@ def _refused(
     if disposition == "alone_once" and not parcel.asked_again:
         return "failed"
     if disposition == "alone_once" and (parcel.is_doubted(position) or profile.ask_on_doubt):
+        return "look_up"
+    if failure_code in CALLS_IT_A_DUPLICATE and parcel.is_doubted(position):
         return "look_up"
     code = "no_reason" if failure_code is None else f"failure_{failure_code:04X}"
     result = parcel.result(position, Outcome.REJECTED, code)

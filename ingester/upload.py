@@ -193,7 +193,7 @@ class Upload:
     async def _stopped(self, parcel: Parcel, stop: Stop) -> list[Parcel]:
         """End the run, unless the server takes what it took before: a firewall refuses bodies."""
         words = self._attempts.last_refusal
-        if stop.unless_known_good and await self._attempts.known_good.is_taken(anew=False):
+        if stop.unless_known_good and await self._attempts.known_good.is_taken_at_last():
             return await self._refused(parcel, Refused(Outcome.REJECTED, "refused"))
         self._stop.request(FatalError(stop.message, stop.hint, words))
         return []

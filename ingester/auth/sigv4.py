@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import NoReturn
+from typing import Final, NoReturn
 from urllib.parse import urlsplit
 
 from ingester.auth import Secret
@@ -197,11 +197,15 @@ def _host(url: str) -> str:
     return host if parts.port in {None, default} else f"{host}:{parts.port}"
 
 
+LARGEST_SKEW: Final = timedelta(days=36_525)
+"""A clock without a battery is decades behind; a century on, times are beyond datetime's range."""
+
+
 def learned_offset(date_header: str | None, now: datetime) -> timedelta | None:
     """How far a server's clock is ahead of ours by its Date header (RFC 9110 5.6.7).
 
     ``now`` is aware: our time when the answer came. Right to a second and the time the answer
-    took. None where there is no date to be read.
+    took. None where there is no date to be read, or one that no clock has.
     """
     if date_header is None:
         return None
@@ -209,6 +213,7 @@ def learned_offset(date_header: str | None, now: datetime) -> timedelta | None:
         date = parsedate_to_datetime(date_header)
         if date.tzinfo is None:
             date = date.replace(tzinfo=UTC)
-        return date - now
+        offset = date - now
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
+    return offset if abs(offset) <= LARGEST_SKEW else None

@@ -8,6 +8,7 @@ each SOP Instance UID, whatever its status and Content-Type.
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -65,7 +66,7 @@ def parse_store_response(body: bytes) -> StoreResponse | None:
     sequences have no Value is a response that names nothing.
     """
     try:
-        document = msgspec.json.decode(body)
+        document = msgspec.json.decode(body.removeprefix(BOM_UTF8))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if isinstance(document, list) and len(document) == 1:
@@ -82,7 +83,8 @@ def parse_store_response(body: bytes) -> StoreResponse | None:
             failed[uid] = _number(item, _FAILURE_REASON)
     for item in _items(document, REFERENCED_SOP_SEQUENCE):
         if uid := _uid(item):
-            stored[uid] = _number(item, _WARNING_REASON)
+            warning = _number(item, _WARNING_REASON)
+            stored[uid] = stored.get(uid) if warning is None else warning  # of one named twice
     return StoreResponse(stored, failed, len(list(_items(document, OTHER_FAILURES_SEQUENCE))))
 
 
@@ -143,6 +145,8 @@ def _uid(item: Json) -> str:
 
 def _number(item: Json, tag: str) -> int | None:
     value = _first(item, tag)
-    if isinstance(value, str) and _US.fullmatch(value):
+    if (isinstance(value, str) and _US.fullmatch(value)) or (
+        isinstance(value, float) and value.is_integer()
+    ):
         value = int(value)
     return value if type(value) is int and 0 <= value <= 0xFFFF else None

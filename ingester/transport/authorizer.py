@@ -175,6 +175,7 @@ class SigV4(_Renewed[Credentials]):
         self.chunk_bytes = chunk_bytes if signer.mode is PayloadMode.AWS_CHUNKED else 0
         self._signer = signer
         self._offset = timedelta()
+        self._good_offset: timedelta | None = None  # the last that the server took
         self._learned_at = float("-inf")
 
     def authorize(
@@ -193,17 +194,24 @@ class SigV4(_Renewed[Credentials]):
         )
         return Authorized(signed.headers, signed.chunks, credentials, self._offset)
 
+    def accepted(self, authorized: Authorized) -> None:
+        """See Authorizer."""
+        super().accepted(authorized)
+        self._good_offset = authorized.offset
+
     async def refused(self, authorized: Authorized, answer: Answer, date: str | None) -> bool:
         """Learn the clock's offset and ask the source for other keys."""
-        offset = learned_offset(date, datetime.now(UTC))
-        now = time.monotonic()
-        if (
-            offset is not None
-            and abs(offset - self._offset) >= SMALLEST_SKEW
-            and now - self._learned_at >= CLOCK_INTERVAL_S
-        ):
-            self._offset, self._learned_at = offset, now
-            log(WARNING, "clock_is_off", seconds=round(offset.total_seconds()))
+        self._learn(learned_offset(date, datetime.now(UTC)), refused=authorized.offset)
         if authorized.offset != self._offset:
             return True  # with the right time the same keys may do
         return await self._renewed(authorized.credentials, answer, datetime.now(UTC) + self._offset)
+
+    def _learn(self, offset: timedelta | None, refused: timedelta) -> None:
+        """Take an offset over, seldom. Go back where it was of somebody on the way, and wrong."""
+        now = time.monotonic()
+        if now - self._learned_at >= CLOCK_INTERVAL_S:
+            if offset is not None and abs(offset - self._offset) >= SMALLEST_SKEW:
+                self._offset, self._learned_at = offset, now
+                log(WARNING, "clock_is_off", seconds=round(offset.total_seconds()))
+        elif refused == self._offset and self._good_offset is not None:
+            self._offset = self._good_offset

@@ -76,6 +76,7 @@ class BodyPayload(Payload):
         self.handed_over = 0
         self.reading = False  # it waits for a disk, not for the server
         self.complete = False
+        self._settled = False
         self.failure: SourceFailed | None = None
 
     def sign_chunks(self, seed: ChunkSeed | None) -> None:
@@ -139,8 +140,11 @@ class BodyPayload(Payload):
 
         A body that was given up is not left to drain: a closing transport keeps its socket and
         its bytes until the peer has taken them, and uvloop does not end before that.
-        Returns the piece, if it may be used again.
+        Returns the piece, if it may be used again; the second time nothing happens.
         """
+        if self._settled:
+            return None
+        self._settled = True
         position = -1 if self._writer is None else flushed_position(self._writer)
         clean = self._writer is None or position >= self._writer.output_size
         if self._transport is not None and not clean and (position < 0 or not self.complete):

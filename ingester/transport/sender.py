@@ -112,10 +112,13 @@ class Sender:
             reply = await self._exchange("POST", path, payload)
         finally:
             self.in_flight -= 1
-            piece = payload.settle()
-            if piece is not None:
-                self._pieces.append(piece)
+            self._settle(payload)
         return reply if payload.failure is None else payload.failure
+
+    def _settle(self, payload: BodyPayload) -> None:
+        piece = payload.settle()
+        if piece is not None:
+            self._pieces.append(piece)
 
     async def get(self, path: str) -> Answer | NoAnswer:
         """Ask for something small, and once more with other credentials. Raises NoCredentials."""
@@ -193,6 +196,7 @@ class Sender:
         if answer.status in UNAUTHORIZED:
             if payload is not None:
                 payload.body.bytes_out = 0  # it was refused: however long we wait now, no doubt
+                self._settle(payload)  # meanwhile its connection is another's
             mended = await self._authorizer.refused(authorized, answer, refused_at)
             return answer._replace(mended=mended)
         if answer.status < 300:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.job import Job
+from tests.support.exchange import Exchange
 from tests.support.logs import until_logged
 from tests.support.process import Process, is_alive, start_ingester
 from tests.support.scripted import Answer, Request, ScriptedServer, Step, StoreAll, Wait
@@ -260,3 +261,44 @@ class TestATokenThatHasExpired:
             process.signal(number)
             assert ended(process)[:2] == (128 + number, {"stored": 1, "pending": 2})
         assert len(server.posts) == 2
+
+
+class TestARequestThatWaitsForAnotherToken:
+    def test_breaks_nothing_off_on_the_connection_that_it_had(
+        self, job: Job, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        """It is the first's, which was refused; the third sends on it meanwhile."""
+        job.write("0.dcm", study=0)
+        job.write("1.dcm", study=1)
+        job.write("2.dcm", study=2, payload_bytes=20_000_000)
+        given = tmp_path / "given"
+        giver = Giver(
+            tmp_path / "giver",
+            f"while n > 1 and not os.path.exists({str(given)!r}): time.sleep(0.01)\nprint(f'T{{n}}')",
+        )
+        under_way = threading.Event()
+
+        class Steps:
+            """By the order in which they come; the body of the third is read late."""
+
+            number = 0
+
+            def play(self, exchange: Exchange) -> None:
+                self.number += 1
+                if self.number == 1:
+                    EXPIRED.play(exchange)
+                    return
+                if self.number == 2:
+                    giver.until_called(2)
+                if self.number == 3:
+                    under_way.set()
+                    given.touch()
+                    exchange.hold(1.5)
+                StoreAll().play(exchange)
+
+        server.default = Steps()
+        with start(job, giver.option, at_a_time=2) as process:
+            assert ended(process)[:2] == (0, {"stored": 3})
+        assert under_way.is_set()
+        assert len(server.posts) == 4
+        assert all(len(copies) == 1 for copies in server.stored.values())

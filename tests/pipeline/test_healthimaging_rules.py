@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -257,3 +259,29 @@ class OneAtATime:
         with self._lock:
             self._now -= 1
         StoreAll().play(exchange)
+
+
+class TestAWrongClockOnTheWay:
+    @pytest.mark.parametrize("off", [timedelta(hours=-1), timedelta(hours=1)], ids=str)
+    def test_that_refuses_one_body_spoils_no_other_signature(
+        self, job: Job, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, off: timedelta
+    ) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x" * 40)
+        job.write_studies(12)
+        bad = uid_of("005/0000.dcm").encode()
+
+        def pick(request: Request) -> Step:
+            now = datetime.now(UTC)
+            if bad in request.body:
+                wrong = format_datetime(now + off, usegmt=True)
+                return Answer(403, {"Date": wrong}, b"blocked by the firewall")
+            signed = datetime.strptime(request.headers["x-amz-date"], "%Y%m%dT%H%M%S%z")
+            if abs(signed - now) > timedelta(minutes=5):
+                return Answer(403, {"Date": format_datetime(now, usegmt=True)}, b"expired")
+            return StoreAll()
+
+        server.default = Choose(pick)
+        url = f"{server.url}/datastore/{'a' * 32}"
+        ran = job.run(server="healthimaging", auth="sigv4", region="us-east-1", url=url)
+        assert (ran.outcomes, ran.exit_code) == ({"stored": 11, "rejected": 1}, 3)

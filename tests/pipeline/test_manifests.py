@@ -15,9 +15,11 @@ from tests.support.scripted import (
     Answer,
     Choose,
     Request,
+    Reset,
     ScriptedServer,
     Step,
     StoreAll,
+    StoreThenDrop,
 )
 
 
@@ -288,3 +290,79 @@ class TestWarnings:
         again = job.run()
         assert again.exit_code == exit_code
         assert again.summary.requests == 0
+
+
+class TestWhatA2xxDidNotName:
+    """It may be there: whatever comes after, it is in doubt until something shows it."""
+
+    def test_keeps_its_claim_when_it_is_given_up(self, job: Job, server: ScriptedServer) -> None:
+        job.write("0/a.dcm", sop="same", seed=1)
+        job.write("0/x.dcm")
+        job.write("1/b.dcm", sop="same", seed=2)
+        job.write_studies(12)
+        first, second = ((job.archive / name).read_bytes() for name in ("0/a.dcm", "1/b.dcm"))
+        seen: list[Request] = []
+
+        def pick(request: Request) -> Step:
+            if first in request.body:
+                seen.append(request)
+                if len(seen) == 1:
+                    return StoreAll(named=lambda uid: uid != uid_of("same"))
+                return Answer(409)
+            return Reset(None) if second in request.body else StoreAll()
+
+        server.default = Choose(pick)
+        ran = job.run(server="healthimaging", max_concurrency=2, check=False)
+        assert [ran.outcome("0/a.dcm"), ran.outcome("1/b.dcm")] == ["in_doubt", "failed"]
+        assert ran.rows["1/b.dcm"].reason_code == "other_file_in_doubt"
+
+    def test_is_not_called_too_large(self, job: Job, server: ScriptedServer) -> None:
+        job.write("a.dcm")
+        job.write("b.dcm")
+        server.push(StoreAll(named=lambda uid: uid != uid_of("a.dcm")))
+        server.default = Answer(413)
+        ran = job.run()
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["in_doubt", "stored"]
+
+    def test_is_not_called_rejected_before_a_look_up_shows_it(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("a.dcm")
+        job.write("b.dcm")
+        job.write_studies(3)
+        seen: list[Request] = []
+
+        def pick(request: Request) -> Step:
+            if uid_of("a.dcm").encode() not in request.body:
+                return StoreAll()
+            seen.append(request)
+            if len(seen) == 1:
+                return StoreAll(named=lambda uid: uid != uid_of("a.dcm"))
+            return Answer(400, {}, b"busy indexing")
+
+        server.default = Choose(pick)
+        server.default_get = Answer(200, {}, b"[]")
+        ran = job.run()
+        assert ran.outcome("a.dcm") == "in_doubt"
+        assert len(job.stored("a.dcm")) == 1
+
+
+class TestARefusalThatCallsItADuplicate:
+    @pytest.mark.parametrize("reason", [0x0111, 0xB00E])
+    def test_is_looked_up_after_a_lost_answer(
+        self, job: Job, server: ScriptedServer, reason: int
+    ) -> None:
+        names = job.write_many(3)
+        server.push(StoreThenDrop())
+        server.default = StoreAll(failures=dict.fromkeys(map(uid_of, names), reason))
+        ran = job.run()
+        assert ran.outcomes == {"stored": 3}
+        assert {row.evidence for row in ran.rows.values()} == {Evidence.QIDO}
+
+    def test_is_a_rejection_where_nothing_was_in_doubt(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("a.dcm")
+        job.write("b.dcm")
+        server.default = StoreAll(failures={uid_of("a.dcm"): 0x0111})
+        assert job.run().outcome("a.dcm") == "rejected"

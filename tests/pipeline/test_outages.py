@@ -365,3 +365,47 @@ class TestRefusalsAtTheEnd:
         assert ran.outcomes == {"stored": 1, "failed": 4}
         server.default = StoreAll()
         assert job.run().outcomes == {"stored": 5}
+
+
+class TestAStoreThatRefusesWhatItHasByABareConflict:
+    def test_goes_on_after_an_outage(self, job: Job, server: ScriptedServer) -> None:
+        """A second copy tells nothing of it: the next body is the probe."""
+        job.write_studies(10)
+        away_until: list[float] = []
+
+        def pick(request: Request) -> Step:
+            if len(server.stored) == 3 and not away_until:
+                away_until.append(time.monotonic() + 3)
+            if away_until and time.monotonic() < away_until[0]:
+                return Answer(503)
+            if any(uid.encode() in request.body for uid in list(server.stored)):
+                return Answer(409)
+            return StoreAll()
+
+        server.default = Choose(pick)
+        ran = job.run(max_concurrency=2, max_outage_s=20.0)
+        assert (ran.outcomes, ran.exit_code) == ({"stored": 10}, 0)
+
+
+class TestTheKnownGoodFile:
+    @pytest.mark.parametrize("step", [Answer(503), Answer(429), Reset(None)], ids=str)
+    def test_is_sent_once_more_where_the_server_was_not_well(
+        self, job: Job, server: ScriptedServer, step: Step
+    ) -> None:
+        """One firewall's 403 and one 503 are no reason to end a run."""
+        job.write_studies(12)
+        bad = uid_of("005/0000.dcm").encode()
+        unwell: list[Request] = []
+
+        def pick(request: Request) -> Step:
+            if bad in request.body:
+                return Answer(403, {}, b"blocked by the firewall")
+            if any(uid.encode() in request.body for uid in list(server.stored)) and not unwell:
+                unwell.append(request)
+                return step
+            return StoreAll()
+
+        server.default = Choose(pick)
+        ran = job.run()
+        assert unwell
+        assert (ran.outcomes, ran.exit_code) == ({"stored": 11, "rejected": 1}, 3)

@@ -128,6 +128,13 @@ class TestForms:
     def test_a_uid_that_is_no_text_names_nobody(self, uid: object) -> None:
         assert parsed(answer([item(uid)])).names_nothing
 
+    def test_a_byte_order_mark_before_it_is_passed_over(self) -> None:
+        assert parsed("\ufeff".encode() + answer([item("1.2")])).stored == {"1.2": None}
+
+    def test_a_warning_stays_with_a_uid_that_is_named_once_more(self) -> None:
+        named = [item("1.2", t00081196=0xB110), item("1.2")]
+        assert parsed(answer(named)).stored == {"1.2": 0xB110}
+
     def test_items_that_are_no_objects_are_passed_over(self) -> None:
         assert parsed(answer([None, "x", 5, [], item("1")])).stored == {"1": None}
 

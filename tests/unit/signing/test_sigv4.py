@@ -392,3 +392,9 @@ class TestTheServersClock:
     def test_nothing_a_server_says_is_an_error(self, date: str) -> None:
         offset = learned_offset(date, NOW)
         assert offset is None or isinstance(offset, timedelta)
+
+    @pytest.mark.parametrize(
+        "date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Wed, 01 Jan 1000 00:00:00 GMT"]
+    )
+    def test_of_no_clock_is_none(self, date: str) -> None:
+        assert learned_offset(date, NOW) is None
