@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,8 +24,49 @@ NAMES_AT_ONCE = 500
 """So many names are read before the thread is told that the directory answers."""
 
 
-class _Entries(Iterator[os.DirEntry[bytes]], Protocol):
+class NamedEntry:
+    """A name that is asked for, whatever a listing of its directory would show.
+
+    Where the file system takes other letters for the same, that is another name; and a directory
+    may be one that nobody may list.
+    """
+
+    __slots__ = ("name", "path")
+
+    def __init__(self, directory: Directory, name: bytes) -> None:
+        self.name = name
+        self.path = directory.prefix + name
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """As of os.DirEntry, and asked anew. Raises OSError."""
+        return os.stat(self.path, follow_symlinks=follow_symlinks)
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        """The same."""
+        return stat.S_ISDIR(self.stat(follow_symlinks=follow_symlinks).st_mode)
+
+    def is_file(self, *, follow_symlinks: bool = True) -> bool:
+        """The same."""
+        return stat.S_ISREG(self.stat(follow_symlinks=follow_symlinks).st_mode)
+
+    def is_symlink(self) -> bool:
+        """The same."""
+        return stat.S_ISLNK(self.stat(follow_symlinks=False).st_mode)
+
+
+Entry = os.DirEntry[bytes] | NamedEntry
+
+
+class _Entries(Iterator[Entry], Protocol):
     def close(self) -> None: ...
+
+
+def entries_of(directory: Directory) -> _Entries:
+    """What is in it; of a root of single files these alone. Raises OSError."""
+    only = directory.root.only
+    if only is None:
+        return os.scandir(directory.path)
+    return (NamedEntry(directory, name) for name in only)
 
 
 @dataclass(slots=True)
@@ -51,15 +93,11 @@ class Names:
         """The next names of a directory, each to where it belongs. Raises SourceError."""
         self._sort_in(frame, self._read(frame, chunk), chunk)
 
-    def _read(self, frame: Frame, chunk: WalkChunk) -> list[os.DirEntry[bytes]]:
-        entries: list[os.DirEntry[bytes]] = []
-        only = frame.directory.root.only
-        listing: Iterator[os.DirEntry[bytes]] = frame.entries
-        if only is not None:
-            listing = (entry for entry in listing if entry.name in only)
+    def _read(self, frame: Frame, chunk: WalkChunk) -> list[Entry]:
+        entries: list[Entry] = []
         try:
             while (have := len(entries)) < CHUNK_NAMES:
-                entries.extend(itertools.islice(listing, NAMES_AT_ONCE))  # keeps what it got
+                entries.extend(itertools.islice(frame.entries, NAMES_AT_ONCE))  # keeps what it got
                 if len(entries) == have:
                     frame.at_end = True
                     break  # no sign of life: that there are no more names was known
@@ -74,10 +112,10 @@ class Names:
         by_name = {entry.name: entry for entry in entries}
         return [by_name[name] for name in sorted(by_name)]
 
-    def _sort_in(self, frame: Frame, entries: list[os.DirEntry[bytes]], chunk: WalkChunk) -> None:
+    def _sort_in(self, frame: Frame, entries: list[Entry], chunk: WalkChunk) -> None:
         follow = self._options.follow_symlinks
         own = self._own_names(frame.directory)
-        files: list[os.DirEntry[bytes]] = []
+        files: list[Entry] = []
         for entry in entries:
             progressed()
             try:
@@ -104,14 +142,14 @@ class Names:
         split = map(os.path.split, self._options.exclude)
         return frozenset(name for head, name in split if head == path)
 
-    def _leads_to_own(self, entry: os.DirEntry[bytes]) -> bool:
+    def _leads_to_own(self, entry: Entry) -> bool:
         """Whether it is a link to a file that the run writes itself."""
         return entry.is_symlink() and os.path.realpath(entry.path) in self._options.exclude
 
     def _file(
         self,
         directory: Directory,
-        entry: os.DirEntry[bytes],
+        entry: Entry,
         known: KnownFile,
         chunk: WalkChunk,
     ) -> None:

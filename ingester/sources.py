@@ -33,8 +33,12 @@ class ResolvedSource:
     only: frozenset[bytes] | None = None  # None: everything below it
 
 
+KnownFilesUnder = Callable[[bytes | None, bytes], bool]
+"""Whether the journal has files of a root of this name; of none: at or below this path."""
+
+
 async def resolve_sources(
-    sources: Sequence[Source], known_files_under: Callable[[bytes], bool], timeout_s: float
+    sources: Sequence[Source], known_files_under: KnownFilesUnder, timeout_s: float
 ) -> list[ResolvedSource]:
     """Real, existing directories, nested and equal ones collapsed into the outermost.
 
@@ -104,32 +108,33 @@ def _merge_files(resolved: Sequence[ResolvedSource]) -> list[ResolvedSource]:
     ]
 
 
-def _resolve(source: Source, known_files_under: Callable[[bytes], bool]) -> ResolvedSource:
+def _resolve(source: Source, known_files_under: KnownFilesUnder) -> ResolvedSource:
     shown = os.fsdecode(source.path)
+    if not source.path:  # it would be the current directory
+        raise UsageError("a source is empty")
     try:
         path = os.path.realpath(source.path, strict=True)
         status = os.stat(path)
     except OSError as error:
-        name = source.name or os.path.realpath(source.path)
-        if known_files_under(name):
+        path = os.path.realpath(source.path)
+        if known_files_under(source.name, path):
             raise FatalError(
                 f"a source that this journal has files of is gone: {shown}",
                 "is it mounted? Nothing was changed; the same command goes on when it is back",
             ) from error
         raise UsageError(f"no such source ({os.strerror(error.errno or 0)}): {shown}") from error
     if os.path.isdir(path):
-        _refuse_an_empty_mount_point(path, source.name or path, known_files_under)
+        _refuse_an_empty_mount_point(path, source.name, known_files_under)
         return ResolvedSource(source.name or path, path, status.st_dev)
     if not os.path.isfile(path):
         raise UsageError(f"a source must be a directory or a file: {shown}")
     directory, name = os.path.split(path)
-    return ResolvedSource(
-        source.name or directory, directory, status.st_dev, only=frozenset({name})
-    )
+    device = os.stat(directory).st_dev  # a file that is mounted by itself has another
+    return ResolvedSource(source.name or directory, directory, device, only=frozenset({name}))
 
 
 def _refuse_an_empty_mount_point(
-    path: bytes, name: bytes, known_files_under: Callable[[bytes], bool]
+    path: bytes, name: bytes | None, known_files_under: KnownFilesUnder
 ) -> None:
     try:
         with os.scandir(path) as entries:
@@ -137,7 +142,7 @@ def _refuse_an_empty_mount_point(
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise UsageError(f"a source cannot be listed ({reason}): {os.fsdecode(path)}") from error
-    if empty and known_files_under(name):
+    if empty and known_files_under(name, path):
         raise FatalError(
             f"a source that this journal has files of is empty: {os.fsdecode(path)}",
             "is it mounted? Nothing was changed; the same command goes on when it is back",

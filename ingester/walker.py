@@ -23,7 +23,7 @@ from ingester.catalog import Catalog, UnreadableDirectory, WalkChunk, WalkOption
 from ingester.errors import SourceError
 from ingester.files import check_root
 from ingester.items import Directory, DirectoryStamp, Listing, Root
-from ingester.listing import Frame, Names
+from ingester.listing import Frame, Names, entries_of
 from ingester.look import UNTRUSTED_MTIME_NS
 from ingester.threads import deliver, progressed
 
@@ -146,7 +146,7 @@ class Walker:
                 if skipped is not None:
                     deliver(chunk.skipped, skipped)
                     return
-            entries = os.scandir(path)
+            entries = entries_of(directory)
         except OSError as error:
             check_root(self._root)
             chunk.unreadable.append(UnreadableDirectory(path, os.strerror(error.errno or 0)))

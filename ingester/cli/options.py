@@ -82,6 +82,8 @@ def sources_of(paths: Sequence[str], roots: Sequence[str]) -> list[Source]:
         if not (name and equals and path):
             raise UsageError(f"--root must be NAME=DIR: {root}")
         named.append(Source(os.fsencode(path), os.fsencode(name)))
+    if not all(paths):
+        raise UsageError("a source is empty", "is a variable not set? Name a directory or a file")
     sources = [Source(os.fsencode(path)) for path in paths] + named
     if not sources:
         raise UsageError("no source", "name a directory or a file, or --root NAME=DIR")

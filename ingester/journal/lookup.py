@@ -56,6 +56,17 @@ WHERE f.outcome = {OUTCOME_CODES[Outcome.STORED]}
     AND f.evidence = {EVIDENCE_CODES[Evidence.MANIFEST]}
 ORDER BY f.size LIMIT 20"""  # noqa: S608 - constants
 
+_ROOTS = "SELECT root_id, name, path FROM roots"
+_FILES_OF = "SELECT 1 FROM directories d JOIN files f ON f.dir_id = d.dir_id WHERE d.root_id = ?"
+_OF_ROOT = f"{_FILES_OF} LIMIT 1"
+_BELOW = f"{_FILES_OF} AND (d.rel_path = ? OR d.rel_path > ? AND d.rel_path < ?) LIMIT 1"
+_AT = f"{_FILES_OF} AND d.rel_path = ? AND f.name = ? LIMIT 1"
+
+
+def is_below(path: bytes, directory: bytes) -> bool:
+    """Whether an absolute path is that of a directory, or of what is in it."""
+    return path == directory or path.startswith(os.path.join(directory, b""))
+
 
 class Known(NamedTuple):
     """A file of a directory, as the journal has it or as it will be."""
@@ -158,15 +169,35 @@ class KnownFiles:
         self._ids.next_file_id += 1
         return file_id
 
-    def has_files(self, root_name: bytes) -> bool:
-        """Whether the journal has any file of the root of this name."""
-        with reading(self._path):
-            found = self._connection.execute(
-                "SELECT 1 FROM roots r JOIN directories d ON d.root_id = r.root_id"
-                " JOIN files f ON f.dir_id = d.dir_id WHERE r.name = ? LIMIT 1",
-                (root_name,),
-            ).get
-        return found is not None
+    def has_files(self, root_name: bytes | None, path: bytes) -> bool:
+        """Whether there is any of the root of this name; of none: at or below this path."""
+        with self._lock, reading(self._path):
+            roots: list[Any] = self._connection.execute(_ROOTS).fetchall()
+            if root_name is not None:
+                return any(
+                    self._has_files_below(root_id, b"")
+                    for root_id, name, _ in roots
+                    if name == root_name
+                )
+            return any(
+                self._has_files_below(root_id, b"")
+                if is_below(root_path, path)
+                else is_below(path, root_path)
+                and self._has_files_below(root_id, os.path.relpath(path, root_path))
+                for root_id, _, root_path in roots
+            )
+
+    def _has_files_below(self, root_id: int, rel_path: bytes) -> bool:
+        """Of a root, in this directory or below it, or at this very path."""
+        if not rel_path:
+            below = self._connection.execute(_OF_ROOT, (root_id,)).get
+        else:
+            inside = (rel_path, os.path.join(rel_path, b""), rel_path + b"0")  # 0 follows /
+            file = os.path.split(rel_path)
+            below = self._connection.execute(_BELOW, (root_id, *inside)).get or (
+                self._connection.execute(_AT, (root_id, *file)).get
+            )
+        return below is not None
 
     def close(self) -> None:
         """Idempotent."""

@@ -20,6 +20,11 @@ CASES: dict[str, tuple[tuple[str, ...], str, str]] = {  # arguments, line, hint
         "",
     ),
     "no source": (("run", *TO), "no source", "name a directory or a file, or --root NAME=DIR"),
+    "a source without a name": (
+        ("run", "", *TO),
+        "a source is empty",
+        r"is a variable not set\? Name a directory or a file",
+    ),
     "no target": (
         ("run", "archive"),
         "no target",

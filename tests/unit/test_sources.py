@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from ingester.sources import ResolvedSource, Source, as_root, resolve_sources
 
 def resolved(*paths: Path | Source, known: Collection[bytes] = ()) -> list[ResolvedSource]:
     sources = [path if isinstance(path, Source) else Source(os.fsencode(path)) for path in paths]
-    return asyncio.run(resolve_sources(sources, lambda name: name in known, 20))
+    return asyncio.run(resolve_sources(sources, lambda name, path: (name or path) in known, 20))
 
 
 def names(sources: list[ResolvedSource]) -> list[str]:
@@ -66,6 +68,30 @@ class TestAFile:
         (source,) = resolved(tree / "a" / "f")
         path = os.fsencode(tree / "a")
         assert (source.name, source.path, source.only) == (path, path, frozenset({b"f"}))
+
+    def test_that_is_mounted_by_itself_is_on_the_device_of_its_directory(self, tree: Path) -> None:
+        """As containers mount single files."""
+        other = Path("/dev/shm") / f"ingester-{os.getpid()}"  # noqa: S108 - another file system
+        other.write_bytes(b"x")
+        code = (
+            "import asyncio, os, sys; from ingester.sources import Source, resolve_sources\n"
+            "path = os.fsencode(sys.argv[1])\n"
+            "(one,) = asyncio.run(resolve_sources([Source(path)], lambda *_: False, 20))\n"
+            "print(os.stat(path).st_dev != os.stat(os.path.dirname(path)).st_dev,\n"
+            "    one.device == os.stat(os.path.dirname(path)).st_dev)\n"
+        )
+        script = 'mount --bind "$1" "$2" && exec "$3" -c "$4" "$2"'
+        file = str(tree / "a" / "f")
+        try:
+            done = subprocess.run(
+                ["unshare", "--mount", "sh", "-c", script, "", str(other), file, sys.executable, code],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        finally:
+            other.unlink()
+        if "Operation not permitted" in done.stderr or "permission denied" in done.stderr:
+            pytest.skip("may not mount")
+        assert done.stdout.split() == ["True", "True"], done.stderr
 
     def test_by_a_link_is_the_file_itself(self, tree: Path) -> None:
         (tree / "link").symlink_to(tree / "a" / "f")
@@ -132,6 +158,11 @@ class TestASourceThatIsGone:
         path = os.fsencode(tree / "gone")
         with pytest.raises(FatalError, match="is gone"):
             resolved(Source(path, name), known=[name or path])
+
+    def test_is_wrong_use_without_a_path(self) -> None:
+        """It would be the current directory."""
+        with pytest.raises(UsageError, match="empty"):
+            resolved(Source(b""))
 
     def test_is_a_loop_of_links(self, tree: Path) -> None:
         (tree / "loop").symlink_to("loop")

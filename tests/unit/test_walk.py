@@ -677,6 +677,17 @@ class TestASingleFile:
         found = walked(walker(tmp_path, only=frozenset({b"299"})))
         assert below(tmp_path, found.files) == [b"299"]
 
+    def test_that_its_directory_does_not_show_is_asked_for_all_the_same(
+        self, tmp_path: Path
+    ) -> None:
+        """A file system may take other letters for the same; and one may vanish."""
+        (tmp_path / "a").write_bytes(b"x")
+        found = walked(walker(tmp_path, only=frozenset({b"a", b"gone"})))
+        assert below(tmp_path, found.files) == [b"a"]
+        (result,) = found.decided
+        assert (result.file.name, result.outcome) == (b"gone", Outcome.UNREADABLE)
+        assert result.reason_code == "stat_error"
+
 
 class TestListsOfFiles:
     def test_have_at_most_so_many_files(self) -> None:

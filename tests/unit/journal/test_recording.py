@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import tempfile
 
 import apsw
@@ -8,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM, Evidence, Outcome
-from ingester.items import Holder, InstanceKey, Result
+from ingester.items import FileRef, Holder, InstanceKey, Result
 from ingester.journal import Count, iter_files, read_all_runs, read_status, read_study
 from ingester.journal.schema import OUTCOME_CODES, pack_uid, unpack_uid
 from tests.unit.journal.made import (
@@ -240,8 +241,24 @@ class TestTheNextRun:
         session.journal.record(stored(session.ref(b"a")))
         session.end()
         session = Session(path)
-        assert session.known.has_files(b"archive")
-        assert not session.known.has_files(b"other")
+        assert session.known.has_files(b"archive", b"/anywhere")
+        assert not session.known.has_files(b"other", session.root.path)
+        session.end()
+
+    def test_knows_whether_there_were_files_at_a_path_or_below_it(self, path: str) -> None:
+        session = Session(path)
+        directory = session.known.directory(session.root, b"deep/er")
+        known = session.known.files(directory, [b"a"])[b"a"]
+        session.journal.record(stored(FileRef(known.file_id, directory, b"a", 1, 1, None)))
+        session.end()
+        session = Session(path)
+        root = session.root.path
+        for tail in (b"", b"/deep", b"/deep/er", b"/deep/er/a"):
+            assert session.known.has_files(None, root + tail), tail
+        assert session.known.has_files(None, os.path.dirname(root))
+        assert session.known.has_files(None, b"/")
+        for other in (root + b"er", root + b"/dee", root + b"/deep/er/b", root + b"/deep/era"):
+            assert not session.known.has_files(None, other), other
         session.end()
 
     def test_may_find_a_root_at_another_place(self, path: str) -> None:
