@@ -6,6 +6,8 @@ import errno
 import os
 import stat
 
+import msgspec
+
 LONGEST_TORN_BYTES = 1 << 20
 """Longer than any line: a path of 4,096 bytes escaped fourfold, a server's words, UIDs."""
 
@@ -13,7 +15,7 @@ LONGEST_TORN_BYTES = 1 << 20
 def open_private(path: str) -> int:
     """A descriptor to append to. A regular file is made private and ends with a whole line.
 
-    Raises OSError.
+    Raises OSError; FileExistsError for a file that is not one of lines of JSON.
     """
     # Not blocking: a FIFO that nobody reads is an error, not a run that hangs.
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
@@ -26,17 +28,32 @@ def open_private(path: str) -> int:
     os.set_blocking(fd, True)
     status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode):
-        os.fchmod(fd, 0o600)
-        _end_torn_line(fd, status.st_size)
+        try:
+            _refuse_foreign(fd)
+            os.fchmod(fd, 0o600)
+            _end_torn_line(fd, status.st_size)
+        except BaseException:
+            os.close(fd)
+            raise
     return fd
 
 
+def _refuse_foreign(fd: int) -> None:
+    """It may be an image of the archive."""
+    if os.pread(fd, 1, 0) not in {b"", b"{"}:
+        raise FileExistsError(errno.EEXIST, "a file that holds something else")
+
+
 def _end_torn_line(fd: int, size: int) -> None:
-    """A line that a kill or a full disk has torn goes; what is not one of ours is ended."""
+    """A line that a kill or a full disk has torn goes; a whole one is ended."""
     start = max(0, size - LONGEST_TORN_BYTES)
     tail = os.pread(fd, size - start, start)
     torn = tail[tail.rfind(b"\n") + 1 :]
-    if torn.startswith(b"{"):
+    if not torn:
+        return
+    try:
+        msgspec.json.decode(torn)
+    except msgspec.DecodeError:
         os.ftruncate(fd, size - len(torn))
-    elif torn:
+    else:
         os.write(fd, b"\n")  # it must not take the next line along

@@ -172,8 +172,10 @@ def opened(path: str | None, level: str) -> Iterator[LogFile | None]:
     try:
         file = LogFile(path, level)
     except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise FatalError(f"the log file cannot be written ({reason}): {path}") from error
+        raise FatalError(
+            f"the log file cannot be written ({error.strerror}): {path}",
+            "name another with --log-file",
+        ) from error
     try:
         yield file
     finally:

@@ -25,6 +25,7 @@ class Option:
     default: Value
     help: str
     choices: tuple[str, ...] = ()
+    most: int = 1_000_000_000  # of a count
 
     @property
     def flag(self) -> str:
@@ -48,6 +49,9 @@ MEMORY_BUDGET_BYTES = 96 * MIB
 INLINE_LIMIT_BYTES = MIB
 """A quarter of it costs 18 % of `ct`, 8 MiB cost 17 % of `cr` and 160 MiB of memory (the same)."""
 
+MOST_AT_ONCE = 4096
+"""Threads, processes or requests: a slip of the finger must not bring the machine down."""
+
 OPTIONS: tuple[Option, ...] = (
     Option("url", "target", "text", None, "Base URL of the DICOMweb store: STOW-RS is at URL/studies."),
     Option("datastore", "target", "text", None, "AWS HealthImaging data store id, instead of a URL; with --region."),
@@ -68,8 +72,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("insecure", "target", "switch", False, "Do not verify the server's certificate: whoever answers gets the patients' data."),
     Option("follow_symlinks", "walk", "switch", False, "Follow symbolic links, never round a loop."),
     Option("recheck", "walk", "switch", False, "When an interrupted run is resumed, look at every file again, also in directories that are complete and unchanged."),
-    Option("readers", "scan", "count", None, "Reader threads of each source; else 4, on a network file system 16."),
-    Option("scan_processes", "scan", "count or 0", None, "Processes that read for the reader threads; else one for each core up to 4, once there is work enough. 0: none."),
+    Option("readers", "scan", "count", None, "Reader threads of each source; else 4, on a network file system 16.", most=MOST_AT_ONCE),
+    Option("scan_processes", "scan", "count or 0", None, "Processes that read for the reader threads; else one for each core up to 4, once there is work enough. 0: none.", most=MOST_AT_ONCE),
     Option("read_timeout_s", "scan", "seconds", 60.0, "Longest time a read or a listing may bring nothing before it is given up."),
     Option("inline_limit", "scan", "size", INLINE_LIMIT_BYTES, "Files up to this size are read whole and cached until they are sent."),
     Option("memory_budget", "scan", "size", MEMORY_BUDGET_BYTES, "Bytes of files cached at a time."),
@@ -79,7 +83,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("batch_age_s", "group", "seconds", 5.0, "Send an incomplete batch after so long."),
     Option("idle_slot_s", "group", "seconds", 0.2, "Send the largest incomplete batch when one more request could have been under way for so long."),
     Option("max_open_instances", "group", "count", 50_000, "Files in open batches or waiting for one with their UIDs."),
-    Option("max_concurrency", "upload", "count", None, "Most requests under way at a time; the run begins with 4 and finds what the server takes."),
+    Option("max_concurrency", "upload", "count", None, "Most requests under way at a time; the run begins with 4 and finds what the server takes.", most=MOST_AT_ONCE),
     Option("max_attempts", "upload", "count", 6, "Times a request is sent before its files fail."),
     Option("backoff_base_s", "upload", "seconds", 0.5, "First wait before a retry, at most; it doubles."),
     Option("backoff_cap_s", "upload", "seconds", 60.0, "Longest wait before a retry, unless the server asks for more."),

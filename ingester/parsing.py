@@ -38,6 +38,8 @@ def _parse(option: Option, given: object) -> Value:
                 raise ValueError("must be a text")
             if option.kind == "path" and not given:
                 raise ValueError("must be a path")
+            if "\0" in given:
+                raise ValueError("must not hold a NUL")
             return given
         case "size":
             return _size(given)
@@ -45,8 +47,12 @@ def _parse(option: Option, given: object) -> Value:
             number = _number(given)
             if number != int(number):
                 raise ValueError("must be a whole number")
+            if number > option.most:
+                raise ValueError(f"must be at most {option.most}")
             whole = int(number)
-            return 0 if option.kind == "count or 0" and not whole else _positive(whole)
+            if option.kind == "count or 0":
+                return _not_negative(whole)
+            return _positive(whole)
         case "seconds":
             return _positive(_number(given))
         case "percent":
@@ -84,6 +90,12 @@ Number = TypeVar("Number", int, float)
 def _positive(number: Number) -> Number:
     if number <= 0:
         raise ValueError("must be a number above zero")
+    return number
+
+
+def _not_negative(number: int) -> int:
+    if number < 0:
+        raise ValueError("must be zero or a number above it")
     return number
 
 

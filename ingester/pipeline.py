@@ -15,6 +15,7 @@ Why one flat group: a nested TaskGroup can swallow an outer cancel on 3.11 and 3
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import signal
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from ingester.journal import Journal, RunInfo, read_status
 from ingester.ledger import Ledger
 from ingester.logs import INFO, log
 from ingester.readers import Readers
+from ingester.report.results import escaped
 from ingester.report.summary import RunSummary, all_outcomes, exit_code_of
 from ingester.run_report import Course, RunReport, Warn, Watch
 from ingester.scan_pool import scan_pool
@@ -228,7 +230,7 @@ class Run:
             instances_per_s=round(self._report.instances_stored / seconds, 3),
             peak_rss_mib=figures.peak_rss_mib,
             bottleneck=figures.bottleneck,
-            journal=self._config.journal,
+            journal=escaped(os.fsencode(self._config.journal)),
             exit_code=exit_code,
             insecure=self._config.insecure,
         )

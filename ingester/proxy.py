@@ -38,7 +38,12 @@ def proxy_for(
         return None
     if "://" not in proxy:
         proxy = f"http://{proxy}"
-    if urlsplit(proxy).scheme != "http" or not urlsplit(proxy).hostname:
+    try:
+        named = urlsplit(proxy)
+        whole = named.scheme == "http" and named.hostname and named.port != 0
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        whole = False
+    if not whole:
         raise UsageError(f"{where}: a proxy must be http://host:port")
     return Secret(proxy)
 

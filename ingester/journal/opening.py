@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from ingester.errors import JournalError
 from ingester.journal.names import copy_before_migration
@@ -105,7 +106,7 @@ def connect_writer(path: str) -> apsw.Connection:
 
     connection = None
     try:
-        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+        connection = _connect(path, apsw.SQLITE_OPEN_READWRITE)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         if not _is_new(connection):
             _check_version(connection, path)
@@ -135,7 +136,7 @@ def connect_reader(path: str) -> apsw.Connection:
 
     connection = None
     try:
-        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+        connection = _connect(path, apsw.SQLITE_OPEN_READONLY)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.execute(f"PRAGMA mmap_size = 0; PRAGMA cache_size = -{READER_CACHE_KIB}")
         _check_version(connection, path)
@@ -147,6 +148,13 @@ def connect_reader(path: str) -> apsw.Connection:
             raise journal_error(path, "opened", error) from error
         raise
     return connection
+
+
+def _connect(path: str, flags: int) -> apsw.Connection:
+    """By a URI: it may hold any byte, a path as text only those that are UTF-8."""
+    import apsw  # noqa: PLC0415 - the same
+
+    return apsw.Connection(f"file:{quote(os.fsencode(path))}", flags=flags | apsw.SQLITE_OPEN_URI)
 
 
 def _is_new(connection: apsw.Connection) -> bool:
@@ -181,7 +189,7 @@ def _migrate(connection: apsw.Connection, path: str) -> None:
 
     copy = copy_before_migration(path, version)
     create_private(copy)  # one that an interrupted migration left is made anew
-    target = apsw.Connection(copy, flags=apsw.SQLITE_OPEN_READWRITE)
+    target = _connect(copy, apsw.SQLITE_OPEN_READWRITE)
     try:
         with target.backup("main", connection, "main") as backup:
             backup.step()

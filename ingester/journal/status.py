@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -87,9 +88,9 @@ class Reading:
         meta: dict[str, Any] = dict(self._connection.execute("SELECT key, value FROM meta"))
         runs = read_runs(self._connection, last=1)
         return Status(
-            target=meta["target"],
-            created_at=meta["created_at"],
-            pid=live_pid(self._path),
+            target=meta.get("target", ""),  # a run that was killed at once had not told it yet
+            created_at=meta.get("created_at", ""),
+            pid=live_pid(os.path.realpath(self._path)),  # beside which the lock lies
             run=runs[0] if runs else None,
             run_totals=read_totals(self._connection, runs[0].run_id) if runs else NOTHING,
             totals=read_totals(self._connection),

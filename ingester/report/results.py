@@ -30,8 +30,10 @@ class ResultsFile:
         try:
             self._fd = open_private(path)
         except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            raise FatalError(f"the results file cannot be written ({reason}): {path}") from error
+            raise FatalError(
+                f"the results file cannot be written ({error.strerror}): {path}",
+                "name another with --results",
+            ) from error
 
     def write(self, results: Sequence[Result]) -> None:
         """Append a line for each result. Raises FatalError."""

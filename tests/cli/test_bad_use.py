@@ -75,6 +75,26 @@ CASES: dict[str, tuple[tuple[str, ...], str, str]] = {  # arguments, line, hint
         "flag --memory-budget: must be a number above zero: '0'",
         "",
     ),
+    "too many readers": (
+        ("run", "archive", *TO, "--readers", "1e20"),
+        "flag --readers: must be at most 4096: '1e20'",
+        "",
+    ),
+    "fewer than no processes": (
+        ("run", "archive", *TO, "--scan-processes", "-1"),
+        "flag --scan-processes: must be zero or a number above it: '-1'",
+        "",
+    ),
+    "a proxy that is no URL": (
+        ("run", "archive", *TO, "--proxy", "http://[::"),
+        "flag --proxy: a proxy must be http://host:port",
+        "",
+    ),
+    "a proxy with a port that is none": (
+        ("run", "archive", *TO, "--proxy", "http://host:many"),
+        "flag --proxy: a proxy must be http://host:port",
+        "",
+    ),
     "half a reader": (
         ("run", "archive", *TO, "--readers", "2.5"),
         "flag --readers: must be a whole number: '2.5'",
@@ -207,6 +227,11 @@ TOMLS: dict[str, tuple[str, str, str]] = {  # text, line, hint
         "[scan]\n# max_concurency is none\n\n[upload]\nmax_concurency = 3\n",
         r"c\.toml:5: upload\.max_concurency: no such option",
         r"did you mean upload\.max_concurrency\?",
+    ),
+    "a path with a NUL": (
+        '[journal]\njournal = "x\\u0000y"\n',
+        r"c\.toml:2: journal\.journal: must not hold a NUL.*",
+        "",
     ),
     "a key of another section": (
         "[scan]\nmax_concurrency = 3\n",

@@ -133,3 +133,22 @@ class TestAPathLongerThanTheKernelTakes:
         assert summary["unreadable_directories"] == 1
         assert "cannot be listed (File name too long)" in ended.stderr
         assert len(server.stored) == 2
+
+
+class TestADirectoryWhoseNameIsNotUtf8:
+    def test_may_have_the_journal_and_the_results(
+        self, job: Job, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        job.write("a.dcm")
+        folder = os.fsencode(tmp_path) + b"/K\xf6ln"
+        os.mkdir(folder)
+        command = ("run", job.archive, f"--url={server.url}", "--results=r.jsonl", "--json")
+        done = run_ingester(*command, cwd=os.fsdecode(folder))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["journal"] == "ingester.db"
+        done = run_ingester(*command, "--journal", os.fsdecode(folder + b"/j.db"))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["journal"].endswith("/K\\xf6ln/j.db")
+        status = run_ingester("status", "--journal", os.fsdecode(folder + b"/j.db"))
+        assert status.returncode == 0, status.stderr
+        assert "ln/j.db" in status.stdout

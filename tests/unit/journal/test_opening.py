@@ -13,8 +13,9 @@ import apsw
 import pytest
 
 from ingester.errors import IngesterError, JournalError, WrongTargetError
-from ingester.journal import Journal, RunInfo, read_status
+from ingester.journal import Journal, RunInfo, iter_files, read_status
 from ingester.journal.lock import refuse_network_file_system
+from ingester.journal.opening import connect_writer, create_private
 from ingester.journal.schema import SCHEMA_VERSION
 from ingester.mounts import mount_type
 from tests.unit.journal.made import TARGET, Session, stored
@@ -180,7 +181,23 @@ class TestAnExistingJournal:
         link = str(tmp_path / "link.db")
         os.symlink(path, link)
         assert "held by another live run" in str(refusal(link))
+        assert read_status(link).pid == os.getpid()
         session.end()
+
+    def test_may_lie_where_names_are_not_utf_8(self, tmp_path: Path) -> None:
+        folder = os.fsencode(tmp_path) + b"/K\xf6ln %3f?#"
+        os.mkdir(folder)
+        session = Session(os.fsdecode(folder + b"/j.db"))
+        session.journal.record(stored(session.ref(b"a")))
+        session.end()
+        assert sorted(os.listdir(folder)) == [b"j.db", b"j.db.lock"]
+        assert [row.file_id for row in iter_files(os.fsdecode(folder + b"/j.db"))] == [1]
+
+    def test_that_was_killed_before_it_knew_its_target_has_a_status(self, path: str) -> None:
+        create_private(path)
+        connect_writer(path).close()
+        status = read_status(path)
+        assert (status.target, status.run, status.pid) == ("", None, None)
 
 
 class TestTheLock:

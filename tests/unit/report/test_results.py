@@ -172,15 +172,22 @@ class TestTheFile:
         second.close()
         assert [line["file_id"] for line in read(path)] == [1, 3]
 
-    def test_that_is_no_file_of_lines_loses_nothing(self, path: Path) -> None:
-        """Somebody has named the wrong file."""
-        path.write_bytes(b"notes of the night")
+    def test_that_holds_something_else_is_refused_and_not_touched(self, path: Path) -> None:
+        """Somebody has named the wrong file: an image, say."""
+        path.write_bytes(bytes(128) + b"DICM")
+        path.chmod(0o644)
+        with pytest.raises(FatalError, match="something else") as caught:
+            ResultsFile(str(path))
+        assert "--results" in caught.value.hint
+        assert path.read_bytes() == bytes(128) + b"DICM"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+    def test_keeps_a_last_line_that_is_whole_but_for_its_end(self, path: Path) -> None:
+        path.write_bytes(b'{"file_id": 7}')
         results = ResultsFile(str(path))
         results.write([stored(1)])
         results.close()
-        first, second = path.read_bytes().splitlines()
-        assert first == b"notes of the night"
-        assert json.loads(second)["file_id"] == 1
+        assert [line["file_id"] for line in read(path)] == [7, 1]
 
     def test_has_the_time_in_utc(self, results: ResultsFile, path: Path) -> None:
         results.write([stored()])
