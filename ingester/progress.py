@@ -39,6 +39,7 @@ class Waits:
     grouping_s: float
     reading_s: float
     cpu_s: float
+    listed_s: float = 0.0  # since the last directory was listed
 
 
 def bottleneck_of(now: Waits, before: Waits | None = None) -> str:
@@ -59,7 +60,9 @@ def bottleneck_of(now: Waits, before: Waits | None = None) -> str:
         return "grouping"
     if share("reading_s") >= BUSY_SHARE:
         return "reading files"
-    return "listing directories" if share("cpu_s") < 0.5 else "cpu"
+    if share("cpu_s") >= 0.5:
+        return "cpu"
+    return "server or network" if share("listed_s") >= BUSY_SHARE else "listing directories"
 
 
 def progress_line(snapshot: Snapshot, before: Snapshot | None = None) -> str:

@@ -49,7 +49,7 @@ class RunReport:
         self._clock = Clock()
         self._results: ResultsFile | None = None
         self._course: Course | None = None
-        self._all_met = False
+        self._all_met_at_s: float | None = None
         self._unreadable_directories = 0
         self._waits_before: Waits | None = None
         self.instances_stored = 0
@@ -84,7 +84,7 @@ class RunReport:
 
     def discovered_all(self) -> None:
         """How many files there are is known now."""
-        self._all_met = True
+        self._all_met_at_s = self._clock.elapsed_s
 
     def committed_in_thread(self, results: Sequence[Result]) -> None:
         """Called in the journal's thread, after the commit: results file, then the loop."""
@@ -134,7 +134,7 @@ class RunReport:
         return Snapshot(
             elapsed_s=waits.elapsed_s,
             files_met=ledger.files_met,
-            all_met=self._all_met,
+            all_met=self._all_met_at_s is not None,
             bytes_met=ledger.bytes_met,
             committed=totals.files,
             outcomes={name.value: count.files for name, count in totals.outcomes.items()},
@@ -149,13 +149,15 @@ class RunReport:
 
     def _waits(self, course: Course) -> Waits:
         stages = course.stages
+        elapsed_s, met_at_s = self._clock.elapsed_s, self._all_met_at_s
         return Waits(
-            elapsed_s=self._clock.elapsed_s,
+            elapsed_s=elapsed_s,
             journal_s=course.ledger.room_wait_s,
             server_s=stages.batches.put_wait_s,
             grouping_s=stages.scanned.put_wait_s / stages.scan_workers,
             reading_s=sum(each.put_wait_s for each in stages.files) / len(stages.files),
             cpu_s=self._clock.cpu_s,
+            listed_s=0.0 if met_at_s is None else elapsed_s - met_at_s,
         )
 
 

@@ -92,6 +92,9 @@ class TestTheBottleneck:
             (waits(server_s=5, cpu_s=9.5), "cpu"),
             (waits(journal_s=4, server_s=9, cpu_s=9.5), "journal"),
             (waits(cpu_s=6), "cpu"),
+            (waits(listed_s=6), "server or network"),
+            (waits(listed_s=2.9), "listing directories"),
+            (waits(listed_s=9, cpu_s=6), "cpu"),
         ],
     )
     def test_is_the_last_stage_that_others_waited_for(self, now: Waits, name: str) -> None:
