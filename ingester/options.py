@@ -77,7 +77,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("read_timeout_s", "scan", "seconds", 60.0, "Longest time a read or a listing may bring nothing before it is given up."),
     Option("inline_limit", "scan", "size", INLINE_LIMIT_BYTES, "Files up to this size are read whole and cached until they are sent."),
     Option("memory_budget", "scan", "size", MEMORY_BUDGET_BYTES, "Bytes of files cached at a time."),
-    Option("checksums", "scan", "text", "sha256", "sha256 records a digest of every file; none only where a time stamp cannot be trusted.", ("sha256", "none")),
+    Option("checksums", "scan", "text", "sha256", "sha256 records a digest of every file. none: only of files changed within 2 s of the read; others that are touched are sent again.", ("sha256", "none")),
     Option("max_batch_bytes", "group", "size", None, "Bytes of files in one request."),
     Option("max_batch_instances", "group", "count", None, "Files in one request."),
     Option("batch_age_s", "group", "seconds", 5.0, "Send an incomplete batch after so long."),

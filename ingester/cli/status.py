@@ -13,12 +13,24 @@ from ingester.errors import UsageError
 @click.command(name="status")
 @click.option("--journal", default=None, metavar="FILE", help="[default: ingester.db]")
 @click.option("--study", default=None, metavar="UID", help="What became of one study.")
+@click.option(
+    "--exceptions", is_flag=True, help="List the files that exit code 3 is about, as JSON lines."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(journal: str | None, study: str | None, as_json: bool) -> None:
+def command(journal: str | None, study: str | None, exceptions: bool, as_json: bool) -> None:
     """Say where a journal stands, also while a run is going."""
     path = journal or os.environ.get("INGESTER_JOURNAL") or "ingester.db"
     if not os.path.exists(path):
         raise UsageError(f"no such journal: {path}", "name it with --journal")
+
+    if exceptions:
+        if study is not None:
+            raise UsageError("both --exceptions and --study", "take one of them away")
+        from ingester.cli.exceptions import exception_lines  # noqa: PLC0415 - not for --help
+
+        for line in exception_lines(path):
+            say(line)
+        return
 
     from ingester.cli.standing import journal_lines, study_lines  # noqa: PLC0415 - not for --help
 

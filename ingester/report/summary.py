@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
 import msgspec
@@ -86,4 +87,9 @@ def to_lines(summary: RunSummary) -> list[str]:
     if summary.insecure:
         lines.append("the server's certificate was not verified (--insecure)")
     lines.append(f"journal: {summary.journal}, run {summary.run_id}")
+    if not summary.files and not summary.unreadable_directories:
+        lines.append("nothing was met: is this the right directory, and is it mounted?")
+    if summary.exit_code == 3:
+        command = f"ingester status --exceptions --journal {shlex.quote(summary.journal)}"
+        lines.append(f"not everything is stored (exit code 3); for the files: {command}")
     return lines

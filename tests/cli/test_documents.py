@@ -77,7 +77,9 @@ class TestTheExample:
     def test_is_taken_with_everything_in_it(self, tmp_path: Path) -> None:
         toml = tmp_path / "all.toml"
         text = re.sub(r"^(datastore|token_file) = .*$", "", uncommented(), flags=re.MULTILINE)
-        text = text.replace("http://127", "https://127").replace('auth = "none"', 'auth = "bearer"')
+        text = text.replace("http://127", "https://127").replace(
+            'auth = "basic"', 'auth = "bearer"'
+        )
         toml.write_text(text, encoding="utf-8")
         completed = run_ingester("config", "--config", toml, "--json")
         assert completed.returncode == 0

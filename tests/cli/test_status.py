@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import signal
 import threading
 from pathlib import Path
@@ -120,3 +122,49 @@ class TestAFileThatIsNoJournal:
         completed = run_ingester("status", "--journal", "a.dcm", cwd=tmp_path)
         assert completed.returncode == 1
         assert "not an ingester journal" in complaint(completed)[0]
+
+
+class TestExceptions:
+    def test_are_the_files_that_exit_code_3_is_about(
+        self, archive: Path, server: ScriptedServer
+    ) -> None:
+        """Also in a run that had nothing to decide any more."""
+        study = make_uid(0, "study", 1)
+        bad, warned = make_uid(study, "sop", 2), make_uid(study, "sop", 1)
+        server.default = StoreAll(failures={bad: 0xC122}, warnings={warned: 0xB110})
+        broken = archive / "archive" / "broken\udcf6.dcm"
+        write_instance(broken, study=study, series="1.2", sop="1.2.3")
+        broken.write_bytes(broken.read_bytes()[:200])
+        (archive / "archive" / "gone").symlink_to("nowhere")
+        first = run_ingester("run", "archive", "--url", server.url, cwd=archive)
+        assert first.returncode == 3
+        command = first.stdout.splitlines()[-1].partition("files: ")[2].split()
+        assert command == ["ingester", "status", "--exceptions", "--journal", "ingester.db"]
+        for _ in range(2):
+            completed = run_ingester("status", "--exceptions", cwd=archive)
+            assert (completed.returncode, completed.stderr) == (0, "")
+            found = {
+                line["outcome"]: line for line in map(json.loads, completed.stdout.splitlines())
+            }
+            assert found.keys() == {"rejected", "stored_with_warning", "invalid"}
+            assert found["rejected"]["sop_instance_uid"] == bad
+            assert found["rejected"]["reason_code"] == "failure_C122"
+            assert found["rejected"]["failure_code"] == 0xC122
+            assert found["stored_with_warning"]["sop_instance_uid"] == warned
+            assert found["invalid"]["path"].endswith("/archive/broken\\xf6.dcm")
+            path = base64.b64decode(found["invalid"]["path_b64"])
+            assert path == os.fsencode(broken.resolve())
+            assert run_ingester("run", "archive", "--url", server.url, cwd=archive).returncode == 3
+
+    def test_are_none_after_a_run_that_stored_everything(
+        self, archive: Path, server: ScriptedServer
+    ) -> None:
+        run_ingester("run", "archive", "--url", server.url, cwd=archive)
+        completed = run_ingester("status", "--exceptions", cwd=archive)
+        assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", "")
+
+    def test_are_of_the_whole_archive(self, archive: Path, server: ScriptedServer) -> None:
+        run_ingester("run", "archive", "--url", server.url, cwd=archive)
+        completed = run_ingester("status", "--exceptions", "--study", "1.2", cwd=archive)
+        assert completed.returncode == 2
+        assert complaint(completed)[0] == "both --exceptions and --study"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 
+import msgspec
 import pytest
 
 from ingester.dicomweb.outcome import INCOMPLETE, Outcome
@@ -66,6 +67,10 @@ class TestTheSummary:
             "1,234 files: stored 1,230, invalid 4",
             "5.0 MB stored in 5.0 s (1.0 MB/s, 246.0 instances/s, 20 requests, 1 retries); bottleneck: cpu",
             "journal: ingester.db, run 3",
+            (
+                "not everything is stored (exit code 3); for the files: "
+                "ingester status --exceptions --journal ingester.db"
+            ),
         ]
 
     def test_names_directories_that_could_not_be_read(self) -> None:
@@ -77,6 +82,11 @@ class TestTheSummary:
 
     def test_of_nothing_says_none(self) -> None:
         assert to_lines(summary(outcomes={}))[0].endswith("files: none")
+
+    def test_of_no_file_at_all_asks_whether_that_is_right(self) -> None:
+        line = "nothing was met: is this the right directory, and is it mounted?"
+        assert line in to_lines(msgspec.structs.replace(summary(), files=0))
+        assert line not in to_lines(summary())
 
 
 def code(
