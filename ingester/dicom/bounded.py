@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 
 MAX_READ_BYTES: Final = 4 << 20
 MAX_READS: Final = 50_000
-MAX_INFLATED_BYTES: Final = 256 << 10
+MAX_INFLATED_BYTES: Final = 4 << 20
 MAX_VALUE_BYTES: Final = 8 << 10
 """No identifier is so long. pydicom looks for the end of an undefined length in such pieces."""
 

@@ -10,7 +10,7 @@ from ingester.dicom.values import HandOver, NeedMore
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-MAX_PREFIX_BYTES: Final = 1 << 20
+MAX_PREFIX_BYTES: Final = 4 << 20
 """The scanner never asks for more: what lies further in, pydicom finds by seeking."""
 
 MIN_PREFIX_BYTES: Final = 4_096

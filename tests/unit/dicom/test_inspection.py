@@ -159,7 +159,7 @@ class TestAFileThatIsSent:
         assert isinstance(inspect(part10(identity() + pixels())[:-9]), Header)
 
     def test_may_have_a_long_value_before_its_identity_ends(self) -> None:
-        filler = element(0x00091001, "OB", bytes(3 << 20))
+        filler = element(0x00091001, "OB", bytes(5 << 20))
         first, second = identity().split(element(0x0020000D, "UI", STUDY))
         data = part10(
             first.split(element(0x00100020, "LO", "P1"))[0]
