@@ -20,14 +20,21 @@ class NoAnswer(NamedTuple):
     """It did not. ``maybe_stored``: a byte of the body went out, nobody knows what became of it."""
 
     kind: Literal[
-        "not_sent", "lost", "stalled", "answer_timeout", "answer_too_long", "tls", "tls_refused"
+        "not_sent",
+        "lost",
+        "stalled",
+        "answer_timeout",
+        "answer_too_long",
+        "tls",
+        "tls_refused",
+        "no_tls",
     ]
     detail: str  # the error's class and number, no file, no UID, no credential
 
     @property
     def maybe_stored(self) -> bool:
         """Whether the server may have stored some of it."""
-        return self.kind not in ("not_sent", "tls", "tls_refused")
+        return self.kind not in ("not_sent", "tls", "tls_refused", "no_tls")
 
 
 class SourceFailed(NamedTuple):

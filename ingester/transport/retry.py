@@ -171,6 +171,11 @@ def _without_answer(
             f"the server refuses the TLS connection ({reply.detail})",
             "does it ask for a certificate? Give yours with --client-cert",
         )
+    if reply.kind == "no_tls":
+        return Stop(
+            f"what listens there does not speak TLS ({reply.detail})",
+            "is it http://, or is TLS at another port?",
+        )
     if reply.maybe_stored:
         return _in_doubt(situation, policy, random)
     if situation.proven:
@@ -237,7 +242,7 @@ def _used_up(situation: Situation) -> Action:
 def shows_an_outage(reply: Answer | NoAnswer) -> bool:
     """Whether a server that answers so may be away, rather than refuse this very request."""
     if isinstance(reply, NoAnswer):
-        return reply.kind != "tls"
+        return reply.kind not in {"tls", "no_tls"}
     return reply.status in (404, 405, 408, 425, 429) or reply.status >= 500
 
 

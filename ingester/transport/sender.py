@@ -35,6 +35,9 @@ LOOK_UP_BYTES = 8 << 20
 """A page of 1,000 instances, with 8 KiB of each."""
 
 UNAUTHORIZED = frozenset({401, 403})
+NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
+"""What OpenSSL says of a peer whose first bytes are no TLS record."""
+
 _REQUEST_ID_HEADERS = ("x-amzn-RequestId", "x-amz-request-id", "x-ms-request-id", "X-Request-Id")
 
 
@@ -250,6 +253,9 @@ def _no_answer(error: Exception, *, sent: bool, expired: str | None) -> NoAnswer
         return NoAnswer("tls", f"{type(error).__name__}: {_certificate_words(error)}")
     if (alert := alert_in(error)) is not None:
         return NoAnswer("tls_refused", alert)
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        reason = getattr(error.os_error, "reason", None) or type(error).__name__
+        return NoAnswer("no_tls" if reason in NO_TLS else "not_sent", reason)
     number = getattr(error, "errno", None)
     words = f": {os.strerror(number)}" if isinstance(number, int) and number > 0 else ""
     detail = f"{type(error).__name__}{words}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import socketserver
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
@@ -29,9 +31,9 @@ def client(tmp_path: Path) -> Certificate:
     return make_certificate(tmp_path, "client")
 
 
-def load(job: Job, server: ScriptedServer, *options: object) -> Completed:
+def load(job: Job, server: ScriptedServer, *options: object, url: str = "") -> Completed:
     return run_ingester(
-        "run", job.archive, f"--url={server.url}", f"--journal={job.journal}",
+        "run", job.archive, f"--url={url or server.url}", f"--journal={job.journal}",
         f"--results={job.results}", "--json", "--backoff-base-s=0.01", *map(str, options),
     )  # fmt: skip
 
@@ -52,6 +54,28 @@ def assert_stopped(done: Completed, job: Job, words: str, hint: str) -> None:
     assert hint in next_
     outcomes = json.loads(done.stdout)["outcomes"]
     assert outcomes["pending"] == sum(outcomes.values()) == len(list(job.archive.rglob("*.dcm")))
+
+
+class Plain(socketserver.BaseRequestHandler):
+    """As HTTP servers answer what they cannot read."""
+
+    def handle(self) -> None:
+        self.request.recv(4096)
+        self.request.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+
+class TestAPortWithoutTls:
+    @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+    def test_is_told_at_once(self, event_loop: str, job: Job, server: ScriptedServer) -> None:
+        job.write("a.dcm")
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Plain) as plain:
+            threading.Thread(target=plain.serve_forever).start()
+            url = f"https://127.0.0.1:{plain.server_address[1]}"
+            done = load(job, server, f"--event-loop={event_loop}", url=url)
+            plain.shutdown()
+        assert_stopped(done, job, "what listens there does not speak TLS", "is it http://")
+        assert "WRONG_VERSION_NUMBER" in done.stderr
+        assert done.elapsed_s < 10
 
 
 class TestAServerThatIsNotWhoItShouldBe:

@@ -22,10 +22,14 @@ from ingester.scan import (
 from tests.support.dicom_files import instance_bytes, pydicom_test_files
 from tests.unit.dicom.part10 import (
     DEFLATED,
+    EXPLICIT,
     IMPLICIT,
     ITEM,
+    ITEM_END,
+    SEQUENCE_END,
     STUDY,
     UNDEFINED,
+    deflated,
     element,
     group_2,
     identity,
@@ -117,6 +121,19 @@ class TestALargeFile:
     def test_may_have_its_identity_late(self, write: Write) -> None:
         data_set = identity_around(300 << 10) + element(0x7FE00010, "OW", bytes(2 << 20))
         found = instance_of(scan(write(part10(data_set))))
+        assert found.key.study_instance_uid == "1.2.826.0.1.1"
+
+    @pytest.mark.parametrize("syntax", [EXPLICIT, DEFLATED])
+    def test_may_refer_to_thousands_of_others(self, write: Write, syntax: str) -> None:
+        """A segmentation does, in a sequence of undefined length before its identity."""
+        one = ITEM + element(0x00081155, "UI", "1.2.826.0.1.3680043.8.498." + "7" * 30) + ITEM_END
+        count = 20_000 if syntax == EXPLICIT else 6_000
+        sequence = element(0x00081115, "SQ", one * count, length=UNDEFINED) + SEQUENCE_END
+        whole = identity()
+        middle = whole.index(b"\x10\x00\x20\x00")
+        data_set = whole[:middle] + sequence + whole[middle:]
+        data = part10(data_set) if syntax == EXPLICIT else deflated(data_set)
+        found = instance_of(scan(write(data), ScanOptions(inline_limit_bytes=1 << 16)))
         assert found.key.study_instance_uid == "1.2.826.0.1.1"
 
     def test_is_read_in_pieces_wherever_its_identity_is(self, write: Write) -> None:
