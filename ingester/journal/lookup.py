@@ -30,6 +30,9 @@ from ingester.journal.opening import connect_reader, reading
 from ingester.journal.schema import EVIDENCE_CODES, OUTCOME_CODES, OUTCOMES, pack_uid
 
 UNKNOWN_MTIME_NS: Final = -(2**63)  # no file has it: what the store was sent had another
+MANY_NAMES: Final = 5_000
+"""From so many on each is sought by itself: a directory that is listed in pieces gives its names in
+no order, and each piece would read nearly all of its rows (300,000 names: 5.8 s, not 2.2)."""
 MAX_FRESH_DIRECTORIES: Final = 8_192  # more than can be uncommitted
 
 # Asked first, for all of a study: most instances have no holder, the joins below cost 15 µs, and
@@ -56,6 +59,9 @@ WHERE f.outcome = {OUTCOME_CODES[Outcome.STORED]}
     AND f.evidence = {EVIDENCE_CODES[Evidence.MANIFEST]}
 ORDER BY f.size LIMIT 20"""  # noqa: S608 - constants
 
+_KNOWN = """
+SELECT name, file_id, outcome, size, mtime_ns, sha256, mtime_trusted FROM files
+WHERE dir_id = ? AND name"""
 _ROOTS = "SELECT root_id, name, path FROM roots"
 _FILES_OF = "SELECT 1 FROM directories d JOIN files f ON f.dir_id = d.dir_id WHERE d.root_id = ?"
 _OF_ROOT = f"{_FILES_OF} LIMIT 1"
@@ -147,11 +153,12 @@ class KnownFiles:
         found: dict[bytes, Known] = {}
         if names:
             wanted = frozenset(names)
-            rows = self._connection.execute(
-                "SELECT name, file_id, outcome, size, mtime_ns, sha256, mtime_trusted FROM files"
-                " WHERE dir_id = ? AND name BETWEEN ? AND ?",
-                (directory.dir_id, min(names), max(names)),
-            )
+            if len(names) < MANY_NAMES:
+                between = (directory.dir_id, min(names), max(names))
+                rows = self._connection.execute(f"{_KNOWN} BETWEEN ? AND ?", between)
+            else:
+                each = (directory.dir_id, _carray(names))
+                rows = self._connection.execute(f"{_KNOWN} IN carray(?)", each)
             for name, file_id, code, size, mtime_ns, sha256, trusted in rows:
                 if name in wanted:
                     outcome = OUTCOMES[code]
@@ -205,6 +212,12 @@ class KnownFiles:
             self._connection.close()
 
 
+def _carray(values: Sequence[bytes]) -> object:
+    import apsw  # noqa: PLC0415 - loaded by whoever made the connection
+
+    return apsw.carray(tuple(values), flags=apsw.SQLITE_CARRAY_BLOB)
+
+
 def stored_samples(path: str) -> list[tuple[FileRef, bytes | None]]:
     """The smallest of the latest files that the store has by its own word, at most 20."""
     connection = connect_reader(path)
@@ -252,10 +265,8 @@ class Holders:
     def _held(self, study_id: int | None, packed: Sequence[bytes]) -> set[bytes]:
         if study_id is None:
             return set()
-        import apsw  # noqa: PLC0415 - loaded by whoever made the connection
-
-        uids = apsw.carray(tuple(packed), flags=apsw.SQLITE_CARRAY_BLOB)
-        return {uid for (uid,) in self._connection.execute(_HELD, (study_id, uids))}
+        rows = self._connection.execute(_HELD, (study_id, _carray(packed)))
+        return {uid for (uid,) in rows}
 
     def _holder(self, study_id: int | None, sop_instance_uid: bytes) -> Holder:
         row: Any = self._connection.execute(_HOLDER, (study_id, sop_instance_uid)).fetchone()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM, Evidence, Outcome
 from ingester.items import FileRef, Holder, InstanceKey, Result
 from ingester.journal import Count, iter_files, read_all_runs, read_status, read_study
+from ingester.journal.lookup import MANY_NAMES
 from ingester.journal.schema import OUTCOME_CODES, pack_uid, unpack_uid
 from tests.unit.journal.made import (
     MTIME_NS,
@@ -213,6 +214,21 @@ class TestTheNextRun:
         (row,) = iter_files(path)
         assert (row.file_id, row.outcome, row.evidence) == (1, Outcome.STORED, Evidence.BYTES)
         assert row.reason_code == "same_bytes"
+
+    def test_knows_each_of_very_many_names(self, path: str) -> None:
+        """They are looked up in another way than few."""
+        session = Session(path)
+        names = [b"%04d" % number for number in range(2 * MANY_NAMES)]
+        refs = session.refs(names[::2])
+        before = {ref.name: ref.file_id for ref in refs}
+        session.journal.record_all([Result(ref, Outcome.NOT_DICOM) for ref in refs])
+        session.end()
+        session = Session(path)
+        directory = session.known.directory(session.root, b"d")
+        after = session.known.files(directory, names)
+        assert {name: after[name].file_id for name in before} == before
+        assert all((after[name].previous is None) is (name not in before) for name in names)
+        session.end()
 
     def test_gives_out_numbers_after_the_last_one(self, path: str) -> None:
         session = Session(path)
