@@ -23,7 +23,7 @@ from ingester.channel import Channel, ChannelClosed, Sink
 from ingester.claims import Claim, Claims
 from ingester.compare import Sameness
 from ingester.comparing import Comparer
-from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
+from ingester.dicomweb.outcome import IN_THE_STORE, NEVER_SENT, Outcome
 from ingester.items import (
     Holder,
     InputEnded,
@@ -210,12 +210,12 @@ class Group:
     async def _again(self, instance: Instance, holder: Holder) -> None:
         """An earlier run sent what this file was: it goes again, unless the store has its bytes.
 
-        That may be where its row says something else by now: it could not be asked for its size
-        once, or was something else for a while.
+        That may be where nothing was sent of it since: it could not be asked for its size once, or
+        was something else for a while.
         """
         previous = instance.file.previous
-        row_says_so = previous is not None and previous.outcome in IN_THE_STORE
-        if holder.outcome in IN_THE_STORE and not row_says_so:
+        unsent = previous is not None and previous.outcome in NEVER_SENT
+        if holder.outcome in IN_THE_STORE and unsent:
             sameness = await self._comparer.sameness(instance, holder)
             if sameness not in {Sameness.DIFFERENT, Sameness.UNKNOWN}:
                 claim = self.claims.held_in_journal(instance, holder)

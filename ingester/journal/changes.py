@@ -63,9 +63,11 @@ WHERE {_OUTCOME_OF.format("excluded")} <= {IN_THE_STORE_MAX}
 _DROP_CLAIM = """
 DELETE FROM instances WHERE study_id = ? AND sop_instance_uid = ? AND holder_file_id = ?
     AND sent_outcome IS NULL"""
-_FREEZE_CLAIM = """
-UPDATE instances SET sent_outcome = ?, sent_size = ?, sent_sha256 = ?
-WHERE study_id = ? AND sop_instance_uid = ? AND holder_file_id = ? AND sent_outcome IS NULL"""
+# A doubt is later than what was stored before, and may be over it.
+_FREEZE_CLAIM = f"""
+UPDATE instances SET sent_outcome = ?1, sent_size = ?2, sent_sha256 = ?3
+WHERE study_id = ?4 AND sop_instance_uid = ?5 AND holder_file_id = ?6
+    AND (sent_outcome IS NULL OR ?1 = {IN_DOUBT})"""  # noqa: S608 - a constant
 # Two files of one instance in doubt: from now on nobody can tell which of them the store has.
 _FREEZE_OTHER_DOUBT = f"""
 UPDATE instances SET (sent_outcome, sent_size, sent_sha256) = (

@@ -209,12 +209,13 @@ class Recorder:
         file = result.file
         row_id = file.file_id if result.moved_from is None else result.moved_from
         old = existing.get(row_id)
-        if result.moved_from is not None and not self._is_stored_by(old, result):
+        if result.moved_from is not None and not self._is_of(old, result):
             return self._stored_by_its_bytes(result)
         if old is None:
             return _as_missing(result)
         if result.moved_from is not None and row_id != file.file_id:
-            if old.seen_run_id == self.run_id:  # it was met in this run: both files are there
+            # It was met in this run: both files are there. Or it is in doubt, with later bytes.
+            if old.seen_run_id == self.run_id or old.outcome > IN_THE_STORE_MAX:
                 return _as_duplicate(result, row_id)
             displaced = existing.get(file.file_id)
             if displaced is not None:
@@ -235,13 +236,13 @@ class Recorder:
         changes.count(old._replace(size=size, seen_run_id=self.run_id), 1)
         return None
 
-    def _is_stored_by(self, row: Row | None, result: Result) -> bool:
-        """Whether it is this row that says that the store has the result's instance."""
+    def _is_of(self, row: Row | None, result: Result) -> bool:
+        """Whether a row is of the instance that a result is about, and holds its claim."""
         header = result.header
         return (
             row is not None
             and header is not None
-            and row.outcome <= IN_THE_STORE_MAX
+            and row.outcome <= HOLDS_MAX
             and row.study_id == self._series.of(header).study_id
             and row.sop_instance_uid == pack_uid(header.sop_instance_uid)
         )

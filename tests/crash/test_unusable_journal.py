@@ -240,8 +240,9 @@ class TestAReadOnlyDirectory:
         ) as process:  # fmt: skip
             ended = process.wait()
         assert ended.returncode == 1
-        (line,) = ended.stderr.splitlines()
+        line, hint = ended.stderr.splitlines()
         assert "the results file cannot be written (Read-only file system)" in line
+        assert hint == "  hint: name another with --results"
         assert server.requests == []
 
 

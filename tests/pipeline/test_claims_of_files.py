@@ -432,6 +432,56 @@ class TestWhatTheStoreHasOfARowThatSaysOtherwise:
         assert len(server.posts) == 2
 
 
+class TestWhatTheStoreMayHaveByNow:
+    """An earlier version was stored, and a later one may have been put over it."""
+
+    def leave_in_doubt(self, job: Job, server: ScriptedServer) -> bytes:
+        """The bytes of the first version; the second is in doubt, and in the store."""
+        path = job.write("f.dcm")
+        first = path.read_bytes()
+        job.run()
+        job.write("f.dcm", seed=1)
+        age(path, 60)
+        server.default = StoreThenDrop()
+        server.default_get = Answer(200, {}, b"[]")
+        assert job.run(max_attempts=1, max_outage_s=0.2).outcome("f.dcm") == "in_doubt"
+        server.default = StoreAll()
+        return first
+
+    @pytest.mark.parametrize("meanwhile", [None, "not dicom", "a link"])
+    def test_the_first_is_sent_again_when_it_comes_back(
+        self, job: Job, server: ScriptedServer, meanwhile: str | None
+    ) -> None:
+        first = self.leave_in_doubt(job, server)
+        path = job.archive / "f.dcm"
+        if meanwhile == "a link":
+            path.rename(job.archive.parent / "kept")
+            path.symlink_to(job.archive.parent / "kept")
+        elif meanwhile is not None:
+            path.write_bytes(b"not dicom" * 99)
+            age(path, 90)
+        if meanwhile is not None:
+            job.run(check=False)
+            path.unlink()
+        path.write_bytes(first)
+        age(path, 120)
+        ran = job.run(check=False)
+        assert ran.outcome("f.dcm") == "stored"
+        assert job.stored("f.dcm")[-1] == job.sha256("f.dcm")
+
+    def test_a_copy_of_the_first_is_not_called_stored(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        first = self.leave_in_doubt(job, server)
+        (job.archive / "f.dcm").unlink()
+        (job.archive / "g.dcm").write_bytes(first)
+        age(job.archive / "g.dcm")
+        for _ in range(2):
+            ran = job.run(check=False)
+            if ran.outcome("g.dcm") == "stored":
+                assert job.stored("f.dcm")[-1] == job.sha256("g.dcm")
+
+
 class TestACopyThatIsMetBeforeTheFileThatChanged:
     def test_is_a_duplicate_and_the_file_is_sent(self, job: Job) -> None:
         path = job.write("f.dcm")

@@ -162,7 +162,7 @@ class TestAnExistingJournal:
     def test_is_free_again_where_its_thread_cannot_start(
         self, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        start = threading.Thread.start
+        start, before = threading.Thread.start, threading.enumerate()
 
         def all_but_the_journal(thread: threading.Thread) -> None:
             if thread.name == "journal":
@@ -173,7 +173,7 @@ class TestAnExistingJournal:
             no_thread.setattr(threading.Thread, "start", all_but_the_journal)
             with pytest.raises(RuntimeError):
                 Journal.open(path, target=TARGET)
-        assert not [each.name for each in threading.enumerate() if each.name == "announcer"]
+        assert not [each for each in threading.enumerate() if each not in before]
         Journal.open(path, target=TARGET).close()
 
     def test_is_reached_through_a_link_under_one_lock(self, path: str, tmp_path: Path) -> None:
