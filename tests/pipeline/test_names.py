@@ -146,9 +146,10 @@ class TestADirectoryWhoseNameIsNotUtf8:
         done = run_ingester(*command, cwd=os.fsdecode(folder))
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["journal"] == "ingester.db"
-        done = run_ingester(*command, "--journal", os.fsdecode(folder + b"/j.db"))
+        named = ("--journal", os.fsdecode(folder + b"/j.db"))
+        done = run_ingester(*command, *named, cwd=os.fsdecode(folder))
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["journal"].endswith("/K\\xf6ln/j.db")
-        status = run_ingester("status", "--journal", os.fsdecode(folder + b"/j.db"))
+        status = run_ingester("status", *named)
         assert status.returncode == 0, status.stderr
         assert "ln/j.db" in status.stdout
