@@ -45,15 +45,21 @@ def _refuse_foreign(fd: int) -> None:
 
 
 def _end_torn_line(fd: int, size: int) -> None:
-    """A line that a kill or a full disk has torn goes; a whole one is ended."""
+    """A line that a kill or a full disk has torn goes; a whole one, or another's, is ended."""
     start = max(0, size - LONGEST_TORN_BYTES)
     tail = os.pread(fd, size - start, start)
     torn = tail[tail.rfind(b"\n") + 1 :]
     if not torn:
         return
-    try:
-        msgspec.json.decode(torn)
-    except msgspec.DecodeError:
+    if torn.startswith(b"{") and len(torn) < LONGEST_TORN_BYTES and not _is_json(torn):
         os.ftruncate(fd, size - len(torn))
     else:
         os.write(fd, b"\n")  # it must not take the next line along
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return False
+    return True

@@ -189,8 +189,7 @@ class Group:
         return await loop.run_in_executor(self._lookups, self._find_holders, keys)
 
     async def _against_the_journal(self, instance: Instance, holder: Holder) -> None:
-        itself = holder.file_id == instance.file.file_id
-        if itself or _is_known_below_another_root(instance, holder):
+        if holder.file_id == instance.file.file_id:
             await self._again(self.claims.sent_before(instance, holder), holder)
         elif holder.outcome not in IN_THE_STORE and not holder.decided_now:
             if self._full and not self.claims.is_waited_for(instance.key):
@@ -212,12 +211,11 @@ class Group:
         """An earlier run sent what this file was: it goes again, unless the store has its bytes.
 
         That may be where nothing was sent of it since: it could not be asked for its size once, or
-        was something else for a while. Or where it was met below another root.
+        was something else for a while.
         """
         previous = instance.file.previous
         unsent = previous is not None and previous.outcome in NEVER_SENT
-        elsewhere = holder.file_id != instance.file.file_id
-        if holder.outcome in IN_THE_STORE and (unsent or elsewhere):
+        if holder.outcome in IN_THE_STORE and unsent:
             sameness = await self._comparer.sameness(instance, holder)
             if sameness not in {Sameness.DIFFERENT, Sameness.UNKNOWN}:
                 claim = self.claims.held_in_journal(instance, holder)
@@ -265,9 +263,3 @@ class Group:
                     instance.buffer.leave()
             ticket = self._ledger.announce(batch.instances)
             await self._out.put(batch._replace(ticket=ticket))
-
-
-def _is_known_below_another_root(instance: Instance, holder: Holder) -> bool:
-    """Whether an earlier run stored this very file under another key."""
-    is_stored = holder.outcome in IN_THE_STORE and not holder.decided_now
-    return is_stored and holder.path == instance.file.path

@@ -50,8 +50,11 @@ class NamedEntry:
         return stat.S_ISREG(self.stat(follow_symlinks=follow_symlinks).st_mode)
 
     def is_symlink(self) -> bool:
-        """The same."""
-        return stat.S_ISLNK(self.stat(follow_symlinks=False).st_mode)
+        """As of os.DirEntry: one that cannot be asked is none."""
+        try:
+            return stat.S_ISLNK(self.stat(follow_symlinks=False).st_mode)
+        except OSError:
+            return False
 
 
 Entry = os.DirEntry[bytes] | NamedEntry

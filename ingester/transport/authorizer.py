@@ -213,5 +213,10 @@ class SigV4(_Renewed[Credentials]):
             if offset is not None and abs(offset - self._offset) >= SMALLEST_SKEW:
                 self._offset, self._learned_at = offset, now
                 log(WARNING, "clock_is_off", seconds=round(offset.total_seconds()))
-        elif refused == self._offset and self._good_offset is not None:
+        elif (
+            refused == self._offset
+            and self._good_offset is not None
+            and offset is not None
+            and abs(offset - refused) >= SMALLEST_SKEW
+        ):
             self._offset = self._good_offset

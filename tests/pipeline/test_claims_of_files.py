@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
-from pathlib import Path
 
 import pytest
 
 from ingester.dicomweb.outcome import Evidence
 from tests.pipeline.job import Job, age, uid_of
-from tests.support.process import run_ingester
 from tests.support.scripted import (
     Answer,
     Choose,
@@ -523,33 +520,6 @@ class TestTheNumberOfARowThatIsGone:
         ran = job.run(check=False)
         assert ran.outcome("d.dcm") == ("stored" if same else "conflict")
         assert len(job.stored("b.dcm")) == 1
-        assert len(server.posts) == 1
-
-
-class TestAFileThatIsLoadedBelowAnotherRoot:
-    """`run E`, and then `run E/sub`: another key of the same file."""
-
-    def load(self, job: Job, source: Path) -> tuple[int, dict[str, int]]:
-        done = run_ingester(
-            "run", source, f"--url={job.server.url}", f"--journal={job.journal}", "--json"
-        )
-        outcomes = json.loads(done.stdout)["outcomes"]
-        return done.returncode, {name: count for name, count in outcomes.items() if count}
-
-    def test_is_sent_again_where_it_has_changed(self, job: Job) -> None:
-        path = job.write("sub/f.dcm")
-        old = job.sha256("sub/f.dcm")
-        assert self.load(job, job.archive) == (0, {"stored": 1})
-        job.write("sub/f.dcm", seed=1)
-        age(path, 60)
-        for source in (path.parent, job.archive, path.parent):
-            assert self.load(job, source) == (0, {"stored": 1})
-        assert job.stored("sub/f.dcm") == [old, job.sha256("sub/f.dcm")]
-
-    def test_is_not_sent_where_it_has_not(self, job: Job, server: ScriptedServer) -> None:
-        path = job.write("sub/f.dcm")
-        for source in (job.archive, path.parent, job.archive, path):
-            assert self.load(job, source) == (0, {"stored": 1})
         assert len(server.posts) == 1
 
 

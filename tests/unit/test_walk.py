@@ -682,8 +682,10 @@ class TestASingleFile:
     ) -> None:
         """A file system may take other letters for the same; and one may vanish."""
         (tmp_path / "a").write_bytes(b"x")
-        found = walked(walker(tmp_path, only=frozenset({b"a", b"gone"})))
-        assert below(tmp_path, found.files) == [b"a"]
+        for follow in (False, True):
+            one = walker(tmp_path, only=frozenset({b"a", b"gone"}), follow=follow)
+            found = walked(one)
+            assert below(tmp_path, found.files) == [b"a"]
         (result,) = found.decided
         assert (result.file.name, result.outcome) == (b"gone", Outcome.UNREADABLE)
         assert result.reason_code == "stat_error"

@@ -182,6 +182,12 @@ class TestTheFile:
         assert path.read_bytes() == bytes(128) + b"DICM"
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
+    @pytest.mark.parametrize("other", [b'{\n  "a": 1\n}', b'{"a": "' + b"x" * (2 << 20) + b'"}'])
+    def test_that_holds_other_json_loses_nothing(self, path: Path, other: bytes) -> None:
+        path.write_bytes(other)
+        ResultsFile(str(path)).close()
+        assert path.read_bytes() == other + b"\n"
+
     def test_keeps_a_last_line_that_is_whole_but_for_its_end(self, path: Path) -> None:
         path.write_bytes(b'{"file_id": 7}')
         results = ResultsFile(str(path))
