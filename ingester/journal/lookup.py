@@ -285,11 +285,8 @@ class Holders:
         ) = row
         now = bool(decided_now)
         path = b"" if root is None else os.path.join(root, rel_path, name)
-        doubted = same_uids and OUTCOMES.get(outcome) is Outcome.IN_DOUBT
-        if sent[0] is None or doubted:  # what is in doubt may be over what was stored before
-            frozen = sent[0] is not None
-            known = OUTCOMES[outcome]
-            return Holder(file_id, path, known, size, mtime_ns, sha256, True, now, frozen)
+        if sent[0] is None:
+            return Holder(file_id, path, OUTCOMES[outcome], size, mtime_ns, sha256, True, now)
         same_bytes = sent[1] == size and sent[2] is not None and sent[2] == sha256
         current = bool(same_uids) and same_bytes
         mtime_ns = mtime_ns if current else UNKNOWN_MTIME_NS
