@@ -49,8 +49,7 @@ class Comparer:
         for start in range(0, len(instances), COMPARED_AT_ONCE):
             some = instances[start : start + COMPARED_AT_ONCE]
             found = await asyncio.gather(*(self.sameness(each, holder) for each in some))
-            for instance, sameness in zip(some, found, strict=True):
-                self.end(instance, holder, sameness)
+            self.end(some, holder, found)
             await self._ledger.wait_for_room()
 
     async def sameness(self, instance: Instance, holder: Holder) -> Found:
@@ -69,10 +68,13 @@ class Comparer:
         except (OSError, SourceChanged) as error:
             return error
 
-    def end(self, instance: Instance, holder: Holder, found: Found) -> None:
-        """It ends as a comparison showed."""
-        _give_back(instance)
-        self._ledger.decide([_compared(instance, holder, found, self._conflict_words)])
+    def end(self, instances: Sequence[Instance], holder: Holder, found: Sequence[Found]) -> None:
+        """They end as comparisons showed: together, for the journal counts how often it is told."""
+        results = []
+        for instance, sameness in zip(instances, found, strict=True):
+            _give_back(instance)
+            results.append(_compared(instance, holder, sameness, self._conflict_words))
+        self._ledger.decide(results)
 
 
 def _give_back(instance: Instance) -> None:

@@ -219,7 +219,7 @@ class Group:
             sameness = await self._comparer.sameness(instance, holder)
             if sameness not in {Sameness.DIFFERENT, Sameness.UNKNOWN}:
                 claim = self.claims.held_in_journal(instance, holder)
-                self._comparer.end(instance, holder, sameness)
+                self._comparer.end([instance], holder, [sameness])
                 await self._decided(claim)
                 return
         await self._send(self._add(instance))

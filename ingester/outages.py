@@ -67,15 +67,11 @@ class Outages:
         One that was lost before is not the first to be tried again: it may be why.
         """
         parcel.after_known_good = False
-        if parcel.failed_probes:
-            taken = await self._known_good.is_taken(anew=True)
-            if taken:
-                parcel.after_known_good = True
-                return True
-            well = taken is None and await self._is_well(parcel)
-        else:
-            well = await self._is_well(parcel)
-        if well:
+        taken = await self._known_good.is_taken(anew=True) if parcel.failed_probes else None
+        if taken:
+            parcel.after_known_good = True
+            return True
+        if taken is None and await self._is_well(parcel):
             return True
         parcel.failed_probes += 1
         # Its look-ups may be what is away, or it wants no file twice: the body, now and then.

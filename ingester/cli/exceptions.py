@@ -18,10 +18,12 @@ def exception_lines(path: str) -> Iterator[str]:
     changed.
     """
     run = read_status(path).run
+    if run is None:
+        return
     outcomes = INCOMPLETE | {Outcome.PENDING, Outcome.STORED_WITH_WARNING}
     for row in iter_files(path, outcomes):
         kept = row.outcome is Outcome.STORED_WITH_WARNING and row.warning_code not in PIXEL_WARNINGS
-        if run is not None and row.seen_run_id == run.run_id and not kept:
+        if row.seen_run_id == run.run_id and not kept:
             yield json.dumps(_object(row))
 
 

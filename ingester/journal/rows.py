@@ -299,6 +299,7 @@ def _as_duplicate(result: Result, other_file_id: int) -> Result:
         evidence=None,
         other_file_id=other_file_id,
         moved_from=None,
+        unchanged=False,
     )
 
 
