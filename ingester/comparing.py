@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from ingester.compare import Sameness, look_here, look_there, without_the_other
-from ingester.dicomweb.outcome import IN_THE_STORE, Outcome
+from ingester.dicomweb.outcome import Outcome
 from ingester.files import SourceChanged
 from ingester.items import Holder, Instance, Result, ended, pending
 from ingester.ledger import Ledger
@@ -35,7 +35,7 @@ class Comparer:
         """Decide what has the UIDs of a decided holder; as many at a time as there are readers."""
         for instance in instances:
             _give_back(instance)
-        if holder.outcome not in IN_THE_STORE:
+        if not holder.is_there:
             reason = "not sent: another file with its UIDs is in doubt"
             self._ledger.decide(
                 [

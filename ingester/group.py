@@ -23,7 +23,7 @@ from ingester.channel import Channel, ChannelClosed, Sink
 from ingester.claims import Claim, Claims
 from ingester.compare import Sameness
 from ingester.comparing import Comparer
-from ingester.dicomweb.outcome import IN_THE_STORE, NEVER_SENT, Outcome
+from ingester.dicomweb.outcome import NEVER_SENT, Outcome
 from ingester.items import (
     Holder,
     InputEnded,
@@ -191,7 +191,7 @@ class Group:
     async def _against_the_journal(self, instance: Instance, holder: Holder) -> None:
         if holder.file_id == instance.file.file_id:
             await self._again(self.claims.sent_before(instance, holder), holder)
-        elif holder.outcome not in IN_THE_STORE and not holder.decided_now:
+        elif not holder.is_there and not holder.decided_now:
             if self._full and not self.claims.is_waited_for(instance.key):
                 self._too_many_waiting(instance)
                 return
@@ -215,7 +215,7 @@ class Group:
         """
         previous = instance.file.previous
         unsent = previous is not None and previous.outcome in NEVER_SENT
-        if holder.outcome in IN_THE_STORE and unsent:
+        if holder.is_there and unsent:
             sameness = await self._comparer.sameness(instance, holder)
             if sameness not in {Sameness.DIFFERENT, Sameness.UNKNOWN}:
                 claim = self.claims.held_in_journal(instance, holder)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ingester.dicom.values import Header
-from ingester.dicomweb.outcome import Evidence, Outcome
+from ingester.dicomweb.outcome import IN_THE_STORE, Evidence, Outcome
 
 if TYPE_CHECKING:  # it waits for buffers on a loop, and a process that reads has none
     from ingester.budget import Buffer
@@ -197,6 +197,12 @@ class Holder(NamedTuple):
     current: bool  # False: the file at that path has other content or UIDs by now
     decided_now: bool = False  # by this run: it will not be met again
     frozen: bool = False  # of a doubt: other bytes than these may have been sent under the UIDs
+    overtaken: bool = False  # its file was sent with later bytes, and they are in doubt
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the store has these bytes, and no others under the UIDs."""
+        return self.outcome in IN_THE_STORE and not self.overtaken
 
 
 class StudyBatch(NamedTuple):

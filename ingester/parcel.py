@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ingester.dicomweb.multipart import multipart_framing, new_boundary, single_framing
-from ingester.dicomweb.outcome import IN_THE_STORE, Evidence, Outcome
+from ingester.dicomweb.outcome import Evidence, Outcome
 from ingester.dicomweb.profiles import ServerProfile
 from ingester.items import Instance, Result
 from ingester.readers import Readers
@@ -137,7 +137,7 @@ class Parcel:
         if self.replaces_another(position):
             return False
         itself = earlier.file_id == self.instances[position].file.file_id and not earlier.frozen
-        return earlier.outcome in IN_THE_STORE or itself  # in doubt, and no other bytes with it
+        return earlier.is_there or itself  # in doubt, and no other bytes with it
 
     def is_doubted(self, position: int) -> bool:
         """Whether an earlier attempt, of this run or one before, may have stored an instance."""

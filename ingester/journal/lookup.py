@@ -290,8 +290,11 @@ class Holders:
         same_bytes = sent[1] == size and sent[2] is not None and sent[2] == sha256
         current = bool(same_uids) and same_bytes
         mtime_ns = mtime_ns if current else UNKNOWN_MTIME_NS
+        overtaken = bool(same_uids) and not same_bytes and OUTCOMES[outcome] is Outcome.IN_DOUBT
         outcome = OUTCOMES[sent[0]]
-        return Holder(file_id, path, outcome, sent[1], mtime_ns, sent[2], current, now, True)
+        return Holder(
+            file_id, path, outcome, sent[1], mtime_ns, sent[2], current, now, True, overtaken
+        )
 
     def close(self) -> None:
         """Idempotent."""

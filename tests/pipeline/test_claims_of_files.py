@@ -13,6 +13,8 @@ from tests.pipeline.job import Job, age, uid_of
 from tests.support.scripted import (
     Answer,
     Choose,
+    CloseAfter,
+    FindStored,
     Request,
     ScriptedServer,
     Step,
@@ -469,17 +471,60 @@ class TestWhatTheStoreMayHaveByNow:
         assert ran.outcome("f.dcm") == "stored"
         assert job.stored("f.dcm")[-1] == job.sha256("f.dcm")
 
-    def test_a_copy_of_the_first_is_not_called_stored(
+    def test_nor_does_a_hit_say_that_the_first_is_there_when_its_answer_is_lost_too(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        first = self.leave_in_doubt(job, server)
+        (job.archive / "f.dcm").write_bytes(first)
+        age(job.archive / "f.dcm", 120)
+        server.default_get = FindStored()
+        server.push(CloseAfter(None))
+        ran = job.run(server="healthimaging")
+        assert ran.outcome("f.dcm") == "stored"
+        assert job.stored("f.dcm")[-1] == job.sha256("f.dcm")
+
+    def test_nor_when_it_is_refused_after_that(self, job: Job, server: ScriptedServer) -> None:
+        first = self.leave_in_doubt(job, server)
+        (job.archive / "f.dcm").write_bytes(first)
+        age(job.archive / "f.dcm", 120)
+        good = job.write("good.dcm", study=2).read_bytes()
+        server.default_get = FindStored()
+        lost: list[Request] = []
+
+        def pick(request: Request) -> Step:
+            if good in request.body:
+                return StoreAll()
+            lost.append(request)
+            return CloseAfter(None) if len(lost) == 1 else Answer(400, {}, b"no")
+
+        server.default = Choose(pick)
+        ran = job.run(check=False)
+        assert [ran.outcome("f.dcm"), ran.outcome("good.dcm")] == ["in_doubt", "stored"]
+
+    def test_a_copy_of_the_first_is_sent_when_the_file_is_gone(
         self, job: Job, server: ScriptedServer
     ) -> None:
         first = self.leave_in_doubt(job, server)
         (job.archive / "f.dcm").unlink()
         (job.archive / "g.dcm").write_bytes(first)
         age(job.archive / "g.dcm")
-        for _ in range(2):
-            ran = job.run(check=False)
-            if ran.outcome("g.dcm") == "stored":
-                assert job.stored("f.dcm")[-1] == job.sha256("g.dcm")
+        ran = job.run(check=False)
+        assert ran.outcome("g.dcm") == "stored"
+        assert job.stored("f.dcm")[-1] == job.sha256("g.dcm")
+
+    @pytest.mark.parametrize("name", ["a.dcm", "z.dcm"])
+    @pytest.mark.parametrize("later", [StoreAll(), Answer(400, {}, b"no"), CloseAfter(None)])
+    def test_a_copy_of_the_first_is_compared_with_what_the_file_comes_to(
+        self, job: Job, server: ScriptedServer, name: str, later: Step
+    ) -> None:
+        first = self.leave_in_doubt(job, server)
+        (job.archive / name).write_bytes(first)
+        age(job.archive / name)
+        server.default = later
+        ran = job.run(max_attempts=1, max_outage_s=0.2, check=False)
+        assert (
+            ran.outcome(name) == {"stored": "conflict", "in_doubt": "pending"}[ran.outcome("f.dcm")]
+        )
 
 
 class TestACopyThatIsMetBeforeTheFileThatChanged:
