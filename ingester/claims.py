@@ -58,7 +58,8 @@ class Claims:
         if claim is None:
             self._claims[key] = Claim(key, instance.file.file_id)
             return None
-        if claim.absent and claim.holder_file_id == instance.file.file_id:
+        if claim.absent and claim.earlier is not None and claim.earlier.is_of(instance.file):
+            claim.holder_file_id = instance.file.file_id
             claim.absent = False
             return None
         return claim
@@ -79,7 +80,7 @@ class Claims:
     def sent_before(self, instance: Instance, holder: Holder) -> Instance:
         """An earlier run sent ``holder`` under the UIDs that ``instance`` goes with now."""
         self._claims[instance.key].earlier = holder
-        return instance._replace(earlier=holder)
+        return instance.sent_before(holder)
 
     def held_in_journal(self, instance: Instance, holder: Holder) -> Claim:
         """The journal says an earlier file has what ``instance`` has just claimed."""
@@ -113,10 +114,11 @@ class Claims:
 
     def _take_holder(self, claim: Claim, holder: Holder) -> Instance | None:
         for waiting in claim.waiting:
-            if waiting.file.file_id == holder.file_id:
+            if holder.is_of(waiting.file):
                 claim.waiting.remove(waiting)
+                claim.holder_file_id = waiting.file.file_id
                 self.waiting -= 1
-                return waiting._replace(earlier=holder)
+                return waiting.sent_before(holder)
         return None
 
     def absent_holders(self) -> list[Claim]:
@@ -187,7 +189,7 @@ class Claims:
 
 def _holder_of(result: Result) -> Holder:
     return Holder(
-        file_id=result.file.file_id,
+        file_id=result.row_id,
         path=result.file.path,
         outcome=result.outcome,
         size=result.file.size if result.size is None else result.size,

@@ -189,7 +189,7 @@ class Group:
         return await loop.run_in_executor(self._lookups, self._find_holders, keys)
 
     async def _against_the_journal(self, instance: Instance, holder: Holder) -> None:
-        if holder.file_id == instance.file.file_id:
+        if holder.is_of(instance.file):
             await self._again(self.claims.sent_before(instance, holder), holder)
         elif not holder.is_there and not holder.decided_now:
             if self._full and not self.claims.is_waited_for(instance.key):
@@ -211,11 +211,11 @@ class Group:
         """An earlier run sent what this file was: it goes again, unless the store has its bytes.
 
         That may be where nothing was sent of it since: it could not be asked for its size once, or
-        was something else for a while.
+        was something else for a while, or is known below another root.
         """
         previous = instance.file.previous
         unsent = previous is not None and previous.outcome in NEVER_SENT
-        if holder.is_there and unsent:
+        if holder.is_there and (unsent or instance.known_as is not None):
             sameness = await self._comparer.sameness(instance, holder)
             if sameness not in {Sameness.DIFFERENT, Sameness.UNKNOWN}:
                 claim = self.claims.held_in_journal(instance, holder)

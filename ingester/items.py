@@ -157,6 +157,12 @@ class Instance(NamedTuple):
     mtime_trusted: bool  # False: changed within 2 s of the read, compare next time
     findings: tuple[str, ...] = ()
     earlier: Holder | None = None  # what the journal says was sent under its UIDs before
+    known_as: int | None = None  # file_id of its row, where that is below another root
+
+    def sent_before(self, holder: Holder) -> Instance:
+        """The same, of a file that an earlier run sent as ``holder`` says."""
+        known_as = None if holder.file_id == self.file.file_id else holder.file_id
+        return self._replace(earlier=holder, known_as=known_as)
 
     @property
     def size(self) -> int:
@@ -198,6 +204,10 @@ class Holder(NamedTuple):
     decided_now: bool = False  # by this run: it will not be met again
     frozen: bool = False  # of a doubt: other bytes than these may have been sent under the UIDs
     overtaken: bool = False  # its file was sent with later bytes, and they are in doubt
+
+    def is_of(self, file: FileRef) -> bool:
+        """Whether it is about this very file, perhaps as it was known below another root."""
+        return self.file_id == file.file_id or (self.path == file.path and not self.decided_now)
 
     @property
     def is_there(self) -> bool:
@@ -249,6 +259,14 @@ class Result(NamedTuple):
     request_id: str = ""
     elapsed_s: float = 0.0
     unchanged: bool = False  # read again and found to be what was recorded before
+    known_as: int | None = None  # file_id of its row, which comes here from below another root
+
+    @property
+    def row_id(self) -> int:
+        """The file_id of the row that says this."""
+        if self.moved_from is not None:
+            return self.moved_from
+        return self.file.file_id if self.known_as is None else self.known_as
 
 
 def pending(file: FileRef, reason_code: str) -> Result:
@@ -272,5 +290,5 @@ def ended(instance: Instance, outcome: Outcome, reason_code: str, reason: str = 
         instance.file, outcome, reason_code, reason,
         size=instance.identity.size, mtime_ns=instance.identity.mtime_ns,
         mtime_trusted=instance.mtime_trusted, header=instance.header, sha256=instance.sha256,
-        findings=instance.findings,
+        findings=instance.findings, known_as=instance.known_as,
     )  # fmt: skip

@@ -116,6 +116,7 @@ class Parcel:
             attempts=self.earlier_attempts + self.attempts,
             request_id="" if answer is None else answer.request_id,
             elapsed_s=round(time.monotonic() - self.started, 3),
+            known_as=instance.known_as,
         )
 
     def replaces_another(self, position: int) -> bool:
@@ -136,16 +137,14 @@ class Parcel:
             return True
         if self.replaces_another(position):
             return False
-        itself = earlier.file_id == self.instances[position].file.file_id and not earlier.frozen
+        itself = earlier.is_of(self.instances[position].file) and not earlier.frozen
         return earlier.is_there or itself  # in doubt, and no other bytes with it
 
     def is_doubted(self, position: int) -> bool:
         """Whether an earlier attempt, of this run or one before, may have stored an instance."""
         file, earlier = self.instances[position].file, self.instances[position].earlier
         in_doubt = file.in_doubt or (
-            earlier is not None
-            and earlier.file_id == file.file_id
-            and earlier.outcome is Outcome.IN_DOUBT
+            earlier is not None and earlier.is_of(file) and earlier.outcome is Outcome.IN_DOUBT
         )
         return self.may_be_stored or in_doubt
 

@@ -50,6 +50,7 @@ class Announced(NamedTuple):
     series_instance_uid: str
     sop_instance_uid: str
     modality: str
+    known_as: int | None = None
 
 
 class AnnouncedBatch(NamedTuple):
@@ -80,7 +81,7 @@ def encode(run_id: int, instances: Sequence[Instance]) -> bytes:
                 each.identity.size, clean_int(each.identity.mtime_ns), each.mtime_trusted,
                 each.sha256,
                 each.header.series_instance_uid, each.header.sop_instance_uid,
-                each.header.modality,
+                each.header.modality, each.known_as,
             )
             for each in instances
         ],
@@ -193,5 +194,5 @@ def _in_doubt(batch: AnnouncedBatch, one: Announced) -> Result:
     return Result(
         file, Outcome.IN_DOUBT, "killed", "the run was killed when it might have been on its way",
         size=one.size, mtime_ns=one.mtime_ns, mtime_trusted=one.mtime_trusted, header=header,
-        sha256=one.sha256,
+        sha256=one.sha256, known_as=one.known_as,
     )  # fmt: skip

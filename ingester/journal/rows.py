@@ -133,7 +133,7 @@ class Recorder:
     def _record(self, results: Sequence[Result]) -> list[Result]:
         recorded: list[Result] = []
         ids = array("q", [result.file.file_id for result in results])
-        ids.extend([result.moved_from for result in results if result.moved_from is not None])
+        ids.extend([result.row_id for result in results if result.row_id != result.file.file_id])
         existing = self._existing(ids)
         changes = Changes(self.run_id)
         for result in results:
@@ -143,12 +143,21 @@ class Recorder:
                     recorded.append(result)
                     continue
                 result = instead  # noqa: PLW2901 - the row it speaks of is not there
-            old = existing.get(result.file.file_id) if existing else None
-            self._replace(result, old, changes)
-            recorded.append(result)
+            recorded.append(self._replace_row_of(result, existing, changes))
         changes.write(self._connection)
         self._series.stamp_studies(set(changes.series))
         return recorded
+
+    def _replace_row_of(self, result: Result, existing: dict[int, Row], changes: Changes) -> Result:
+        """The file's row says what this result says, wherever it was until now."""
+        row = None if result.known_as is None else existing.get(result.known_as)
+        if row is None or row.seen_run_id == self.run_id:
+            self._replace(result, existing.get(result.file.file_id) if existing else None, changes)
+            return result if result.known_as is None else result._replace(known_as=None)
+        _move(row, result.file, existing, changes)
+        file = result.file._replace(file_id=row.file_id)
+        self._replace(result._replace(file=file), row, changes)
+        return result
 
     def _replace(self, result: Result, old: Row | None, changes: Changes) -> None:
         """The row says from now on what this result says."""
@@ -217,13 +226,7 @@ class Recorder:
             # It was met in this run: both files are there. Or it is in doubt, with later bytes.
             if old.seen_run_id == self.run_id or old.outcome > IN_THE_STORE_MAX:
                 return _as_duplicate(result, row_id)
-            displaced = existing.get(file.file_id)
-            if displaced is not None:
-                changes.count(displaced, -1)
-                changes.dropped.append((file.file_id,))
-                changes.details_dropped.append((file.file_id,))
-                changes.pass_claim(displaced, GONE, same_instance=False)
-            changes.moved.append((file.directory.dir_id, file.name, row_id))
+            _move(old, file, existing, changes)
         size = file.size if result.size is None else result.size
         mtime_ns = file.mtime_ns if result.mtime_ns is None else result.mtime_ns
         sha256 = result.sha256
@@ -268,6 +271,17 @@ class Recorder:
         )
 
 
+def _move(row: Row, file: FileRef, existing: dict[int, Row], changes: Changes) -> None:
+    """The row comes to this file's path, from which one that was there goes."""
+    displaced = existing.get(file.file_id)
+    if displaced is not None:
+        changes.count(displaced, -1)
+        changes.dropped.append((file.file_id,))
+        changes.details_dropped.append((file.file_id,))
+        changes.pass_claim(displaced, GONE, same_instance=False)
+    changes.moved.append((file.directory.dir_id, file.name, row.file_id))
+
+
 def _carray(ids: array[int]) -> object:
     import apsw  # noqa: PLC0415 - loaded by whoever made the connection
 
@@ -279,14 +293,13 @@ def _without_repeats(results: Sequence[Result]) -> Iterator[Sequence[Result]]:
     start = 0
     touched: set[int] = set()
     for index, result in enumerate(results):
-        file_id, moved_from = result.file.file_id, result.moved_from
-        if file_id in touched or moved_from in touched:
+        file_id, row_id = result.file.file_id, result.row_id
+        if file_id in touched or row_id in touched:
             yield results[start:index]
             start = index
             touched.clear()
         touched.add(file_id)
-        if moved_from is not None:
-            touched.add(moved_from)
+        touched.add(row_id)
     if start < len(results):
         yield results[start:] if start else results
 

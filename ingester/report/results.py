@@ -58,7 +58,7 @@ def line(result: Result, run_id: int, finished_at: str) -> dict[str, object]:
     text = as_text(path)
     return {
         "run_id": run_id,
-        "file_id": file.file_id if result.moved_from is None else result.moved_from,
+        "file_id": result.row_id,
         "root": escaped(file.directory.root.path),
         "path": escaped(path) if text is None else text,
         "path_b64": b64encode(path).decode() if text is None else None,
