@@ -30,23 +30,23 @@ async def found_in_store(sender: Sender, parcel: Parcel) -> set[str] | None:
     found: set[str] = set()
     if len(uids) <= ONE_BY_ONE_AT_MOST:
         for uid in uids:
-            shown = await _ask(sender, instance_query(study, uid))
+            shown = await _ask(sender, study, instance_query(study, uid))
             if shown is None:
                 return None
             found |= shown
         return found & uids
     for page in range(MAX_PAGES):
-        shown = await _ask(sender, study_query(study, page * PAGE))
+        shown = await _ask(sender, study, study_query(study, page * PAGE))
         if shown is None:
             return None
+        if len(shown) < PAGE or uids <= found | shown or shown <= found:
+            return (found | shown) & uids
         found |= shown
-        if len(shown) < PAGE or uids <= found:
-            break
     return found & uids
 
 
-async def _ask(sender: Sender, query: str) -> set[str] | None:
+async def _ask(sender: Sender, study_instance_uid: str, query: str) -> set[str] | None:
     answer = await sender.get(query)
     if not isinstance(answer, Answer) or answer.status not in (200, 204):
         return None
-    return sop_instance_uids(answer.body)
+    return sop_instance_uids(answer.body, study_instance_uid)

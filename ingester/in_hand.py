@@ -54,13 +54,9 @@ class InHand:
         parcel.give_back_buffers()
         self._ledger.decide(results)
 
-    def leave(self, *, proven: bool) -> None:
-        """The run ends here: what may have been stored without a word is in doubt.
-
-        ``proven``: the server has stored something in this run or before.
-        """
+    def leave(self) -> None:
+        """The run ends here: what may have been stored without a word is in doubt."""
         for parcel in list(self._parcels):  # ending one takes it out
-            unconfirmed = parcel.unconfirmed and proven
-            if parcel.ever_in_doubt or parcel.body.bytes_out or unconfirmed:
+            if parcel.may_be_stored or parcel.body.bytes_out:
                 self.end_all(parcel, Outcome.IN_DOUBT, "interrupted")
         self._parcels.clear()

@@ -117,7 +117,7 @@ class Upload:
 
     def leave(self) -> None:
         """The run ends here: see ``InHand.leave``."""
-        self._in_hand.leave(proven=self._trial.proven)
+        self._in_hand.leave()
 
     async def _next(self) -> Parcel | StudyBatch | None:
         while not self._stop.requested:

@@ -52,13 +52,13 @@ async def _instances_of(sender: Sender, study: str, found: Found) -> set[str]:
         answer = await sender.get(study_query(study, len(there)))
         page = None
         if isinstance(answer, Answer) and answer.status in (200, 204):
-            page = sop_instance_uids(answer.body)
+            page = sop_instance_uids(answer.body, study)
         if page is None:
             found.differences.append(f"no answer to a search by QIDO-RS in study {study}")
             return there
+        if len(page) < PAGE or page <= there:
+            return there | page
         there |= page
-        if len(page) < PAGE:
-            return there
 
 
 async def _is_equal(sender: Sender, row: FileRow) -> bool:

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 SOP_INSTANCE_UID = "00080018"
+STUDY_INSTANCE_UID = "0020000D"
 PAGE = 1000
 """Results of one page: AWS HealthImaging and most others refuse more."""
 
@@ -23,10 +24,11 @@ def study_query(study_instance_uid: str, offset: int) -> str:
     return f"/studies/{study}/instances?limit={PAGE}&offset={offset}"
 
 
-def sop_instance_uids(body: bytes) -> set[str] | None:
+def sop_instance_uids(body: bytes, study_instance_uid: str) -> set[str] | None:
     """SOP Instance UIDs in an answer, or None where it is not a list of DICOM JSON data sets.
 
-    An empty body (some servers answer 204) is a list of none.
+    An empty body (some servers answer 204) is a list of none. What says that it is of another
+    study is none of this one's: there are servers that take no notice of what they were asked.
     """
     if not body.strip():
         return set()
@@ -38,8 +40,17 @@ def sop_instance_uids(body: bytes) -> set[str] | None:
         return None
     found: set[str] = set()
     for item in document:
-        element = item.get(SOP_INSTANCE_UID) if isinstance(item, dict) else None
-        values = element.get("Value") if isinstance(element, dict) else None
-        if isinstance(values, list) and values and isinstance(values[0], str):
-            found.add(values[0].rstrip("\0 "))
+        if not isinstance(item, dict):
+            continue
+        uid, study = _text(item, SOP_INSTANCE_UID), _text(item, STUDY_INSTANCE_UID)
+        if uid is not None and study in (None, study_instance_uid):
+            found.add(uid)
     return found
+
+
+def _text(item: dict[str, object], tag: str) -> str | None:
+    element = item.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    if isinstance(values, list) and values and isinstance(values[0], str):
+        return values[0].rstrip("\0 ")
+    return None

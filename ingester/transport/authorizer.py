@@ -28,6 +28,10 @@ CLOCK_INTERVAL_S = 60.0
 SMALLEST_SKEW = timedelta(seconds=30)
 """Date is right to a second and the time an answer takes; AWS allows 5 minutes."""
 
+SHORTEST_HIDDEN = 8
+"""A shorter word may be part of what any answer says."""
+
+_SECRET_HEADERS = frozenset({"authorization", "x-amz-security-token"})
 _TOKEN_EXPIRED = re.compile(rb"ExpiredToken|token[^.\"<]{0,60}\bexpired", re.IGNORECASE)
 """AWS says 'The security token included in the request is expired'. A *signature* expires, too, by
 the clock: that is another matter."""
@@ -45,6 +49,14 @@ class Authorized(NamedTuple):
 
     def __repr__(self) -> str:
         return "Authorized(…)"
+
+    def hide_in(self, said: bytes) -> bytes:
+        """What a server said, without what these headers say of us: there are some that quote."""
+        for name, value in self.headers.items():
+            secret = value.partition(" ")[2] or value
+            if name.lower() in _SECRET_HEADERS and len(secret) >= SHORTEST_HIDDEN:
+                said = said.replace(secret.encode(), b"(hidden)")
+        return said
 
 
 class Authorizer(Protocol):

@@ -19,6 +19,8 @@ from email.message import Message
 from typing import NamedTuple
 
 _PIECE_BYTES = 65536
+_MOST_BYTES = 1 << 20
+"""What says more has sent no answer: it may go on for ever."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([345][0-9]{2})[ \r\n]")
 
 
@@ -44,7 +46,9 @@ class Listener:
         received = bytearray()
         if self._socket is not None:
             with suppress(OSError):  # nothing more, or the reset behind it
-                while piece := self._socket.recv(_PIECE_BYTES, socket.MSG_DONTWAIT):
+                while len(received) < _MOST_BYTES and (
+                    piece := self._socket.recv(_PIECE_BYTES, socket.MSG_DONTWAIT)
+                ):
                     received += piece
         return _whole_answer(bytes(received))
 

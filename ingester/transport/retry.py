@@ -158,6 +158,14 @@ def leaves_in_doubt(reply: Answer | NoAnswer) -> bool:
     return reply.status == 408 or (reply.status >= 500 and reply.status != 503)
 
 
+def may_follow_a_crash(reply: Answer | NoAnswer) -> bool:
+    """Whether it says no more than that the server is gone: perhaps after it stored some.
+
+    A 503 that names no time is what a proxy answers for a server that it lost.
+    """
+    return isinstance(reply, Answer) and reply.status == 503 and reply.retry_after is None
+
+
 def _without_answer(
     reply: NoAnswer, situation: Situation, policy: RetryPolicy, random: Random
 ) -> Action:

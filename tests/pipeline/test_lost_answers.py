@@ -110,15 +110,69 @@ class TestA503Or429WithRetryAfter:
         assert job.run().exit_code == 0
         assert_one_body(server, 2)
 
-    def test_without_end_and_without_a_success_it_stops_with_all_pending(
-        self, job: Job, server: ScriptedServer
+    @pytest.mark.parametrize(
+        ("until", "end"), [({"Retry-After": "0"}, "pending"), ({}, "in_doubt")]
+    )
+    def test_without_end_and_without_a_success_it_stops(
+        self, job: Job, server: ScriptedServer, until: dict[str, str], end: str
     ) -> None:
         job.write_many(3)
-        server.default = Answer(503)
+        server.default = Answer(503, until)
         ran = job.run()
         assert ran.exit_code == 1
-        assert ran.outcomes == {"pending": 3}
+        assert ran.outcomes == {end: 3}
         assert_one_body(server, 6)
+
+
+class TestA503ThatNamesNoTime:
+    """A proxy says it of a server that it has lost, perhaps after the server stored what it got."""
+
+    def test_is_a_doubt_when_the_resend_is_called_a_failure(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        content = job.write("lost.dcm", study="lost").read_bytes()
+        job.write("other.dcm")
+        told: list[Request] = []
+
+        def pick(request: Request) -> Step:
+            if content not in request.body:
+                return StoreAll()
+            told.append(request)
+            return StoreAll(status=503) if len(told) == 1 else StoreAll(failures=lambda _: 0x0110)
+
+        server.default = Choose(pick)
+        ran = job.run()
+        assert ran.outcomes == {"stored": 2}
+        assert ran.rows["lost.dcm"].evidence is Evidence.QIDO
+
+    def test_keeps_others_with_its_uids_from_being_sent(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """A server that keeps the first would call the second stored, and have the first."""
+        content = job.write("a.dcm", sop="x").read_bytes()
+        job.write("b.dcm", sop="x", seed=1)
+        job.write_studies(20)
+        server.default = Choose(
+            lambda request: StoreAll(status=503) if content in request.body else StoreAll()
+        )
+        ran = job.run(
+            server="orthanc", max_concurrency=4, max_batch_instances=1, batch_age_s=0.01,
+            idle_slot_s=0.01,
+        )  # fmt: skip
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["in_doubt", "failed"]
+        assert set(server.stored[uid_of("x")]) == {job.sha256("a.dcm")}
+
+
+class TestA2xxThatNamesNothing:
+    def test_before_any_success_is_a_doubt_too(self, job: Job, server: ScriptedServer) -> None:
+        """The next version goes to a server that keeps the first, and says that it has stored."""
+        job.write("a.dcm")
+        server.default = StoreAll(named=lambda _uid: False)
+        assert job.run(server="orthanc").outcomes == {"in_doubt": 1}
+        server.default = StoreAll()
+        age(job.write("a.dcm", seed=1), 60)
+        ran = job.run(server="orthanc", check=False)
+        assert ran.rows["a.dcm"].reason_code == "earlier_version_kept"
 
 
 class TestAConnectionLostInMidBody:

@@ -214,12 +214,13 @@ class TestAFileThatIsTakenForAnOutage:
     @pytest.mark.parametrize(
         ("step", "outcome"),
         [
-            (Answer(503), "failed"),
+            (Answer(503, {"Retry-After": "0"}), "failed"),
+            (Answer(503), "in_doubt"),
             (Answer(500), "in_doubt"),
             (Answer(404), "failed"),
             (Reset(None), "in_doubt"),
         ],
-        ids=["503", "500", "404", "lost"],
+        ids=["503 until", "503", "500", "404", "lost"],
     )
     def test_sinks_alone_also_when_nothing_else_is_left(
         self, job: Job, server: ScriptedServer, step: Step, outcome: str

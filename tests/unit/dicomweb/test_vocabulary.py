@@ -157,16 +157,23 @@ class TestQido:
         body = json.dumps(
             [{"00080018": {"vr": "UI", "Value": ["1.2 "]}}, {"00080018": {"Value": ["1.3\0"]}}]
         )
-        assert sop_instance_uids(body.encode()) == {"1.2", "1.3"}
+        assert sop_instance_uids(body.encode(), "1") == {"1.2", "1.3"}
+
+    def test_leaves_out_what_is_of_another_study(self) -> None:
+        items = [
+            {"00080018": {"Value": [sop]}, "0020000D": {"Value": [study]}}
+            for sop, study in (("1.2", "1\0"), ("1.3", "2"))
+        ]
+        assert sop_instance_uids(json.dumps(items).encode(), "1") == {"1.2"}
 
     @pytest.mark.parametrize(
         "body", [b"", b"  \r\n", b"[]", b"[{}, null, 5]", b'[{"00080018":{"Value":[null]}}]']
     )
     def test_may_find_none(self, body: bytes) -> None:
-        assert sop_instance_uids(body) == set()
+        assert sop_instance_uids(body, "1") == set()
 
     @pytest.mark.parametrize(
         "body", [b"{}", b"null", b"<html>", b"[", b"[" * 100_000, b"\xff", b'"1.2"']
     )
     def test_knows_an_answer_that_says_nothing(self, body: bytes) -> None:
-        assert sop_instance_uids(body) is None
+        assert sop_instance_uids(body, "1") is None

@@ -10,6 +10,20 @@ import struct
 import pytest
 
 from ingester.transport.last_words import LastWords, Listener
+from tests.support.process import start_python
+
+FLOOD = """
+import socket, sys
+sent = 0
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 1.0) as server:
+    try:
+        while sent < 1 << 30:
+            sent += server.send(b"H" * (1 << 18))
+    except TimeoutError:
+        pass
+    print(sent)
+"""
+"""Sends up to a GiB, as long as somebody reads."""
 
 REFUSED = b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nRetry-After: 7\r\n\r\nno go"
 
@@ -64,3 +78,23 @@ class TestAnAnswerBeforeAReset:
     )
     async def test_is_none_unless_it_is_a_whole_refusal(self, sent: bytes) -> None:
         assert await heard(sent) is None
+
+    async def test_is_none_of_what_does_not_end(self) -> None:
+        """It is read at once: who sends as fast as it is read would hold the loop for ever."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+            flood = start_python("-c", FLOOD, str(port))
+            listening.settimeout(60)
+            connection, _ = listening.accept()
+        with flood, connection:
+            _, writer = await asyncio.open_connection(sock=connection)
+            transport = writer.transport
+            assert isinstance(transport, asyncio.Transport)
+            transport.pause_reading()
+            listener = Listener(transport)
+            assert select.select([connection], [], [], 60)[0], "it has begun"
+            assert listener.last_words() is None
+            sent_bytes = int(flood.wait().stdout)
+            listener.close()
+            transport.abort()
+        assert sent_bytes < 64 << 20, "more than one MiB and what the kernel holds"
