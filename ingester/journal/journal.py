@@ -6,7 +6,8 @@
         …  # known_files for the walk, find_holders for the claims, record and seen for the ends
         journal.finish_run(run_id, exit_code, RunFigures(…))
 
-Memory: 16 MiB of pages for the writer, 4 for each reader, 20,000 series, and 4,096 rows.
+Memory: 16 MiB of pages for the writer and what a commit changes, 4 for each reader, 20,000 series,
+and 4,096 rows.
 """
 
 from __future__ import annotations

@@ -40,6 +40,8 @@ def journal_error(path: str, action: str, error: BaseException) -> JournalError:
 
     What is not an error of SQLite is a value that cannot be one: the file is damaged, too.
     """
+    while type(error).__name__ == "SQLError" and error.__context__ is not None:
+        error = error.__context__  # SQLite undid all, and the part that was to be undone is gone
     kind = type(error).__name__
     if not type(error).__module__.startswith("apsw"):
         kind = "CorruptError"
@@ -104,6 +106,8 @@ def connect_writer(path: str) -> apsw.Connection:
     """The one connection that writes; a new journal gets its tables. Raises JournalError."""
     import apsw  # noqa: PLC0415 - 20 ms that verbs without a journal need not pay
 
+    # What a part of a commit was before lies in memory, for 4,096 rows at most: in a temporary file
+    # it would need room on another disk, that of /tmp.
     connection = None
     try:
         connection = _connect(path, apsw.SQLITE_OPEN_READWRITE)
@@ -112,9 +116,11 @@ def connect_writer(path: str) -> apsw.Connection:
             _check_version(connection, path)
             _migrate(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(
+        _set(
+            connection,
             f"""PRAGMA synchronous = FULL; PRAGMA fullfsync = 1; PRAGMA checkpoint_fullfsync = 1;
             PRAGMA mmap_size = 0; PRAGMA cache_size = -{WRITER_CACHE_KIB};
+            PRAGMA temp_store = MEMORY;
             PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA journal_size_limit = 67108864""",
         )
         if _is_new(connection):
@@ -138,7 +144,7 @@ def connect_reader(path: str) -> apsw.Connection:
     try:
         connection = _connect(path, apsw.SQLITE_OPEN_READONLY)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        connection.execute(f"PRAGMA mmap_size = 0; PRAGMA cache_size = -{READER_CACHE_KIB}")
+        _set(connection, f"PRAGMA mmap_size = 0; PRAGMA cache_size = -{READER_CACHE_KIB}")
         _check_version(connection, path)
     except BaseException as error:
         if connection is not None:
@@ -155,6 +161,11 @@ def _connect(path: str, flags: int) -> apsw.Connection:
     import apsw  # noqa: PLC0415 - the same
 
     return apsw.Connection(f"file:{quote(os.fsencode(path))}", flags=flags | apsw.SQLITE_OPEN_URI)
+
+
+def _set(connection: apsw.Connection, pragmas: str) -> None:
+    """All of them: those behind one that gives a row come when that is fetched."""
+    connection.execute(pragmas).fetchall()
 
 
 def _is_new(connection: apsw.Connection) -> bool:

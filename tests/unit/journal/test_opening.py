@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import apsw
@@ -16,7 +16,15 @@ import pytest
 from ingester.errors import IngesterError, JournalError, WrongTargetError
 from ingester.journal import Journal, RunInfo, iter_files, read_status
 from ingester.journal.lock import refuse_network_file_system
-from ingester.journal.opening import connect_writer, create_private
+from ingester.journal.opening import (
+    CHECKPOINT_PAGES,
+    READER_CACHE_KIB,
+    WRITER_CACHE_KIB,
+    connect_reader,
+    connect_writer,
+    create_private,
+    journal_error,
+)
 from ingester.journal.schema import SCHEMA_VERSION
 from ingester.mounts import mount_type
 from tests.unit.journal.made import TARGET, Session, stored
@@ -63,6 +71,16 @@ class TestANewJournal:
         values = [pragma(name) for name in ("journal_mode", "synchronous", "mmap_size")]
         session.end()
         assert values == ["wal", 2, 0]
+
+    def test_has_the_memory_and_the_checkpoints_that_its_documentation_says(
+        self, path: str
+    ) -> None:
+        create_private(path)
+        with closing(connect_writer(path)) as writer, closing(connect_reader(path)) as reader:
+            assert writer.execute("PRAGMA cache_size").get == -WRITER_CACHE_KIB
+            assert writer.execute("PRAGMA wal_autocheckpoint").get == CHECKPOINT_PAGES
+            assert writer.execute("PRAGMA journal_size_limit").get == 64 << 20
+            assert reader.execute("PRAGMA cache_size").get == -READER_CACHE_KIB
 
     def test_leaves_no_wal_after_an_orderly_end(self, path: str) -> None:
         Session(path).end()
@@ -199,6 +217,19 @@ class TestAnExistingJournal:
         connect_writer(path).close()
         status = read_status(path)
         assert (status.target, status.run, status.pid) == ("", None, None)
+
+
+class TestAnErrorOfTheDisk:
+    def test_is_not_called_damage_because_what_was_to_be_undone_is_gone(self) -> None:
+        """SQLite undoes all after it, and then knows no savepoint."""
+        try:
+            try:
+                raise apsw.IOError("disk I/O error")
+            finally:
+                raise apsw.SQLError("no such savepoint: _apsw-0")
+        except apsw.SQLError as error:
+            failure = journal_error("j.db", "written", error)
+        assert failure.message == "the journal cannot be written: input/output error: j.db"
 
 
 class TestTheLock:
