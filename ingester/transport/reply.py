@@ -14,6 +14,8 @@ class Answer(NamedTuple):
     request_id: str = ""
     body_complete: bool = True  # False: it answered before it had the whole request
     mended: bool = False  # a 401 or 403, and the next attempt has other keys or another clock
+    credentials_sent: bool = True  # False: a 401 or 403 to a request that had none
+    error_type: str = ""  # what AWS calls the error; letters, digits and dots
 
 
 class NoAnswer(NamedTuple):

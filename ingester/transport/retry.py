@@ -18,6 +18,15 @@ THROTTLED = frozenset({425, 429, 503})
 
 SAME_COMMAND = "the same command goes on when the server is back"
 
+CHECK_CREDENTIALS = (
+    "check --auth, the credentials and what they may do, and with SigV4 the region and "
+    "this machine's clock"
+)
+GIVE_CREDENTIALS = (
+    "say which with --auth: basic (INGESTER_USERNAME and INGESTER_PASSWORD), "
+    "bearer (INGESTER_TOKEN) or sigv4 (AWS credentials)"
+)
+
 TRIAL_CONNECT_ATTEMPTS = 5
 """With waits of 4, 8, 16 and 32 times the back-off base: 30 s by default."""
 
@@ -123,13 +132,16 @@ def decide(
             "redirects are never followed: give the address it points to as the base URL",
         )
     if status in (402, 406):
-        return Stop(f"the server refuses every request (HTTP {status})", "see the server's words")
+        return Stop(
+            f"the server refuses every request (HTTP {status}){named(reply)}",
+            "see the server's words",
+        )
     if status in (401, 403):
         return _unauthorized(reply, situation, policy, random)
     if status in (404, 405):
         if not situation.proven:
             return Stop(
-                f"there is no STOW-RS service at this address (HTTP {status})",
+                f"there is no STOW-RS service at this address (HTTP {status}){named(reply)}",
                 "the base URL is what stands before /studies; of HealthImaging look at the "
                 "data store's id and its region",
             )
@@ -203,13 +215,20 @@ def _unauthorized(
     if mended or situation.auth_refusals == 0:
         return Retry(_backoff_s(situation, policy, random))
     if not situation.keys_are_good:
+        what, hint = "the server refuses the credentials", CHECK_CREDENTIALS
+        if not answer.credentials_sent:
+            what, hint = "the server asks for credentials and none were sent", GIVE_CREDENTIALS
         return Stop(
-            f"the server refuses the credentials (HTTP {answer.status})",
-            "check --auth, the credentials and what they may do, and with SigV4 the region and "
-            "this machine's clock",
+            f"{what} (HTTP {answer.status}){named(answer)}",
+            hint,
             unless_known_good=situation.proven and answer.status == 403,
         )
     return Refused(Outcome.REJECTED, "refused")
+
+
+def named(answer: Answer) -> str:
+    """The end of a message: the error's type after a colon, where the server gave one."""
+    return f": {answer.error_type}" if answer.error_type else ""
 
 
 def _in_doubt(situation: Situation, policy: RetryPolicy, random: Random) -> Action:

@@ -24,6 +24,7 @@ from ingester.logs import DEBUG, log
 from ingester.transport.alerts import alert_in, listen_for_alert
 from ingester.transport.authorizer import Authorized, Authorizer, FixedHeaders
 from ingester.transport.body import Body
+from ingester.transport.error_type import error_type_of
 from ingester.transport.payload import BodyPayload
 from ingester.transport.reply import Answer, NoAnswer, Reply
 from ingester.transport.watchdog import Watchdog
@@ -208,7 +209,8 @@ class Sender:
                 payload.body.bytes_out = 0  # it was refused: however long we wait now, no doubt
                 self._settle(payload)  # meanwhile its connection is another's
             mended = await self._authorizer.refused(authorized, answer, refused_at)
-            return answer._replace(mended=mended)
+            sent = "Authorization" in authorized.headers
+            return answer._replace(mended=mended, credentials_sent=sent)
         if answer.status < 300:
             self._authorizer.accepted(authorized)
         return answer
@@ -252,7 +254,8 @@ async def _read_answer(response: aiohttp.ClientResponse, watchdog: Watchdog, lim
 def _answer(status: int, headers: Mapping[str, str] | Message, body: bytes) -> Answer:
     request_id = next((headers[name] for name in _REQUEST_ID_HEADERS if name in headers), "")
     shown = "".join(c for c in request_id[:200] if c.isascii() and c.isprintable())
-    return Answer(status, body, headers.get("Retry-After"), shown)
+    error_type = error_type_of(headers.get("x-amzn-ErrorType"), body) if status >= 400 else ""
+    return Answer(status, body, headers.get("Retry-After"), shown, error_type=error_type)
 
 
 def _no_answer(error: Exception, *, sent: bool, expired: str | None) -> NoAnswer:

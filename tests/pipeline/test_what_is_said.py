@@ -1,0 +1,125 @@
+"""What a person is told when a run stops: what, where, and what to do next. With the real command."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.pipeline.job import Job
+from tests.support.process import Completed, run_ingester
+from tests.support.scripted import Answer, ScriptedServer
+
+GIVE_CREDENTIALS = (
+    "say which with --auth: basic (INGESTER_USERNAME and INGESTER_PASSWORD), "
+    "bearer (INGESTER_TOKEN) or sigv4 (AWS credentials)"
+)
+TOKEN = {"INGESTER_TOKEN": "token-canary"}
+
+
+def load(job: Job, *options: str, env: dict[str, str] | None = None) -> Completed:
+    return run_ingester(
+        "run", job.archive, f"--url={job.server.url}", f"--journal={job.journal}",
+        "--backoff-base-s=0.01", "--backoff-cap-s=0.05", "--max-concurrency=1", *options, env=env,
+    )  # fmt: skip
+
+
+def said(done: Completed) -> list[str]:
+    """Lines beside the progress."""
+    return [line for line in done.stderr.splitlines() if not line.startswith("progress ")]
+
+
+class TestAServerThatAsksForCredentials:
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_and_got_none_says_so(self, job: Job, server: ScriptedServer, status: int) -> None:
+        job.write_studies(3)
+        server.default = Answer(status)
+        done = load(job)
+        assert done.returncode == 1
+        assert said(done) == [
+            f"ingester: the server asks for credentials and none were sent (HTTP {status})",
+            f"  hint: {GIVE_CREDENTIALS}",
+        ]
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_and_refuses_ours_says_that(
+        self, job: Job, server: ScriptedServer, status: int
+    ) -> None:
+        job.write_studies(3)
+        server.default = Answer(status)
+        done = load(job, "--auth=bearer", env=TOKEN)
+        assert done.returncode == 1
+        line, hint = said(done)
+        assert line == f"ingester: the server refuses the credentials (HTTP {status})"
+        assert hint.startswith("  hint: check --auth, the credentials ")
+
+
+class TestTheErrorTypeOfAws:
+    @pytest.mark.parametrize(
+        ("headers", "body", "named"),
+        [
+            ({"x-amzn-ErrorType": "AccessDeniedException"}, {}, "AccessDeniedException"),
+            ({"X-Amzn-Errortype": "A.B:http://internal.example/"}, {}, "A.B"),
+            ({}, {"__type": "UnrecognizedClientException"}, "UnrecognizedClientException"),
+            ({}, {"__type": "com.example#InvalidSignatureException"}, "InvalidSignatureException"),
+            ({"x-amzn-ErrorType": "X" * 64}, {"__type": "Other"}, "X" * 64),
+        ],
+        ids=["header", "header with an address", "body", "body with a namespace", "long"],
+    )
+    def test_is_named_where_the_credentials_are_refused(
+        self, job: Job, server: ScriptedServer, headers: dict[str, str], body: object, named: str
+    ) -> None:
+        job.write("a.dcm")
+        server.default = Answer(403, headers, json.dumps(body).encode())
+        done = load(job, "--auth=bearer", env=TOKEN)
+        assert done.returncode == 1
+        assert said(done)[0] == f"ingester: the server refuses the credentials (HTTP 403): {named}"
+
+    @pytest.mark.parametrize(
+        ("headers", "body"),
+        [
+            ({"x-amzn-ErrorType": "X" * 65}, b""),
+            ({"x-amzn-ErrorType": "Doe^Jane"}, b""),
+            ({"x-amzn-ErrorType": "1.2.840.113619.2.55.3"}, b""),
+            ({}, b'{"__type": "Doe Jane"}'),
+            ({}, b'{"__type": "A\\u001b[2J"}'),
+            ({}, b'{"__type": 7}'),
+            ({}, b'{"__type": "\xff"}'),
+            ({}, b'["__type", "Other"]'),
+            ({}, b"[" * 60_000),
+        ],
+    )
+    def test_is_left_out_where_it_is_no_name(
+        self, job: Job, server: ScriptedServer, headers: dict[str, str], body: bytes
+    ) -> None:
+        job.write("a.dcm")
+        server.default = Answer(403, headers, body)
+        done = load(job, "--auth=bearer", env=TOKEN)
+        assert done.returncode == 1
+        assert said(done)[0] == "ingester: the server refuses the credentials (HTTP 403)"
+
+    @pytest.mark.parametrize(
+        ("status", "words"),
+        [
+            (402, "the server refuses every request (HTTP 402): OptInRequired"),
+            (404, "there is no STOW-RS service at this address (HTTP 404): OptInRequired"),
+        ],
+    )
+    def test_is_named_where_requests_are_refused(
+        self, job: Job, server: ScriptedServer, status: int, words: str
+    ) -> None:
+        job.write("a.dcm")
+        server.default = Answer(status, {"x-amzn-ErrorType": "OptInRequired"})
+        done = load(job)
+        assert done.returncode == 1
+        assert said(done)[0] == f"ingester: {words}"
+
+    def test_is_not_in_the_log(self, job: Job, server: ScriptedServer) -> None:
+        """Which may be sent on to anybody, and has no word of a server."""
+        job.write("a.dcm")
+        log = job.journal.with_name("log.jsonl")
+        server.default = Answer(403, {"x-amzn-ErrorType": "AccessDeniedException"})
+        done = load(job, "--auth=bearer", f"--log-file={log}", env=TOKEN)
+        assert done.returncode == 1
+        assert "refuses the credentials (HTTP 403)" in log.read_text("utf-8")
+        assert "AccessDenied" not in log.read_text("utf-8")
