@@ -23,7 +23,7 @@ from ingester.dicomweb.profiles import ServerProfile
 from ingester.dicomweb.retry_after import retry_after_s
 from ingester.known_good import FindKnownGood, KnownGood
 from ingester.outages import DEATHS_THAT_BLAME, Outages
-from ingester.parcel import Parcel, words_of
+from ingester.parcel import Parcel, without_rest
 from ingester.readers import Readers
 from ingester.reconciliation import Reconciled, manifest_of, reconcile_parcel
 from ingester.transport.admission import Admission, End, Turn
@@ -112,7 +112,7 @@ class Attempts:
         self._sent = 0  # attempts, of all parcels
         self.last_good = 0  # the latest of the attempts that stored something
         self.given_up = 0  # parcels that never got an answer, without a success in between
-        self.last_refusal = ""  # the server's words
+        self.last_refusal: Answer | None = None  # with no more of its body than is shown
         self.retries = 0
 
     async def until_decided(self, parcel: Parcel) -> Step:
@@ -225,7 +225,7 @@ class Attempts:
         names_none_of_ours = len(reconciled.unnamed) == len(parcel.instances)
         if names_none_of_ours and (parcel.asked_again or not parcel.single):
             outcome = Outcome.IN_DOUBT if answer.status < 300 else Outcome.REJECTED
-            self.last_refusal = words_of(answer)
+            self.last_refusal = without_rest(answer)
             parcel.unconfirmed = parcel.unconfirmed or answer.status < 300
             return Refused(outcome, "not_confirmed")
         return reconciled
@@ -254,7 +254,7 @@ class Attempts:
             if refused and not parcel.auth_refusals:
                 parcel.refused_at = self._sent
             parcel.auth_refusals = parcel.auth_refusals + 1 if refused else 0
-            self.last_refusal = words_of(reply)
+            self.last_refusal = without_rest(reply)
             parcel.unconfirmed = parcel.unconfirmed or reply.status < 300
         if leaves_in_doubt(reply):
             parcel.doubts += 1

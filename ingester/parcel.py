@@ -174,6 +174,11 @@ def make_body(
 
 def words_of(answer: Answer) -> str:
     """The server's words: the beginning of its answer as one printable line."""
-    text = answer.body[: 4 * WORDS_CHARACTERS].decode("utf-8", "replace")
+    text = without_rest(answer).body.decode("utf-8", "replace")
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line[:WORDS_CHARACTERS]
+
+
+def without_rest(answer: Answer) -> Answer:
+    """It with no more of its body than its words need."""
+    return answer._replace(body=answer.body[: 4 * WORDS_CHARACTERS])

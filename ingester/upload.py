@@ -23,12 +23,12 @@ from ingester.in_hand import InHand
 from ingester.items import StudyBatch, ToUpload
 from ingester.known_good import FindKnownGood
 from ingester.ledger import Ledger
-from ingester.parcel import Parcel, make_body
+from ingester.parcel import Parcel, make_body, words_of
 from ingester.readers import Readers
 from ingester.reconciliation import Reconciled
 from ingester.transport.admission import Admission
 from ingester.transport.reply import SourceFailed
-from ingester.transport.retry import SAME_COMMAND, GiveUp, Refused, Split, Stop
+from ingester.transport.retry import SAME_COMMAND, GiveUp, Refused, Split, Stop, named
 from ingester.transport.sender import Sender
 from ingester.transport.trial import MAX_WAITING, Trial
 
@@ -192,7 +192,7 @@ class Upload:
 
     async def _stopped(self, parcel: Parcel, stop: Stop) -> list[Parcel]:
         """End the run, unless the server takes what it took before: a firewall refuses bodies."""
-        words = self._attempts.last_refusal
+        words = self._last_words()
         if stop.unless_known_good and await self._attempts.known_good.is_taken_at_last():
             return await self._refused(parcel, Refused(Outcome.REJECTED, "refused"))
         self._stop.request(FatalError(stop.message, stop.hint, words))
@@ -218,13 +218,20 @@ class Upload:
     def _setting_is_wrong(self, message: str) -> None:
         if self._stop.requested:
             return
+        last = self._attempts.last_refusal
+        if last is not None:
+            message += f" (the last with HTTP {last.status})"
         self._stop.request(
             FatalError(
-                f"{message}, and none succeeded",
+                f"{message}, and none succeeded" + ("" if last is None else named(last)),
                 "is this the right server, operation and body form? Nothing was rejected",
-                self._attempts.last_refusal,
+                self._last_words(),
             )
         )
+
+    def _last_words(self) -> str:
+        last = self._attempts.last_refusal
+        return "" if last is None else words_of(last)
 
     async def _apply(self, parcel: Parcel, verdict: Split | GiveUp) -> list[Parcel]:
         refused = isinstance(verdict, Split) and verdict.refused

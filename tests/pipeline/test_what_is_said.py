@@ -123,3 +123,33 @@ class TestTheErrorTypeOfAws:
         assert done.returncode == 1
         assert "refuses the credentials (HTTP 403)" in log.read_text("utf-8")
         assert "AccessDenied" not in log.read_text("utf-8")
+
+
+class TestRefusalsWithoutASuccess:
+    @pytest.mark.parametrize(
+        ("studies", "words"),
+        [
+            (9, "6 unrelated requests in a row were refused"),
+            (3, "every request so far was refused"),
+        ],
+    )
+    def test_name_the_status_and_the_error_type(
+        self, job: Job, server: ScriptedServer, studies: int, words: str
+    ) -> None:
+        job.write_studies(studies)
+        server.default = Answer(400, {"x-amzn-ErrorType": "ValidationException"}, b"Doe^Jane")
+        done = load(job)
+        assert done.returncode == 1
+        assert said(done)[0] == (
+            f"ingester: {words} (the last with HTTP 400), and none succeeded: ValidationException"
+        )
+        assert "Doe" not in done.stderr
+
+    def test_name_the_status_of_an_answer_that_confirms_nothing(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_studies(9)
+        server.default = Answer(200, {}, b"thanks")
+        done = load(job)
+        assert done.returncode == 1
+        assert "(the last with HTTP 200)" in said(done)[0]
