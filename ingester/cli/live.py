@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -65,6 +66,19 @@ class Live:
         self._warnings.append(f"warning: a directory cannot be listed ({unreadable.reason}){which}")
         if self._panel is None:  # which is drawn once for all of a second
             self._tell_warnings()
+
+    def tell(self, line: str) -> None:
+        """Tell a person now, of what happens once: above the panel, where there is one."""
+        self._warnings.append(printable(line))
+        if self._takes_output() and not self._draw(ended=False):
+            self._tell_warnings()
+
+    def stopping(self, number: signal.Signals, drain_timeout_s: float) -> None:
+        """Acknowledge the first signal, and say what a second does."""
+        self.tell(
+            f"stopping on {number.name}: requests under way get {drain_timeout_s:g} s to finish; "
+            "a second signal ends them at once and leaves their files in doubt"
+        )
 
     def end(self) -> None:
         """Leave the line that is rewritten, or the panel as it was last."""

@@ -81,7 +81,7 @@ def _run(config: Config, sources: Sequence[Source]) -> tuple[RunSummary, Cause |
 
     async def job() -> tuple[RunSummary, Cause | None]:
         stop = StopControl()
-        handle_signals(stop, ignored)
+        handle_signals(stop, ignored, lambda it: live.stopping(it, config.drain_timeout_s))
         every_s = live.interval_s(config.progress_interval_s)
         summary = await ingest(
             config, sources, stop=stop, watch=live.show, watch_every_s=every_s, warn=live.warn

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 
 from ingester.control import StopControl
 
@@ -18,16 +19,26 @@ def ignored_signals() -> frozenset[signal.Signals]:
     return frozenset(s for s in HANDLED if signal.getsignal(s) is signal.SIG_IGN)
 
 
-def handle_signals(stop: StopControl, ignored: frozenset[signal.Signals]) -> None:
-    """Let the running loop handle them from now on."""
+def handle_signals(
+    stop: StopControl,
+    ignored: frozenset[signal.Signals],
+    acknowledge: Callable[[signal.Signals], None] | None = None,
+) -> None:
+    """Let the running loop handle them from now on; ``acknowledge`` the one that drains."""
     loop = asyncio.get_running_loop()
     for number in HANDLED:
         if number not in ignored:
-            loop.add_signal_handler(number, _on_signal, stop, number)
+            loop.add_signal_handler(number, _on_signal, stop, number, acknowledge)
 
 
-def _on_signal(stop: StopControl, number: signal.Signals) -> None:
+def _on_signal(
+    stop: StopControl,
+    number: signal.Signals,
+    acknowledge: Callable[[signal.Signals], None] | None,
+) -> None:
     if stop.requested:
         stop.abandon(number)
-    else:
-        stop.request(number)
+        return
+    stop.request(number)
+    if acknowledge is not None:
+        acknowledge(number)

@@ -505,6 +505,8 @@ class TestATerminal:
         assert pending is not None
         assert int(done[1]) + int(pending[1]) == 12
         assert row(text, "files").startswith(f"{done[1]} of 12 recorded")
+        assert text.count("stopping on SIGINT: ") == 1
+        assert text.index("stopping on SIGINT: ") < text.index("ingester run")
         assert HIDDEN_CURSOR not in terminal.output
         assert terminal.output.endswith("\n")
 

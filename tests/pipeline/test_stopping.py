@@ -67,6 +67,19 @@ def assert_resumes(job: Job, files: int, doubles: int) -> None:
     assert sum(len(each) - 1 for each in copies.values()) <= doubles
 
 
+def said(process: Process) -> list[str]:
+    """Lines beside the progress so far."""
+    return [line for line in process.stderr_so_far().splitlines() if "progress " not in line]
+
+
+def acknowledged(number: signal.Signals, drain_s: int) -> str:
+    """What a first signal is answered with."""
+    return (
+        f"stopping on {number.name}: requests under way get {drain_s} s to finish; "
+        "a second signal ends them at once and leaves their files in doubt"
+    )
+
+
 class TestTheFirstSignal:
     @pytest.mark.parametrize(
         ("number", "code"),
@@ -83,8 +96,10 @@ class TestTheFirstSignal:
             process.signal(number)
             wait_for_turns(process)
             assert process.running
+            assert said(process) == [acknowledged(number, 20)]
             gate.set()
             assert process.wait().returncode == code
+            assert said(process) == [acknowledged(number, 20)]
         assert outcomes(job) == {"stored": 4, "pending": 20}
         assert len(server.posts) == 2
         job.check_nothing_is_claimed_falsely()
@@ -113,6 +128,7 @@ class TestTheFirstSignal:
             wait_for_turns(process)
             gate.set()
             assert process.wait().returncode == 0
+            assert said(process) == []
         assert outcomes(job) == {"stored": 4}
 
     def test_drains_for_so_long_and_no_longer(self, job: Job, server: ScriptedServer) -> None:
@@ -143,6 +159,7 @@ class TestTheSecondSignal:
             assert process.running
             process.signal(signal.SIGTERM)
             assert process.wait().returncode == 143
+            assert said(process) == [acknowledged(signal.SIGTERM, 3600)]
         assert outcomes(job) == {"stored": 2, "in_doubt": 2, "pending": 8}
         assert_resumes(job, 12, doubles=2)
 
