@@ -34,7 +34,7 @@ from ingester.logs import INFO, log
 from ingester.readers import Readers
 from ingester.report.results import escaped
 from ingester.report.summary import RunSummary, all_outcomes, exit_code_of
-from ingester.run_report import Course, RunReport, Warn, Watch
+from ingester.run_report import Course, NotTaken, RunReport, Warn, Watch
 from ingester.scan_pool import scan_pool
 from ingester.sources import Source, as_root, resolve_sources
 from ingester.transport.authorizer import Authorizer
@@ -53,13 +53,15 @@ async def ingest(
     watch: Watch | None = None,
     watch_every_s: float = 10.0,
     warn: Warn | None = None,
+    not_taken: NotTaken | None = None,
     resolve: Resolve | None = None,
 ) -> RunSummary:
     """Load ``sources`` into the target: the whole job of ``ingester run``.
 
     ``watch`` gets a snapshot every ``watch_every_s`` and at the end, ``warn`` each directory that
-    cannot be listed. ``resolve`` gives AWS credentials instead of botocore's chain. A run that had
-    to stop gives its summary too, and ``stop.cause`` says why.
+    cannot be listed, ``not_taken`` the first file that the server would not have. ``resolve`` gives
+    AWS credentials instead of botocore's chain. A run that had to stop gives its summary too, and
+    ``stop.cause`` says why.
 
     Raises:
         UsageError: a source is missing, or a file that was named cannot be used.
@@ -68,7 +70,7 @@ async def ingest(
     """
     options = sender_options(config)
     stop = StopControl() if stop is None else stop
-    report = RunReport(watch, watch_every_s, warn)
+    report = RunReport(watch, watch_every_s, warn, not_taken)
     run = Run(config, stop, report)
     async with open_authorizer(config, stop, resolve) as authorizer:
         with Journal.open(

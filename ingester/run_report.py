@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ingester.catalog import UnreadableDirectory
-from ingester.dicomweb.outcome import IN_THE_STORE, INCOMPLETE
+from ingester.dicomweb.outcome import IN_THE_STORE, INCOMPLETE, Outcome
 from ingester.items import Result
 from ingester.journal import Journal, RunFigures
 from ingester.ledger import Ledger
@@ -23,6 +23,11 @@ from ingester.wiring import Stages
 
 Watch = Callable[[Snapshot], None]
 Warn = Callable[[UnreadableDirectory], None]
+
+NotTaken = Callable[[Result], None]
+
+NOT_TAKEN = frozenset({Outcome.REJECTED, Outcome.FAILED})
+"""What the server will not have: the first of a run may be of a wrong setting, and is told."""
 
 
 class Course(NamedTuple):
@@ -38,10 +43,16 @@ class RunReport:
     """Of one run.
 
     ``watch`` gets a snapshot every ``watch_every_s`` while ``keep_watching`` runs, ``warn`` each
-    directory that cannot be listed.
+    directory that cannot be listed, ``not_taken`` the first file that the server would not have.
     """
 
-    def __init__(self, watch: Watch | None, watch_every_s: float, warn: Warn | None) -> None:
+    def __init__(
+        self,
+        watch: Watch | None,
+        watch_every_s: float,
+        warn: Warn | None,
+        not_taken: NotTaken | None,
+    ) -> None:
         self._watch = watch
         self._watch_every_s = watch_every_s
         self._warn = warn
@@ -52,6 +63,8 @@ class RunReport:
         self._all_met_at_s: float | None = None
         self._unreadable_directories = 0
         self._waits_before: Waits | None = None
+        self._first_not_taken: Result | None = None
+        self._not_taken = not_taken
         self.instances_stored = 0
         self._bytes_stored = 0
 
@@ -92,6 +105,8 @@ class RunReport:
             self._results.write([result for result in results if not result.unchanged])
         for result in results:
             _log_result(result)
+            if self._first_not_taken is None and result.outcome in NOT_TAKEN:
+                self._first_not_taken = None if result.unchanged else result
             if result.evidence is not None and result.outcome in IN_THE_STORE:
                 self.instances_stored += 1
                 self._bytes_stored += result.size or 0
@@ -99,8 +114,14 @@ class RunReport:
             self._loop.call_soon_threadsafe(self._committed, results)
 
     def _committed(self, results: Sequence[Result]) -> None:
+        self._tell_first_not_taken()
         if self._course is not None:
             self._course.stages.group.claims.committed(results)
+
+    def _tell_first_not_taken(self) -> None:
+        if self._first_not_taken is not None and self._not_taken is not None:
+            self._not_taken(self._first_not_taken)
+            self._not_taken = None
 
     async def keep_watching(self) -> None:
         """Tell of the run at intervals, until it is cancelled."""
@@ -110,6 +131,7 @@ class RunReport:
 
     def tell(self) -> None:
         """Tell once."""
+        self._tell_first_not_taken()
         if self._watch is not None and self._course is not None:
             self._watch(self._snapshot(self._course))
 

@@ -74,6 +74,7 @@ def _run(config: Config, sources: Sequence[Source]) -> tuple[RunSummary, Cause |
     from ingester.control import StopControl  # noqa: PLC0415 - the same
     from ingester.errors import IngesterError  # noqa: PLC0415 - the same
     from ingester.pipeline import ingest  # noqa: PLC0415 - the same
+    from ingester.report.summary import not_taken_line  # noqa: PLC0415 - the same
     from ingester.version import VERSION  # noqa: PLC0415 - the same
 
     ignored = ignored_signals()
@@ -84,8 +85,9 @@ def _run(config: Config, sources: Sequence[Source]) -> tuple[RunSummary, Cause |
         handle_signals(stop, ignored, lambda it: live.stopping(it, config.drain_timeout_s))
         every_s = live.interval_s(config.progress_interval_s)
         summary = await ingest(
-            config, sources, stop=stop, watch=live.show, watch_every_s=every_s, warn=live.warn
-        )
+            config, sources, stop=stop, watch=live.show, watch_every_s=every_s, warn=live.warn,
+            not_taken=lambda it: live.tell(not_taken_line(it, config.journal)),
+        )  # fmt: skip
         return summary, stop.cause
 
     logs.log(

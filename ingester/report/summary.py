@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from ingester.dicomweb.outcome import INCOMPLETE, Outcome
+from ingester.items import Result
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +91,20 @@ def to_lines(summary: RunSummary) -> list[str]:
     if not summary.files and not summary.unreadable_directories:
         lines.append("nothing was met: is this the right directory, and is it mounted?")
     if summary.exit_code == 3:
-        command = f"ingester status --exceptions --journal {shlex.quote(summary.journal)}"
+        command = exceptions_command(summary.journal)
         lines.append(f"not everything is stored (exit code 3); for the files: {command}")
     return lines
+
+
+def not_taken_line(result: Result, journal: str) -> str:
+    """What is said of the first file that the server would not have."""
+    status = "" if result.http_status is None else f", HTTP {result.http_status}"
+    return (
+        f"warning: a first file is not stored ({result.outcome.value}: {result.reason_code}"
+        f"{status}); for the files: {exceptions_command(journal)}"
+    )
+
+
+def exceptions_command(journal: str) -> str:
+    """What lists the files that are not stored."""
+    return f"ingester status --exceptions --journal {shlex.quote(journal)}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
 from tests.pipeline.job import Job
-from tests.support.process import Completed, run_ingester
-from tests.support.scripted import Answer, ScriptedServer
+from tests.support.process import Completed, Process, run_ingester, start_ingester
+from tests.support.scripted import Answer, ScriptedServer, StoreAll, Wait
+from tests.support.waiting import wait_until
 
 GIVE_CREDENTIALS = (
     "say which with --auth: basic (INGESTER_USERNAME and INGESTER_PASSWORD), "
@@ -17,11 +19,16 @@ GIVE_CREDENTIALS = (
 TOKEN = {"INGESTER_TOKEN": "token-canary"}
 
 
-def load(job: Job, *options: str, env: dict[str, str] | None = None) -> Completed:
-    return run_ingester(
+def start(job: Job, *options: str, env: dict[str, str] | None = None) -> Process:
+    return start_ingester(
         "run", job.archive, f"--url={job.server.url}", f"--journal={job.journal}",
         "--backoff-base-s=0.01", "--backoff-cap-s=0.05", "--max-concurrency=1", *options, env=env,
     )  # fmt: skip
+
+
+def load(job: Job, *options: str, env: dict[str, str] | None = None) -> Completed:
+    with start(job, *options, env=env) as process:
+        return process.wait()
 
 
 def said(done: Completed) -> list[str]:
@@ -153,3 +160,51 @@ class TestRefusalsWithoutASuccess:
         done = load(job)
         assert done.returncode == 1
         assert "(the last with HTTP 200)" in said(done)[0]
+
+
+class TestTheFirstFailureOfARun:
+    def test_is_told_while_the_run_goes_on_and_no_other_is(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_studies(4)
+        gate = threading.Event()
+        refuse = StoreAll(failures=lambda _uid: 0xC122)
+        server.push(StoreAll(), refuse, refuse, Wait(gate))
+        told = (
+            "warning: a first file is not stored (rejected: failure_C122, HTTP 409); for the "
+            f"files: ingester status --exceptions --journal {job.journal}"
+        )
+        with start(job) as process:
+            wait_until(lambda: told in process.stderr_so_far())
+            assert process.running
+            gate.set()
+            done = process.wait()
+        assert done.returncode == 3
+        assert said(done) == [told]
+        listed = run_ingester("status", "--exceptions", "--journal", job.journal)
+        assert listed.stdout.count('"rejected"') == 2
+
+    def test_is_told_when_the_last_commit_has_it(self, job: Job, server: ScriptedServer) -> None:
+        job.write("a.dcm")
+        server.default = StoreAll(failures=lambda _uid: 0xC122)
+        done = load(job)
+        assert done.returncode == 3
+        assert len(said(done)) == 1
+        assert done.stderr.splitlines()[-1].startswith("progress ")
+
+    def test_of_an_earlier_run_is_not_told_again(self, job: Job, server: ScriptedServer) -> None:
+        job.write("a.dcm")
+        server.default = StoreAll(failures=lambda _uid: 0xC122)
+        load(job)
+        done = load(job)
+        assert len(server.posts) == 1
+        assert said(done) == []
+
+    def test_is_none_of_a_file_that_is_no_matter_of_the_server(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("a.dcm")
+        (job.archive / "notes.txt").write_text("no DICOM", encoding="utf-8")
+        done = load(job)
+        assert len(server.posts) == 1
+        assert said(done) == []
