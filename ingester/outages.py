@@ -59,6 +59,7 @@ class Outages:
         self._known_good = known_good
         self._max_outage_s = max_outage_s
         self._trial_outage_s = TRIAL_OUTAGE_IN_BACKOFFS * backoff_base_s
+        self._no_proxy = False  # the last that was heard of a server that is away
         self._lost_in_a_row = 0  # of anybody, without an answer to anybody in between
 
     async def may_probe(self, parcel: Parcel) -> bool:
@@ -82,6 +83,7 @@ class Outages:
         first = parcel.instances[0].header
         query = instance_query(first.study_instance_uid, first.sop_instance_uid)
         answer = await self._sender.get(query)
+        self._no_proxy = _shows_no_proxy(answer)
         # Some servers have no QIDO-RS: that one is not found does not say that it is away.
         return isinstance(answer, Answer) and answer.status not in (429, 502, 503, 504)
 
@@ -109,6 +111,7 @@ class Outages:
         still_away: bool,
     ) -> Action:
         """The decision about one batch, or the wait for the server where that is what it shows."""
+        self._no_proxy = _shows_no_proxy(reply)
         if isinstance(reply, NoAnswer) or reply.status not in THROTTLED:
             self._lost_in_a_row += shows_an_outage(reply)
         if situation.is_to_blame and isinstance(action, Split | GiveUp):
@@ -136,10 +139,22 @@ class Outages:
         """A probe was not taken: wait for the next, unless that was long enough."""
         longest_s = self._max_outage_s if self._trial.proven else self._trial_outage_s
         if self._admission.away_s >= longest_s:
-            return Stop(f"the server has taken nothing for {longest_s:.0f} s", SAME_COMMAND)
+            return self._gave_up(longest_s)
         left_s = longest_s - self._admission.away_s  # the last look is at its very end
         self._admission.probe_failed(min(asked_s or 0.0, left_s), left_s)
         return _again_as_probe(parcel, in_doubt=in_doubt)
+
+    def _gave_up(self, waited_s: float) -> Stop:
+        if self._no_proxy:
+            return Stop(
+                f"the proxy has let nothing through for {waited_s:.0f} s",
+                "the same command goes on when the proxy is back",
+            )
+        return Stop(f"the server has taken nothing for {waited_s:.0f} s", SAME_COMMAND)
+
+
+def _shows_no_proxy(reply: Answer | NoAnswer) -> bool:
+    return isinstance(reply, NoAnswer) and reply.kind == "no_proxy"
 
 
 def _again_as_probe(parcel: Parcel, *, in_doubt: bool) -> Retry | Resend:

@@ -30,13 +30,14 @@ class NoAnswer(NamedTuple):
         "tls",
         "tls_refused",
         "no_tls",
+        "no_proxy",
     ]
     detail: str  # the error's class and number, no file, no UID, no credential
 
     @property
     def maybe_stored(self) -> bool:
         """Whether the server may have stored some of it."""
-        return self.kind not in ("not_sent", "tls", "tls_refused", "no_tls")
+        return self.kind not in ("not_sent", "tls", "tls_refused", "no_tls", "no_proxy")
 
 
 class SourceFailed(NamedTuple):

@@ -200,6 +200,12 @@ def _without_answer(
         return _in_doubt(situation, policy, random)
     if situation.proven:
         return _again(Retry, situation, policy, random)
+    if situation.attempts >= TRIAL_CONNECT_ATTEMPTS and reply.kind == "no_proxy":
+        return Stop(
+            f"there is no connection through the proxy ({reply.detail})",
+            "check --proxy (or HTTP_PROXY, HTTPS_PROXY), that the proxy is running, and what it "
+            "asks for and lets through",
+        )
     if situation.attempts >= TRIAL_CONNECT_ATTEMPTS:
         return Stop(
             f"the server cannot be reached ({reply.detail})",

@@ -40,6 +40,12 @@ LOOK_UPS_AT_ONCE = 2
 UNAUTHORIZED = frozenset({401, 403})
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 """What OpenSSL says of a peer whose first bytes are no TLS record."""
+CONNECTING = (
+    aiohttp.ClientProxyConnectionError,
+    aiohttp.ClientConnectorDNSError,
+    aiohttp.ConnectionTimeoutError,
+)
+"""With a proxy it is the proxy that these are about: nobody else is looked up or connected to."""
 
 _REQUEST_ID_HEADERS = ("x-amzn-RequestId", "x-amz-request-id", "x-ms-request-id", "X-Request-Id")
 
@@ -219,7 +225,9 @@ class Sender:
         self, error: Exception, payload: BodyPayload | None, expired: str | None
     ) -> NoAnswer:
         sent = payload is not None and payload.handed_over > 0
-        no_answer = await self._explained(_no_answer(error, sent=sent, expired=expired))
+        proxied = self.options.proxy is not None
+        no_answer = _no_answer(error, sent=sent, expired=expired, proxied=proxied)
+        no_answer = await self._explained(no_answer)
         if payload is not None and not no_answer.maybe_stored:
             payload.body.bytes_out = 0
         return no_answer
@@ -258,7 +266,7 @@ def _answer(status: int, headers: Mapping[str, str] | Message, body: bytes) -> A
     return Answer(status, body, headers.get("Retry-After"), shown, error_type=error_type)
 
 
-def _no_answer(error: Exception, *, sent: bool, expired: str | None) -> NoAnswer:
+def _no_answer(error: Exception, *, sent: bool, expired: str | None, proxied: bool) -> NoAnswer:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return NoAnswer("tls", f"{type(error).__name__}: {_certificate_words(error)}")
     if (alert := alert_in(error)) is not None:
@@ -269,8 +277,11 @@ def _no_answer(error: Exception, *, sent: bool, expired: str | None) -> NoAnswer
     number = getattr(error, "errno", None)
     words = f": {os.strerror(number)}" if isinstance(number, int) and number > 0 else ""
     detail = f"{type(error).__name__}{words}"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return NoAnswer("no_proxy", f"HTTP {error.status}")
     if not sent:
-        return NoAnswer("not_sent", detail)
+        way_ended = proxied and isinstance(error, CONNECTING)
+        return NoAnswer("no_proxy" if way_ended else "not_sent", detail)
     if expired == "stalled":
         return NoAnswer("stalled", "the server took no byte of the body")
     if expired == "answer_timeout":

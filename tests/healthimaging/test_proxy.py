@@ -103,6 +103,7 @@ class TestCredentialsOfAProxy:
             run = loaded.run(env=env)
             assert (run.exit_code, run.outcomes) == (1, {"pending": len(archive)})
             assert proxy.refused >= 1
+            assert "there is no connection through the proxy (HTTP 407)" in run.ended.stderr
             assert running.emulator.requests == 0
             assert "canary" not in run.ended.stdout + run.ended.stderr
             assert b"canary" not in loaded.kept_bytes()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,15 +21,15 @@ GIVE_CREDENTIALS = (
 TOKEN = {"INGESTER_TOKEN": "token-canary"}
 
 
-def start(job: Job, *options: str, env: dict[str, str] | None = None) -> Process:
+def start(job: Job, *options: str, env: dict[str, str] | None = None, url: str = "") -> Process:
     return start_ingester(
-        "run", job.archive, f"--url={job.server.url}", f"--journal={job.journal}",
+        "run", job.archive, f"--url={url or job.server.url}", f"--journal={job.journal}",
         "--backoff-base-s=0.01", "--backoff-cap-s=0.05", "--max-concurrency=1", *options, env=env,
     )  # fmt: skip
 
 
-def load(job: Job, *options: str, env: dict[str, str] | None = None) -> Completed:
-    with start(job, *options, env=env) as process:
+def load(job: Job, *options: str, env: dict[str, str] | None = None, url: str = "") -> Completed:
+    with start(job, *options, env=env, url=url) as process:
         return process.wait()
 
 
@@ -208,3 +210,36 @@ class TestTheFirstFailureOfARun:
         done = load(job)
         assert len(server.posts) == 1
         assert said(done) == []
+
+
+class TestAProxyThatCannotBeReached:
+    @pytest.fixture
+    def proxy(self) -> Iterator[str]:
+        """The option for one where nobody listens, and nobody else can get the port."""
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            yield f"--proxy=http://127.0.0.1:{bound.getsockname()[1]}"
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_is_not_called_the_server(self, job: Job, proxy: str, scheme: str) -> None:
+        job.write("a.dcm")
+        done = load(job, proxy, url=f"{scheme}{job.server.url[4:]}")
+        assert done.returncode == 1
+        assert job.server.connections == 0
+        line, hint = said(done)
+        assert line == (
+            "ingester: there is no connection through the proxy "
+            "(ClientProxyConnectionError: Connection refused)"
+        )
+        assert hint.startswith("  hint: check --proxy (or HTTP_PROXY, HTTPS_PROXY), ")
+
+    def test_is_not_called_so_after_a_success_either(self, job: Job, proxy: str) -> None:
+        job.write("a.dcm")
+        load(job)
+        job.write("b.dcm")
+        done = load(job, proxy, "--max-outage-s=1", "--max-attempts=2")
+        assert done.returncode == 1
+        assert said(done) == [
+            "ingester: the proxy has let nothing through for 1 s",
+            "  hint: the same command goes on when the proxy is back",
+        ]

@@ -46,6 +46,7 @@ def answered(status: int) -> Answer:
 
 
 NOT_SENT = NoAnswer("not_sent", "ConnectionRefusedError")
+NO_PROXY = NoAnswer("no_proxy", "HTTP 407")
 LOST = NoAnswer("lost", "ServerDisconnectedError")
 
 TABLE: list[tuple[str, Answer | NoAnswer, Situation, type[object] | Action]] = [
@@ -54,6 +55,9 @@ TABLE: list[tuple[str, Answer | NoAnswer, Situation, type[object] | Action]] = [
     ("nothing was sent, for the last time, nobody succeeds", NOT_SENT, LAST._replace(others_succeed_now=False), Outage),
     ("nothing was sent, on trial", NOT_SENT, TRIAL._replace(attempts=4), Retry),
     ("nothing was sent, on trial, five times", NOT_SENT, TRIAL._replace(attempts=5), Stop),
+    ("no proxy, on trial", NO_PROXY, TRIAL._replace(attempts=4), Retry),
+    ("no proxy, on trial, five times", NO_PROXY, TRIAL._replace(attempts=5), Stop),
+    ("no proxy, for the last time, nobody succeeds", NO_PROXY, LAST._replace(others_succeed_now=False), Outage),
     ("TLS", NoAnswer("tls", "expired"), QUIET, Stop),
     ("TLS, on trial", NoAnswer("tls", "expired"), TRIAL, Stop),
     *[(f"redirect {status}", answered(status), QUIET, Stop) for status in (300, 301, 302, 303, 307, 308, 399)],
@@ -119,7 +123,7 @@ class TestTheFailureTable:
         assert action.hint
 
     @given(
-        st.integers(200, 599) | st.sampled_from(["not_sent", "lost", "stalled", "answer_timeout", "answer_too_long", "tls"]),
+        st.integers(200, 599) | st.sampled_from(["not_sent", "lost", "stalled", "answer_timeout", "answer_too_long", "tls", "no_proxy"]),
         st.builds(
             Situation, st.integers(1, 5000), st.integers(0, 10), st.integers(0, 3), st.booleans(), st.booleans(), st.booleans(),
             st.none() | st.floats(0, 1e12), st.booleans(),
@@ -214,6 +218,7 @@ class TestWhatLeavesADoubt:
         [
             (NOT_SENT, False),
             (NoAnswer("tls", ""), False),
+            (NO_PROXY, False),
             (LOST, True),
             (NoAnswer("stalled", ""), True),
             (NoAnswer("answer_timeout", ""), True),
