@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+NOTHING_SENT = frozenset(
+    ("not_sent", "tls", "tls_name", "tls_time", "tls_refused", "no_tls", "no_proxy")
+)
+"""Kinds of ``NoAnswer`` after which the server has no byte of the body."""
+
 
 class Answer(NamedTuple):
     """The server answered."""
@@ -28,6 +33,8 @@ class NoAnswer(NamedTuple):
         "answer_timeout",
         "answer_too_long",
         "tls",
+        "tls_name",
+        "tls_time",
         "tls_refused",
         "no_tls",
         "no_proxy",
@@ -37,7 +44,7 @@ class NoAnswer(NamedTuple):
     @property
     def maybe_stored(self) -> bool:
         """Whether the server may have stored some of it."""
-        return self.kind not in ("not_sent", "tls", "tls_refused", "no_tls", "no_proxy")
+        return self.kind not in NOTHING_SENT
 
 
 class SourceFailed(NamedTuple):

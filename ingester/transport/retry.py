@@ -27,6 +27,30 @@ GIVE_CREDENTIALS = (
     "bearer (INGESTER_TOKEN) or sigv4 (AWS credentials)"
 )
 
+_NO_TRUST = {
+    "tls": (
+        "the server's certificate cannot be verified",
+        "give the certificate authority that signed it with --ca-bundle",
+    ),
+    "tls_name": (
+        "the server's certificate is for another name",
+        "is it the right server? Then --url must have a name that is in its certificate",
+    ),
+    "tls_time": (
+        "the server's certificate is not valid now",
+        "have it renewed; if it should be valid, check this machine's clock",
+    ),
+    "tls_refused": (
+        "the server refuses the TLS connection",
+        "does it ask for a certificate? Give yours with --client-cert",
+    ),
+    "no_tls": (
+        "what listens there does not speak TLS",
+        "is it http://, or is TLS at another port?",
+    ),
+}
+"""What is told of each kind, and what to do next."""
+
 TRIAL_CONNECT_ATTEMPTS = 5
 """With waits of 4, 8, 16 and 32 times the back-off base: 30 s by default."""
 
@@ -181,21 +205,9 @@ def may_follow_a_crash(reply: Answer | NoAnswer) -> bool:
 def _without_answer(
     reply: NoAnswer, situation: Situation, policy: RetryPolicy, random: Random
 ) -> Action:
-    if reply.kind == "tls":
-        return Stop(
-            f"the server's certificate cannot be verified ({reply.detail})",
-            "give the certificate authority that signed it with --ca-bundle",
-        )
-    if reply.kind == "tls_refused":
-        return Stop(
-            f"the server refuses the TLS connection ({reply.detail})",
-            "does it ask for a certificate? Give yours with --client-cert",
-        )
-    if reply.kind == "no_tls":
-        return Stop(
-            f"what listens there does not speak TLS ({reply.detail})",
-            "is it http://, or is TLS at another port?",
-        )
+    if reply.kind in _NO_TRUST:
+        what, hint = _NO_TRUST[reply.kind]
+        return Stop(f"{what} ({reply.detail})", hint)
     if reply.maybe_stored:
         return _in_doubt(situation, policy, random)
     if situation.proven:
@@ -275,7 +287,7 @@ def _used_up(situation: Situation) -> Action:
 def shows_an_outage(reply: Answer | NoAnswer) -> bool:
     """Whether a server that answers so may be away, rather than refuse this very request."""
     if isinstance(reply, NoAnswer):
-        return reply.kind not in {"tls", "no_tls"}
+        return reply.kind not in {"tls", "tls_name", "tls_time", "no_tls"}
     return reply.status in (404, 405, 408, 425, 429) or reply.status >= 500
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import aiohttp
 from yarl import URL
@@ -40,6 +40,13 @@ LOOK_UPS_AT_ONCE = 2
 UNAUTHORIZED = frozenset({401, 403})
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 """What OpenSSL says of a peer whose first bytes are no TLS record."""
+CERTIFICATES: dict[int, Literal["tls_name", "tls_time"]] = {
+    9: "tls_time",  # X509_V_ERR_CERT_NOT_YET_VALID
+    10: "tls_time",  # X509_V_ERR_CERT_HAS_EXPIRED
+    62: "tls_name",  # X509_V_ERR_HOSTNAME_MISMATCH
+    64: "tls_name",  # X509_V_ERR_IP_ADDRESS_MISMATCH
+}
+"""OpenSSL's codes of what is wrong with a certificate that another authority would not mend."""
 CONNECTING = (
     aiohttp.ClientProxyConnectionError,
     aiohttp.ClientConnectorDNSError,
@@ -268,7 +275,8 @@ def _answer(status: int, headers: Mapping[str, str] | Message, body: bytes) -> A
 
 def _no_answer(error: Exception, *, sent: bool, expired: str | None, proxied: bool) -> NoAnswer:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return NoAnswer("tls", f"{type(error).__name__}: {_certificate_words(error)}")
+        kind, words = _certificate(error.certificate_error)
+        return NoAnswer(kind, f"{type(error).__name__}: {words}")
     if (alert := alert_in(error)) is not None:
         return NoAnswer("tls_refused", alert)
     if isinstance(error, aiohttp.ClientConnectorSSLError):
@@ -289,6 +297,7 @@ def _no_answer(error: Exception, *, sent: bool, expired: str | None, proxied: bo
     return NoAnswer("lost", detail)
 
 
-def _certificate_words(error: aiohttp.ClientConnectorCertificateError) -> str:
-    cause = error.certificate_error
-    return cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else str(cause)
+def _certificate(error: Exception) -> tuple[Literal["tls", "tls_name", "tls_time"], str]:
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return "tls", str(error)
+    return CERTIFICATES.get(error.verify_code, "tls"), error.verify_message

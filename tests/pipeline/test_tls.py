@@ -98,13 +98,26 @@ class TestAServerThatIsNotWhoItShouldBe:
             assert server.requests == []
         assert_stopped(done, job, "certificate cannot be verified", "--ca-bundle")
 
-    def test_of_another_host(self, job: Job, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+    @pytest.mark.parametrize(
+        ("host", "words"),
+        [("127.0.0.1", "IP address mismatch"), ("localhost", "Hostname mismatch")],
+    )
+    def test_of_another_name(
+        self, host: str, words: str, event_loop: str, job: Job, tmp_path: Path
+    ) -> None:
+        """Its authority is the right one, and no --insecure is suggested."""
         job.write_many(3)
         other = make_certificate(tmp_path, address="127.0.0.2")
-        with ScriptedServer(tls=other.context) as server:
-            done = load(job, server, f"--ca-bundle={other.path}")
+        with ScriptedServer(tls=other.context, host=host) as server:
+            done = load(job, server, f"--ca-bundle={other.path}", f"--event-loop={event_loop}")
             assert server.requests == []
-        assert_stopped(done, job, "IP address mismatch", "")
+        assert_stopped(done, job, "the server's certificate is for another name", "--url")
+        line, hint = said(done)
+        assert words in line
+        assert f"'{host}'" in line
+        assert "--ca-bundle" not in hint
+        assert "insecure" not in hint
 
     @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
     def test_with_a_certificate_that_has_expired(
@@ -115,7 +128,8 @@ class TestAServerThatIsNotWhoItShouldBe:
         with ScriptedServer(tls=old.context) as server:
             done = load(job, server, f"--ca-bundle={old.path}", f"--event-loop={event_loop}")
             assert server.requests == []
-        assert_stopped(done, job, "certificate has expired", "")
+        assert_stopped(done, job, "certificate has expired", "renew")
+        assert "--ca-bundle" not in said(done)[1]
 
 
 @pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name)

@@ -123,7 +123,7 @@ class TestTheFailureTable:
         assert action.hint
 
     @given(
-        st.integers(200, 599) | st.sampled_from(["not_sent", "lost", "stalled", "answer_timeout", "answer_too_long", "tls", "no_proxy"]),
+        st.integers(200, 599) | st.sampled_from(["not_sent", "lost", "stalled", "answer_timeout", "answer_too_long", "tls", "tls_name", "tls_time", "no_proxy"]),
         st.builds(
             Situation, st.integers(1, 5000), st.integers(0, 10), st.integers(0, 3), st.booleans(), st.booleans(), st.booleans(),
             st.none() | st.floats(0, 1e12), st.booleans(),
@@ -219,6 +219,8 @@ class TestWhatLeavesADoubt:
             (NOT_SENT, False),
             (NoAnswer("tls", ""), False),
             (NO_PROXY, False),
+            (NoAnswer("tls_name", ""), False),
+            (NoAnswer("tls_time", ""), False),
             (LOST, True),
             (NoAnswer("stalled", ""), True),
             (NoAnswer("answer_timeout", ""), True),
