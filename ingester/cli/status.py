@@ -20,8 +20,16 @@ from ingester.errors import UsageError
 def command(journal: str | None, study: str | None, exceptions: bool, as_json: bool) -> None:
     """Say where a journal stands, also while a run is going."""
     path = journal or os.environ.get("INGESTER_JOURNAL") or "ingester.db"
-    if not os.path.exists(path):
-        raise UsageError(f"no such journal: {path}", "name it with --journal")
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"no such journal: {path}", "name it with --journal") from None
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise UsageError(
+            f"the journal cannot be opened: {reason}: {path}",
+            "check the permissions of the file and its directory",
+        ) from None
 
     if exceptions:
         if study is not None:

@@ -28,7 +28,10 @@ _HINTS: Final = {
     "IOError": ("input/output error", "check the disk, then give the same command again"),
     "BusyError": ("locked by another program", "close what has the journal open for writing"),
     "ReadOnlyError": ("it is read-only", "check the permissions of the file and its directory"),
-    "CantOpenError": ("it cannot be opened", "check the permissions of the file's directory"),
+    "CantOpenError": (
+        "SQLite cannot open it, or a file beside it",
+        "check the permissions of the file and its directory",
+    ),
     "NotADBError": ("it is not an ingester journal", "name another file with --journal"),
     "CorruptError": _DAMAGED,
     "SQLError": _DAMAGED,  # every statement is one that a whole journal knows
@@ -48,7 +51,21 @@ def journal_error(path: str, action: str, error: BaseException) -> JournalError:
     if getattr(error, "extendedresult", 0) == _NO_SHARED_MEMORY:
         kind = "FullError"
     reason, hint = _HINTS.get(kind, (kind, ""))
+    if kind == "CantOpenError":
+        reason = _why_not(path) or reason
     return JournalError(f"the journal cannot be {action}: {reason}: {path}", hint)
+
+
+def _why_not(path: str) -> str:
+    """The system's reason why a file cannot be opened to read, "" if it knows none.
+
+    It is not opened to see: closing it would take a run's locks from its journal.
+    """
+    try:
+        os.stat(path)
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    return "" if os.access(path, os.R_OK) else os.strerror(errno.EACCES)
 
 
 def write_error(path: str, error: BaseException) -> JournalError:
@@ -86,11 +103,7 @@ def create_private(path: str) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
         try:
             status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise JournalError(
-                    f"the journal is not a regular file: {path}",
-                    "name another file with --journal",
-                )
+            _check_regular(status, path)
             if stat.S_IMODE(status.st_mode) != 0o600:
                 os.fchmod(fd, 0o600)
         finally:
@@ -100,6 +113,13 @@ def create_private(path: str) -> None:
             f"the journal cannot be opened: {error.strerror}: {path}",
             "name a file in a directory you may write to with --journal",
         ) from error
+
+
+def _check_regular(status: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise JournalError(
+            f"the journal is not a regular file: {path}", "name another file with --journal"
+        )
 
 
 def connect_writer(path: str) -> apsw.Connection:
@@ -141,6 +161,8 @@ def connect_reader(path: str) -> apsw.Connection:
     import apsw  # noqa: PLC0415 - the same
 
     connection = None
+    with suppress(OSError):  # whatever it is, SQLite meets it too
+        _check_regular(os.stat(path), path)
     try:
         connection = _connect(path, apsw.SQLITE_OPEN_READONLY)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)

@@ -6,15 +6,25 @@ import base64
 import json
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from ingester.journal import Journal
 from tests.cli.said import complaint
 from tests.support.dicom_files import make_uid, write_corpus, write_instance
-from tests.support.process import run_ingester, start_ingester
+from tests.support.process import run_ingester, start_ingester, start_python
 from tests.support.scripted import ScriptedServer, StoreAll, Wait
+
+WITHOUT_RIGHTS = """
+import ctypes, runpy
+version_3, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert ctypes.CDLL(None).capset(version_3, nothing) == 0
+runpy.run_module("ingester", run_name="__main__", alter_sys=True)
+"""
+"""The command without what root may do to files of any mode."""
 
 
 @pytest.fixture
@@ -122,6 +132,57 @@ class TestAFileThatIsNoJournal:
         completed = run_ingester("status", "--journal", "a.dcm", cwd=tmp_path)
         assert completed.returncode == 1
         assert "not an ingester journal" in complaint(completed)[0]
+
+
+class TestAJournalThatCannotBeOpened:
+    @pytest.mark.parametrize("kind", ["directory", "FIFO"])
+    def test_as_it_is_no_file_is_said_to_be_none(self, kind: str, tmp_path: Path) -> None:
+        if kind == "directory":
+            (tmp_path / "j.db").mkdir()
+        else:
+            os.mkfifo(tmp_path / "j.db")
+        completed = run_ingester("status", "--journal", "j.db", cwd=tmp_path, timeout=20)
+        assert completed.returncode == 1
+        assert complaint(completed) == (
+            "the journal is not a regular file: j.db",
+            "name another file with --journal",
+        )
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="gives its rights up with capset(2)")
+    @pytest.mark.parametrize(
+        ("name", "mode", "reason", "code"),
+        [
+            ("j.db", 0, "Permission denied", 1),
+            (".", 0, "Permission denied", 2),
+            (".", 0o500, "it is read-only", 1),
+        ],
+    )
+    def test_is_told_why_and_once(
+        self, name: str, mode: int, reason: str, code: int, tmp_path: Path
+    ) -> None:
+        place = tmp_path / "place"
+        place.mkdir()
+        Journal.open(str(place / "j.db"), target="http://127.0.0.1:9").close()
+        (place / name).chmod(mode)
+        with start_python(
+            "-c", WITHOUT_RIGHTS, "status", "--journal", "place/j.db", cwd=tmp_path
+        ) as process:
+            completed = process.wait()
+        (place / name).chmod(0o700)
+        assert completed.returncode == code
+        assert complaint(completed) == (
+            f"the journal cannot be opened: {reason}: place/j.db",
+            "check the permissions of the file and its directory",
+        )
+
+    def test_for_a_reason_that_is_not_known_is_told_once_too(self, tmp_path: Path) -> None:
+        Journal.open(str(tmp_path / "j.db"), target="http://127.0.0.1:9").close()
+        (tmp_path / "j.db-wal").mkdir()
+        completed = run_ingester("status", "--journal", "j.db", cwd=tmp_path)
+        assert completed.returncode == 1
+        assert complaint(completed)[0] == (
+            "the journal cannot be opened: SQLite cannot open it, or a file beside it: j.db"
+        )
 
 
 class TestExceptions:
