@@ -188,7 +188,7 @@ class _Runner:
             return str(measured.rate)
         reason = f"nothing was stored in {share_s:.0f} s"
         if not self._bench.points:
-            hint = "give it more time with --time-limit-s"
+            hint = "is the store there? If it is slow, give it more time with --time-limit-s"
             raise FatalError(f"{reason} ({point.name})", hint)
         self._bench.left_out.append(LeftOut(point, reason))
         return reason

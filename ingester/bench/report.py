@@ -51,9 +51,9 @@ class Where:
 
 
 def table(bench: Bench) -> Iterator[str]:
-    """A line a point, in columns; then what was left out."""
-    rows = [_COLUMNS, *(_row(one) for one in bench.points)]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(_COLUMNS))]
+    """A line a point, in columns, where there is one; then what was left out."""
+    rows = [_COLUMNS, *(_row(one) for one in bench.points)] if bench.points else []
+    widths = [max((len(row[n]) for row in rows), default=0) for n in range(len(_COLUMNS))]
     for row in rows:
         cells = [
             f"{cell:<{width}}" if name in _TEXT_COLUMNS else f"{cell:>{width}}"

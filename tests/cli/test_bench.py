@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -291,6 +292,21 @@ class TestAStore:
         assert data["points"] == []
         assert len(data["studies"]) == 1
 
+    def test_that_cannot_be_reached_is_an_error_and_no_table(self, tmp_path: Path) -> None:
+        with socket.socket() as bound:  # nobody else can get the port
+            bound.bind(("127.0.0.1", 0))
+            completed = run_ingester(
+                "bench", f"--url=http://127.0.0.1:{bound.getsockname()[1]}", "--yes", *SMALL, *LONG,
+                cwd=tmp_path, env={"INGESTER_BACKOFF_BASE_S": "0.01"}, timeout=110,
+            )  # fmt: skip
+        assert completed.returncode == 1
+        assert completed.stdout == ""
+        assert (
+            "ingester: a run went wrong (small, 1 at a time, 10 a request): the server cannot be "
+            "reached (ClientConnectorError: Connection refused)\n"
+            "  hint: check the address, the port, and that the server is running\n"
+        ) in completed.stderr
+
     def test_that_was_sent_to_when_signals_came_is_told_how_to_delete_it(
         self, tmp_path: Path, server: ScriptedServer
     ) -> None:
@@ -324,3 +340,5 @@ class TestAStore:
         )  # fmt: skip
         assert completed.returncode == 1
         assert "nothing was stored in 2 s (small, 1 at a time, 10 a request)" in completed.stderr
+        assert "hint: is the store there? If it is slow, give it more time" in completed.stderr
+        assert completed.stdout == ""
