@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
-from ingester.errors import FatalError
+from ingester.errors import FatalError, StoppedEarly
 from ingester.logs import WARNING, log
 
 Cause = FatalError | signal.Signals
@@ -57,6 +58,26 @@ class StopControl:
         log(WARNING, "abandon", cause=_name(cause))
         self.request(cause)
         self._abandoned.set()
+
+    @asynccontextmanager
+    async def ends_the_start(self) -> AsyncIterator[None]:
+        """Around a wait before the run has begun: nothing is under way that could finish.
+
+        Raises StoppedEarly when the run is asked to end.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(0 if self.requested else None) as wait:
+                inside = True
+                self.when_requested(lambda: wait.reschedule(loop.time()) if inside else None)
+                try:
+                    yield
+                finally:
+                    inside = False
+        except TimeoutError:
+            if wait.expired():
+                raise StoppedEarly("stopped before anything was read") from None
+            raise
 
     async def wait_requested(self) -> None:
         """Return when the run is to end."""

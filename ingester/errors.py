@@ -4,6 +4,7 @@
     ├── UsageError       the command line, the configuration or the sources are wrong: exit code 2
     │   └── WrongTargetError   the journal belongs to another store
     └── FatalError       the run cannot go on: exit code 1, what was met stays pending
+        ├── StoppedEarly a signal came before anything was read: exit code 128 + its number
         ├── SourceError  a source vanished or does not answer: the others go on first
         └── JournalError the record cannot be opened, read or written
 
@@ -47,6 +48,10 @@ class WrongTargetError(UsageError):
 
 class FatalError(IngesterError):
     """The run cannot go on. The same command continues it once the cause is mended."""
+
+
+class StoppedEarly(FatalError):  # noqa: N818 - a wish, and no error
+    """The run was asked to end while it began: there is nothing to record."""
 
 
 class SourceError(FatalError):

@@ -19,7 +19,7 @@ import os
 import platform
 import signal
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 from ingester.auth.chain import Resolve
 from ingester.budget import Budget
@@ -66,13 +66,17 @@ async def ingest(
     Raises:
         UsageError: a source is missing, or a file that was named cannot be used.
         FatalError: nothing was started: the journal or the results file cannot be opened, a known
-            source is gone, there are no credentials.
+            source is gone, there are no credentials, or ``stop`` was asked for meanwhile.
     """
     options = sender_options(config)
     stop = StopControl() if stop is None else stop
     report = RunReport(watch, watch_every_s, warn, not_taken)
     run = Run(config, stop, report)
-    async with open_authorizer(config, stop, resolve) as authorizer:
+    async with AsyncExitStack() as until_the_end:
+        async with stop.ends_the_start():
+            authorizer = await until_the_end.enter_async_context(
+                open_authorizer(config, stop, resolve)
+            )
         with Journal.open(
             config.journal,
             target=config.url,
@@ -107,7 +111,8 @@ class Run:
         self._journal = journal
         self._ledger = Ledger(journal)
         known = journal.known_files(frozenset(Outcome(name) for name in config.retry))
-        resolved = await resolve_sources(sources, known.has_files, config.read_timeout_s)
+        async with self._stop.ends_the_start():
+            resolved = await resolve_sources(sources, known.has_files, config.read_timeout_s)
         before = read_status(config.journal).totals.outcomes
         stored_before = sum(count.files for name, count in before.items() if name in IN_THE_STORE)
         self._report.open_results(config.results)

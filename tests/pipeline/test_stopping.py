@@ -6,14 +6,17 @@ Moments at random are the matter of the crash tests; these are the ones that can
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from tests.pipeline.job import Job, uid_of
+from tests.support.faults import Faults
 from tests.support.process import (
     PROGRESS,
     Completed,
@@ -31,6 +34,7 @@ from tests.support.scripted import (
     StoreThenDrop,
     Wait,
 )
+from tests.support.waiting import wait_until
 
 QUICK = [
     "--backoff-base-s=0.01", "--backoff-cap-s=0.05", "--readers=1", "--batch-age-s=60", PROGRESS,
@@ -38,13 +42,46 @@ QUICK = [
 ENDLESS = "--drain-timeout-s=3600"
 
 
-def start(job: Job, *flags: str, ignored: tuple[signal.Signals, ...] = ()) -> Process:
+def start(
+    job: Job,
+    *flags: str,
+    ignored: tuple[signal.Signals, ...] = (),
+    env: Mapping[str, str] = {},
+) -> Process:
     """Starts the command on the archive of a job."""
     return start_ingester(
         "run", job.archive, "--url", job.server.url, "--journal", job.journal,
         "--results", job.results, *QUICK, *flags,
-        cwd=job.archive.parent, ignored_signals=ignored,
+        cwd=job.archive.parent, ignored_signals=ignored, env=env,
     )  # fmt: skip
+
+
+class TestASignalWhileARunBegins:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_ends_a_wait_for_a_token(self, job: Job, number: signal.Signals) -> None:
+        job.write("a.dcm")
+        started = job.archive.parent / "started"
+        code = f"import time; open({str(started)!r}, 'w').close(); time.sleep(600)"
+        command = shlex.join([sys.executable, "-c", code])
+        with start(job, "--auth=bearer", f"--token-command={command}") as process:
+            wait_until(started.exists)
+            process.signal(number)
+            ended = process.wait(20)
+        assert ended.returncode == 128 + number
+        assert "stopped before anything was read" in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert job.server.requests == []
+
+    def test_ends_a_wait_for_a_source(self, job: Job, faults: Faults) -> None:
+        job.write("a.dcm")
+        faults.rule("list hang archive")
+        with start(job, env=faults.environment) as process:
+            faults.wait_for("list", "archive")
+            process.signal(signal.SIGTERM)
+            ended = process.wait(20)
+        assert ended.returncode == 143
+        assert "stopped before anything was read" in ended.stderr
+        assert job.server.requests == []
 
 
 def outcomes(job: Job) -> dict[str, int]:
