@@ -63,7 +63,7 @@ class StopControl:
     async def ends_the_start(self) -> AsyncIterator[None]:
         """Around a wait before the run has begun: nothing is under way that could finish.
 
-        Raises StoppedEarly when the run is asked to end.
+        Raises StoppedEarly when a signal asks the run to end, or whatever else did.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -75,9 +75,11 @@ class StopControl:
                 finally:
                     inside = False
         except TimeoutError:
-            if wait.expired():
-                raise StoppedEarly("stopped before anything was read") from None
-            raise
+            if not wait.expired() or self.cause is None:
+                raise
+            if isinstance(self.cause, FatalError):
+                raise self.cause from None
+            raise StoppedEarly(self.cause.value) from None
 
     async def wait_requested(self) -> None:
         """Return when the run is to end."""

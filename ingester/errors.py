@@ -51,7 +51,12 @@ class FatalError(IngesterError):
 
 
 class StoppedEarly(FatalError):  # noqa: N818 - a wish, and no error
-    """The run was asked to end while it began: there is nothing to record."""
+    """A signal asked the run to end while it began: there is nothing to record."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("stopped before anything was read")
+        self.args = (signal_number,)
+        self.exit_code = 128 + signal_number
 
 
 class SourceError(FatalError):

@@ -13,7 +13,7 @@ from importlib import import_module
 import click
 
 from ingester.cli import bugs
-from ingester.errors import FatalError, IngesterError, UsageError
+from ingester.errors import FatalError, IngesterError, StoppedEarly, UsageError
 from ingester.version import VERSION
 
 VERBS = {
@@ -98,7 +98,7 @@ def main() -> None:
         sys.exit(EXIT_USAGE)
     except FatalError as error:
         complain(error)
-        sys.exit(EXIT_FATAL)
+        sys.exit(error.exit_code if isinstance(error, StoppedEarly) else EXIT_FATAL)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
         sys.exit(EXIT_FATAL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -73,7 +72,7 @@ def _run(config: Config, sources: Sequence[Source]) -> tuple[RunSummary, Cause |
     from ingester.cli.loops import run_loop  # noqa: PLC0415 - the same
     from ingester.cli.signals import handle_signals, ignored_signals  # noqa: PLC0415 - the same
     from ingester.control import StopControl  # noqa: PLC0415 - the same
-    from ingester.errors import IngesterError, StoppedEarly  # noqa: PLC0415 - the same
+    from ingester.errors import IngesterError  # noqa: PLC0415 - the same
     from ingester.pipeline import ingest  # noqa: PLC0415 - the same
     from ingester.report.summary import not_taken_line  # noqa: PLC0415 - the same
     from ingester.version import VERSION  # noqa: PLC0415 - the same
@@ -81,9 +80,8 @@ def _run(config: Config, sources: Sequence[Source]) -> tuple[RunSummary, Cause |
     ignored = ignored_signals()
     live = Live(sys.stderr)
 
-    stop = StopControl()
-
     async def job() -> tuple[RunSummary, Cause | None]:
+        stop = StopControl()
         handle_signals(stop, ignored, lambda it: live.stopping(it, config.drain_timeout_s))
         every_s = live.interval_s(config.progress_interval_s)
         summary = await ingest(
@@ -100,9 +98,6 @@ def _run(config: Config, sources: Sequence[Source]) -> tuple[RunSummary, Cause |
         summary, cause = run_loop(job(), config.event_loop)
     except IngesterError as error:
         logs.log(logs.ERROR, "end", cause=error.without_value)
-        if isinstance(error, StoppedEarly) and isinstance(stop.cause, signal.Signals):
-            complain(error)
-            raise click.exceptions.Exit(128 + stop.cause) from None
         raise
     except BaseException as error:
         logs.bug(error)

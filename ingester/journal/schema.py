@@ -27,7 +27,7 @@ from typing import Final
 from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM, IN_THE_STORE, Evidence, Outcome
 
 APPLICATION_ID: Final = 0x494E4731  # "ING1"
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 INT64_MAX: Final = 2**63 - 1
 
 OUTCOME_CODES: Final = {
@@ -80,7 +80,11 @@ CREATE TABLE announcements (                        -- which records count, of t
     open BLOB NOT NULL                              -- and these: MessagePack, a list
 ) STRICT;
 """
-MIGRATIONS: Final = {1: ANNOUNCED, 2: LISTINGS, 3: ANNOUNCEMENTS}
+COPIES: Final = f"""
+CREATE INDEX copies ON files (series_id, sop_instance_uid)  -- of what a file that changes was
+WHERE outcome = {OUTCOME_CODES[Outcome.DUPLICATE]};
+"""
+MIGRATIONS: Final = {1: ANNOUNCED, 2: LISTINGS, 3: ANNOUNCEMENTS, 4: COPIES}
 """What brings a journal of that version to the next one."""
 
 HIGHEST_DROPPED: Final = "highest_dropped_file_id"
@@ -173,6 +177,7 @@ CREATE TABLE files (
     UNIQUE (dir_id, name)
 ) STRICT;
 
+{COPIES}
 CREATE TABLE details (                              -- only of files with something to say
     file_id INTEGER PRIMARY KEY,
     reason_code TEXT NOT NULL,

@@ -551,6 +551,53 @@ class TestACopyThatIsMetBeforeTheFileThatChanged:
         assert job.stored("f.dcm")[1:] == [job.sha256("f.dcm")]
 
 
+class TestACopyOfAFileThatChanges:
+    def load_and_change(self, job: Job, *, server: str = "generic", meta: bool = False) -> None:
+        path = job.write("a.dcm")
+        copy(job, "a.dcm", "b.dcm")
+        ran = job.run(server=server)
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "duplicate"]
+        if meta:
+            copy_with_other_meta(job, "b.dcm", "a.dcm")
+        else:
+            job.write("a.dcm", seed=1)
+        age(path, 60)
+
+    def test_is_what_the_store_does_not_have_any_more(self, job: Job) -> None:
+        self.load_and_change(job)
+        ran = job.run()
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "failed"]
+        assert ran.rows["b.dcm"].reason_code == "copy_of_an_earlier_version"
+        assert ran.exit_code == 3
+        ran = job.run()
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "conflict"]
+        assert (ran.exit_code, ran.summary.requests) == (3, 0)
+
+    def test_is_a_duplicate_of_it_where_the_data_set_is_the_same(self, job: Job) -> None:
+        self.load_and_change(job, meta=True)
+        job.run()
+        ran = job.run()
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "duplicate"]
+        assert (ran.exit_code, ran.summary.requests) == (0, 0)
+
+    def test_is_a_duplicate_still_where_the_store_keeps_the_first(self, job: Job) -> None:
+        self.load_and_change(job, server="orthanc")
+        ran = job.run(server="orthanc")
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["already_stored", "duplicate"]
+        assert ran.exit_code == 0
+
+    def test_is_compared_when_the_answer_to_the_change_is_lost(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        self.load_and_change(job)
+        server.default = CloseAfter(None)
+        ran = job.run(max_attempts=1, max_outage_s=0.2)
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["in_doubt", "failed"]
+        server.default = StoreAll()
+        ran = job.run()
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "conflict"]
+
+
 class TestTheNumberOfARowThatIsGone:
     @pytest.mark.parametrize("same", [True, False])
     def test_is_not_given_to_another_file(

@@ -70,11 +70,13 @@ def copy_journal(journal: Path, directory: Path) -> Copied | None:
 
 
 def take_back(journal: Path, version: int) -> None:
-    """Makes a journal what an earlier version would have made: of schema 1, 2 or 3."""
+    """Makes a journal what an earlier version would have made: of schema 1 to 4."""
     columns = [name for line in LISTINGS.split(";") for name in line.split()[5:6]]
     connection = apsw.Connection(str(journal))
-    connection.execute("DROP TABLE announcements")
-    if version > 1:
+    connection.execute("DROP INDEX copies")
+    if version < 4:
+        connection.execute("DROP TABLE announcements")
+    if 1 < version < 4:
         connection.execute(ANNOUNCED)
     if version < 3:
         for name in columns:
