@@ -170,6 +170,22 @@ class TestNothingGetsOut:
         )
         assert b"CANARY" in journal_and_results, "where it may be it is"
 
+    def test_not_even_into_the_journal_of_what_a_server_quotes_of_credentials(
+        self, way: Way, planted: Planted, server: ScriptedServer
+    ) -> None:
+        refused = min(planted.uids).encode()
+        said = echo(400)
+        server.default = Choose(lambda post: said if refused in post.body else StoreAll())
+        done = planted.run(server.url, "--max-batch-instances=1", *way[0], env=way[1])
+        assert done.returncode == 3
+        kept = b"".join(path.read_bytes() for path in planted.kept.iterdir())
+        assert b"CANARY^PATIENT" in kept, "the server's words are kept"
+        for secret in (
+            b"CANARY.token", b"CANARY.printed", b"Signature=", str(KEYS.session_token).encode(),
+            b64encode(b"CANARY-user:CANARY-password"),
+        ):  # fmt: skip
+            assert secret not in kept
+
     @pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 413, 500])
     def test_of_a_server_that_refuses_and_says_back_all(
         self, status: int, planted: Planted, server: ScriptedServer

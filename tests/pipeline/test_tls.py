@@ -14,8 +14,9 @@ import pytest
 from tests.cli.said import complaint
 from tests.pipeline.certificate import Certificate, make_certificate
 from tests.pipeline.job import Job, uid_of
+from tests.support.logs import lines_of
 from tests.support.process import Completed, run_ingester
-from tests.support.scripted import ScriptedServer
+from tests.support.scripted import NeverRead, ScriptedServer
 
 SHOUT = "WARNING: --insecure: nobody verifies who the server is; patient data may go to anybody"
 
@@ -62,6 +63,24 @@ class Plain(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         self.request.recv(4096)
         self.request.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+
+class TestAConnectionThatEndsShortlyBeforeItsTimeLimit:
+    def test_is_looked_into_and_the_limit_is_not_missed_meanwhile(
+        self, job: Job, certificate: Certificate
+    ) -> None:
+        """The look takes 2 s, and the request that it is about has ended: it cannot time out."""
+        job.write("a.dcm", payload_bytes=30_000_000)
+        log = job.archive.parent / "log"
+
+        with ScriptedServer(tls=certificate.context) as server:
+            server.push(NeverRead(2.6))
+            done = load(
+                job, server, f"--ca-bundle={certificate.path}", "--stall-timeout-s=3",
+                f"--log-file={log}",
+            )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "bug" not in {line["event"] for line in lines_of(log)}
 
 
 class TestAPortWithoutTls:
