@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from importlib import import_module
 
 import click
 
 from ingester.cli import bugs
+from ingester.cli.streams import put_patiently
 from ingester.errors import FatalError, IngesterError, StoppedEarly, UsageError
 from ingester.version import VERSION
 
@@ -106,17 +106,20 @@ def main() -> None:
 
 def complain(error: IngesterError) -> None:
     """One line of what happened, one of what to do next."""
-    tell(f"ingester: {printable(error.message)}")
+    lines = [f"ingester: {printable(error.message)}"]
     if error.words and sys.stderr.isatty():  # a server's words may quote a patient's data
-        tell(f"  the server says: {printable(error.words)}")
+        lines.append(f"  the server says: {printable(error.words)}")
     if error.hint:
-        tell(f"  hint: {printable(error.hint)}")
+        lines.append(f"  hint: {printable(error.hint)}")
+    tell("\n".join(lines))
 
 
 def tell(text: str) -> None:
-    """Words for people, on stderr. If they have gone, the verb goes on without them."""
-    with suppress(OSError):
-        click.echo(text, err=True)
+    """Words for people, on stderr; not for a running loop, as this may wait, see `put_patiently`.
+
+    If they have gone, the verb goes on without them.
+    """
+    put_patiently(sys.stderr, f"{text}\n")
 
 
 def say(text: str) -> None:

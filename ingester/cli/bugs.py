@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
+from ingester.cli.streams import put, put_patiently
 from ingester.frames import frames_of
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ def _show_uncaught(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     del kind, trace
-    _show(error)
+    _show(error, put_patiently)
 
 
-def _show(error: BaseException | None) -> None:
+def _show(error: BaseException | None, write: Callable[[TextIO, str], None] = put) -> None:
     if error is None:
         return
     from ingester import logs  # noqa: PLC0415 - 30 ms, and not for --help
@@ -44,5 +45,4 @@ def _show(error: BaseException | None) -> None:
     logs.bug(error)
     lines = [line if line.startswith(" ") else f"ingester: {line}" for line in frames_of(error)]
     lines.append(HINT)
-    with suppress(OSError):
-        sys.stderr.writelines(f"{line}\n" for line in lines)
+    write(sys.stderr, "".join(f"{line}\n" for line in lines))

@@ -1,13 +1,13 @@
 """Progress on stderr: a panel on a terminal, a line an interval anywhere else.
 
 Where a panel is not wanted (NO_COLOR, TERM=dumb) or has no room, the line, rewritten in place.
-Nothing here may disturb the run: a terminal that has gone or takes no output is passed over.
+Nothing here may disturb the run: a terminal or a pipe that has gone or takes no output is passed
+over. What was not told then is in the summary.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 from ingester.catalog import UnreadableDirectory
 from ingester.cli import printable
+from ingester.cli.streams import put, takes_output
 from ingester.progress import Snapshot, progress_line
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Live:
         line = progress_line(snapshot, self._before)
         self._before = snapshot
         if not self._terminal:
-            self._write(line + "\n")
+            put(self._stream, line + "\n")
             return
         if self._panel is not None:
             self._panel.take(snapshot)
@@ -64,7 +65,7 @@ class Live:
         """Tell of a directory that cannot be listed: by name on a terminal only."""
         which = f": {printable(os.fsdecode(unreadable.path))}" if self._terminal else ""
         self._warnings.append(f"warning: a directory cannot be listed ({unreadable.reason}){which}")
-        if self._panel is None:  # which is drawn once for all of a second
+        if self._panel is None and self._takes_output():  # one is drawn once for all of a second
             self._tell_warnings()
 
     def tell(self, line: str) -> None:
@@ -110,10 +111,13 @@ class Live:
         return True
 
     def _tell_warnings(self) -> None:
-        if self._warnings:
+        if not self._terminal:
+            for line in self._warnings:
+                put(self._stream, f"{line}\n")
+        elif self._warnings:
             self._leave_line()
             self._write("".join(f"{line}\n" for line in self._warnings))
-            self._warnings.clear()
+        self._warnings.clear()
 
     def _leave_line(self) -> None:
         if self._open_line:
@@ -128,11 +132,8 @@ class Live:
         return os.terminal_size((columns or 80, lines or 24))
 
     def _takes_output(self) -> bool:
-        """Say whether a write would not wait, as it does after Ctrl-S."""
-        try:
-            return bool(select.select([], [self._stream.fileno()], [], 0)[1])
-        except (OSError, ValueError):
-            return True
+        """Say whether to write now. A pipe is asked for each line, see `put`."""
+        return not self._terminal or takes_output(self._stream)
 
     def _in_background(self) -> bool:
         """Say whether another job has the terminal: a panel would redraw over its lines."""
