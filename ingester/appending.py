@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 
 import msgspec
@@ -17,14 +18,7 @@ def open_private(path: str) -> int:
 
     Raises OSError; FileExistsError for a file that is not one of lines of JSON.
     """
-    # Not blocking: a FIFO that nobody reads is an error, not a run that hangs.
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-    try:
-        fd = os.open(path, flags, mode=0o600)
-    except OSError as error:
-        if error.errno not in {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENXIO}:
-            raise
-        fd = os.open(path, flags & ~os.O_RDWR | os.O_WRONLY, mode=0o600)
+    fd = _open(path)
     os.set_blocking(fd, True)
     status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode):
@@ -36,6 +30,51 @@ def open_private(path: str) -> int:
             os.close(fd)
             raise
     return fd
+
+
+def append(fd: int, data: bytes, patience_s: float) -> None:
+    """Write all of it to a descriptor that does not block, as one of a pipe.
+
+    Raises OSError; TimeoutError if the reader of a pipe takes nothing for so long.
+    """
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(fd, left) :]
+        except BlockingIOError:
+            room = select.poll()
+            room.register(fd, select.POLLOUT)
+            if not room.poll(patience_s * 1000):
+                raise TimeoutError(errno.ETIMEDOUT, "its reader takes nothing") from None
+
+
+def _open(path: str) -> int:
+    """To read and write, where that can be.
+
+    A FIFO to write alone, without waiting: the error is here if nobody reads it, and EPIPE later.
+    """
+    flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    fifo = _is_fifo(path)
+    if not fifo:
+        try:
+            return os.open(path, flags | os.O_RDWR, mode=0o600)
+        except OSError as error:
+            if error.errno not in {errno.EACCES, errno.EPERM, errno.EINVAL}:
+                raise
+    try:
+        return os.open(path, flags | os.O_WRONLY, mode=0o600)
+    except OSError as error:
+        if fifo and error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "a FIFO that nobody reads") from None
+        raise
+
+
+def _is_fifo(path: str) -> bool:
+    """Asked before it is opened: its reader would see an end when it is closed again."""
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _refuse_foreign(fd: int) -> None:

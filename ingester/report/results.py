@@ -3,7 +3,8 @@
 Mode 0600, appended: it holds paths, UIDs and the server's words. ``write`` is called in the
 journal's thread right after a commit, in the order of the commits, so a line never says what the
 journal does not; after a SIGKILL the lines of the last commits may be missing, the journal is
-exact. An error stops the run: what was asked for cannot be delivered.
+exact. An error stops the run: what was asked for cannot be delivered. The reader of a FIFO may be
+slow, but not take nothing for ``PATIENCE_S``: no signal could end a run whose journal waits for it.
 """
 
 from __future__ import annotations
@@ -15,20 +16,24 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from ingester.appending import open_private
+from ingester.appending import append, open_private
 from ingester.errors import FatalError
 from ingester.items import Result
+
+PATIENCE_S = 30.0
 
 
 class ResultsFile:
     """An open results file."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, patience_s: float = PATIENCE_S) -> None:
         self.path = path
+        self._patience_s = patience_s
         self.run_id = 0
         self._encode = msgspec.json.Encoder().encode_lines
         try:
             self._fd = open_private(path)
+            os.set_blocking(self._fd, False)
         except OSError as error:
             raise FatalError(
                 f"the results file cannot be written ({error.strerror}): {path}",
@@ -38,13 +43,11 @@ class ResultsFile:
     def write(self, results: Sequence[Result]) -> None:
         """Append a line for each result. Raises FatalError."""
         finished_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        data = memoryview(self._encode([line(r, self.run_id, finished_at) for r in results]))
+        data = self._encode([line(r, self.run_id, finished_at) for r in results])
         try:
-            while data:
-                data = data[os.write(self._fd, data) :]
+            append(self._fd, data, self._patience_s)
         except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            raise FatalError(f"the results file cannot be written ({reason})") from error
+            raise FatalError(f"the results file cannot be written ({error.strerror})") from error
 
     def close(self) -> None:
         """Close the file."""

@@ -206,6 +206,22 @@ class TestADiskThatHangs:
         assert told == file.dropped == dropped
         assert sum(line["event"] == "event" for line in lines) + dropped == written
 
+    def test_that_nobody_reads_is_refused(self, fifo: Path) -> None:
+        with (
+            pytest.raises(FatalError, match=r"cannot be written \(a FIFO that nobody reads\): "),
+            opened(str(fifo), "info"),
+        ):
+            pass
+
+    def test_whose_reader_has_gone_drops_lines_and_counts_them(self, fifo: Path) -> None:
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        with opened(str(fifo), "info") as file:
+            os.close(reader)
+            for _ in range(10):
+                log(INFO, "event")
+        assert file is not None
+        assert file.dropped == 10
+
     def test_that_never_comes_back_is_left_behind(self, fifo: Path) -> None:
         reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
         file = LogFile(str(fifo), "info")

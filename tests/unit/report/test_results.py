@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import re
 import stat
+import sys
+import termios
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from ingester.dicomweb.outcome import Evidence, Outcome
 from ingester.errors import FatalError
 from ingester.items import Result, ended
 from ingester.report.results import ResultsFile, as_text, escaped, line
+from tests.support.waiting import wait_until
 from tests.unit.road import file_ref, instance
 
 CONTRACT = [
@@ -66,6 +71,17 @@ def results(path: Path) -> Iterator[ResultsFile]:
     file.run_id = 7
     yield file
     file.close()
+
+
+def fifo_with_reader(path: Path) -> int:
+    """The reader's descriptor; nothing is read."""
+    os.mkfifo(path)
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+
+def bytes_in(pipe: int) -> int:
+    found = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+    return int.from_bytes(found, sys.byteorder)
 
 
 class TestALine:
@@ -228,5 +244,47 @@ class TestTheFile:
         results.write([stored()])
         assert json.loads(os.read(reader, 65536))["file_id"] == 1
         assert stat.S_IMODE(path.stat().st_mode) == 0o666
+        results.close()
+        os.close(reader)
+
+    def test_that_is_a_pipe_nobody_reads_is_refused(self, path: Path) -> None:
+        os.mkfifo(path)
+        with pytest.raises(FatalError, match=r"cannot be written \(a FIFO that nobody reads\): "):
+            ResultsFile(str(path))
+
+    def test_that_is_a_pipe_whose_reader_has_gone_stops_the_run(self, path: Path) -> None:
+        reader = fifo_with_reader(path)
+        results = ResultsFile(str(path))
+        os.close(reader)
+        with pytest.raises(FatalError, match=r"cannot be written \(Broken pipe\)"):
+            results.write([stored()])
+        results.close()
+
+    def test_that_is_a_pipe_read_slowly_loses_nothing(self, path: Path) -> None:
+        reader = fifo_with_reader(path)
+        results = ResultsFile(str(path))
+        read = bytearray()
+
+        def drain() -> None:
+            wait_until(lambda: bytes_in(reader) > 60_000)  # it is full
+            os.set_blocking(reader, True)
+            while piece := os.read(reader, 4096):
+                read.extend(piece)
+
+        thread = threading.Thread(target=drain)
+        thread.start()
+        results.write([stored(number) for number in range(1000)])
+        results.close()
+        thread.join(60)
+        os.close(reader)
+        lines = [json.loads(line) for line in read.splitlines()]
+        assert [line["file_id"] for line in lines] == list(range(1000))
+
+    def test_that_is_a_pipe_read_no_more_stops_the_run(self, path: Path) -> None:
+        """A journal that waits for ever would let no signal end the run."""
+        reader = fifo_with_reader(path)
+        results = ResultsFile(str(path), patience_s=0.1)
+        with pytest.raises(FatalError, match=r"cannot be written \(its reader takes nothing\)"):
+            results.write([stored(number) for number in range(1000)])
         results.close()
         os.close(reader)
