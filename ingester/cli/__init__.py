@@ -5,6 +5,7 @@ The only place that knows click, signals and exit codes. stdout is data, stderr 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -77,6 +78,7 @@ def group() -> None:
 def main() -> None:
     """Entry point: turns this package's errors into a line, a hint and an exit code."""
     _open_standard_files()
+    _escape_what_stdout_cannot_show()
     bugs.install()
     try:
         # Not standalone, click returns the code that a command exited with.
@@ -145,6 +147,12 @@ def _open_standard_files() -> None:
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115 - kept
+
+
+def _escape_what_stdout_cannot_show() -> None:
+    """Else a name in another alphabet, or an ellipsis, is an error where a locale is not UTF-8."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def printable(text: str) -> str:

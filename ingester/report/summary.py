@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 
@@ -65,8 +66,8 @@ def exit_code_of(
 
 
 def to_json(summary: RunSummary) -> str:
-    """The summary as one JSON object."""
-    return msgspec.json.encode(summary).decode()
+    """The summary as one JSON object, in ASCII: the same bytes whatever the locale."""
+    return json.dumps(msgspec.to_builtins(summary), separators=(",", ":"))
 
 
 def to_lines(summary: RunSummary) -> list[str]:

@@ -190,3 +190,34 @@ class TestWhoeverListens:
         assert last == "ingester: the output cannot be written (No space left on device)"
         assert "Traceback" not in completed.stderr
         assert stored(archive) == {"exit_code": 0, "stored": 12}
+
+
+@pytest.mark.parametrize("encoding", ["iso8859-1", "koi8-r"])
+class TestAnEncodingThatIsNotUtf8:
+    """As of a locale that is not: what it cannot show is escaped, on stdout as on stderr."""
+
+    def test_shows_the_help(self, encoding: str) -> None:
+        completed = run_ingester("run", "--help", env={"PYTHONIOENCODING": encoding})
+        assert (completed.returncode, completed.stderr) == (0, "")
+        assert r"SOURCE\u2026" in completed.stdout
+
+    def test_shows_a_journal_of_another_alphabet(
+        self, encoding: str, archive: Path, server: ScriptedServer
+    ) -> None:
+        env, journal = {"PYTHONIOENCODING": encoding}, ("--journal", "ö日.db")
+        run = run_ingester("run", "archive", "--url", server.url, *journal, cwd=archive, env=env)
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.startswith("12 files: stored 12\n")
+        assert r"\u65e5.db, run 1" in run.stdout
+        status = run_ingester("status", *journal, cwd=archive, env=env)
+        assert (status.returncode, status.stderr) == (0, "")
+        assert r"\u65e5.db, target " in status.stdout
+
+    def test_shows_json_that_parses(
+        self, encoding: str, archive: Path, server: ScriptedServer
+    ) -> None:
+        env, journal = {"PYTHONIOENCODING": encoding}, ("--json", "--journal", "ö日.db")
+        run = run_ingester("run", "archive", "--url", server.url, *journal, cwd=archive, env=env)
+        assert json.loads(run.stdout)["journal"] == "ö日.db"
+        status = run_ingester("status", *journal, cwd=archive, env=env)
+        assert json.loads(status.stdout)["journal"] == "ö日.db"
