@@ -188,7 +188,10 @@ class ScanPool:
         fewest = min(self.started, key=lambda each: each.readers, default=None)
         if fewest is None or sum(each.readers for each in self.started) >= MAX_READERS:
             return None
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:  # no more descriptors
+            return None
         with theirs:
             try:
                 socket.send_fds(fewest.control, [b"\0"], [theirs.fileno()])

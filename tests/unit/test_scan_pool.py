@@ -100,6 +100,18 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    free = os.dup(0)
+    os.close(free)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def pids_of(pool: ScanPool) -> list[int]:
     return [each.process.pid for each in pool.started]
 
@@ -377,6 +389,21 @@ class TestTheProcesses:
         assert told(found) == told(scanned(files, Budget(1 << 27)))
         assert pool.borrow(1) is None
         pool.shutdown()
+
+    def test_are_not_asked_where_there_is_no_descriptor_for_it(
+        self, pool: ScanPool, budget: Budget, tmp_path: Path
+    ) -> None:
+        first = pool.borrow(1)
+        assert first is not None
+        with no_more_descriptors():
+            none = pool.borrow(1)
+        assert none is None
+        (process,) = pool.started
+        assert process.readers == 1
+        pool.bring_back(first)
+        (found,) = scanned([write(tmp_path, 1)], budget, pool)
+        assert isinstance(found, Instance)
+        assert process.process.poll() is None
 
     @pytest.mark.parametrize("processes", [0, 3])
     def test_are_as_many_as_are_asked_for(self, budget: Budget, processes: int) -> None:
