@@ -157,32 +157,47 @@ def connect_writer(path: str) -> apsw.Connection:
 
 
 def connect_reader(path: str) -> apsw.Connection:
-    """A connection that only reads, also while a run is writing. Raises JournalError."""
+    """A connection that only reads, also while a run is writing. Raises JournalError.
+
+    Where nothing can be written beside the journal SQLite has no shared memory. One that was closed
+    needs none: all of it is in the file. One that a run has open has a WAL.
+    """
     import apsw  # noqa: PLC0415 - the same
 
-    connection = None
     with suppress(OSError):  # whatever it is, SQLite meets it too
         _check_regular(os.stat(path), path)
     try:
-        connection = _connect(path, apsw.SQLITE_OPEN_READONLY)
+        try:
+            return _reader(path)
+        except (apsw.CantOpenError, apsw.ReadOnlyError):
+            if os.path.lexists(f"{os.path.realpath(path)}-wal"):
+                raise
+            return _reader(path, immutable=True)
+    except (apsw.Error, UnicodeError) as error:
+        raise journal_error(path, "opened", error) from error
+
+
+def _reader(path: str, *, immutable: bool = False) -> apsw.Connection:
+    import apsw  # noqa: PLC0415 - the same
+
+    connection = _connect(path, apsw.SQLITE_OPEN_READONLY, "?immutable=1" if immutable else "")
+    try:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         _set(connection, f"PRAGMA mmap_size = 0; PRAGMA cache_size = -{READER_CACHE_KIB}")
         _check_version(connection, path)
-    except BaseException as error:
-        if connection is not None:
-            with suppress(apsw.Error):
-                connection.close()
-        if isinstance(error, (apsw.Error, UnicodeError)):
-            raise journal_error(path, "opened", error) from error
+    except BaseException:
+        with suppress(apsw.Error):
+            connection.close()
         raise
     return connection
 
 
-def _connect(path: str, flags: int) -> apsw.Connection:
+def _connect(path: str, flags: int, parameters: str = "") -> apsw.Connection:
     """By a URI: it may hold any byte, a path as text only those that are UTF-8."""
     import apsw  # noqa: PLC0415 - the same
 
-    return apsw.Connection(f"file:{quote(os.fsencode(path))}", flags=flags | apsw.SQLITE_OPEN_URI)
+    uri = f"file:{quote(os.fsencode(path))}{parameters}"
+    return apsw.Connection(uri, flags=flags | apsw.SQLITE_OPEN_URI)
 
 
 def _set(connection: apsw.Connection, pragmas: str) -> None:

@@ -154,7 +154,6 @@ class TestAJournalThatCannotBeOpened:
         [
             ("j.db", 0, "Permission denied", 1),
             (".", 0, "Permission denied", 2),
-            (".", 0o500, "it is read-only", 1),
         ],
     )
     def test_is_told_why_and_once(
@@ -172,6 +171,50 @@ class TestAJournalThatCannotBeOpened:
         assert completed.returncode == code
         assert complaint(completed) == (
             f"the journal cannot be opened: {reason}: place/j.db",
+            "check the permissions of the file and its directory",
+        )
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="gives its rights up with capset(2)")
+    @pytest.mark.parametrize("mode", [0o600, 0o400])
+    def test_beside_but_was_closed_is_read(
+        self, mode: int, archive: Path, server: ScriptedServer
+    ) -> None:
+        """Nothing can be written beside it, as on a medium that is read-only."""
+        place = archive / "place"
+        place.mkdir()
+        journal = ("--journal", "place/j.db")
+        ran = run_ingester("run", "archive", "--url", server.url, *journal, cwd=archive)
+        assert ran.returncode == 0
+        (place / "j.db").chmod(mode)
+        place.chmod(0o500)
+        said = []
+        for flags in ((), ("--exceptions",), ("--study", make_uid(0, "study", 1))):
+            with start_python(
+                "-c", WITHOUT_RIGHTS, "status", *journal, *flags, cwd=archive
+            ) as process:
+                said.append(process.wait())
+        place.chmod(0o700)
+        assert [(each.returncode, each.stderr) for each in said] == [(0, "")] * 3
+        assert said[0].stdout.endswith("in all 7 files: stored 6, not_dicom 1\n")
+        assert said[1].stdout == ""
+        assert said[2].stdout.startswith("3 of 3 files stored, 0 exceptions\n")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="gives its rights up with capset(2)")
+    def test_beside_and_was_not_closed_is_not_read(self, tmp_path: Path) -> None:
+        """What was written last is in its WAL alone."""
+        place = tmp_path / "place"
+        place.mkdir()
+        Journal.open(str(place / "j.db"), target="http://127.0.0.1:9").close()
+        (place / "j.db-wal").write_bytes(b"")
+        place.chmod(0o500)
+        with start_python(
+            "-c", WITHOUT_RIGHTS, "status", "--journal", "place/j.db", cwd=tmp_path
+        ) as process:
+            completed = process.wait()
+        place.chmod(0o700)
+        assert completed.returncode == 1
+        assert complaint(completed) == (
+            "the journal cannot be opened: SQLite cannot open it, or a file beside it: place/j.db",
             "check the permissions of the file and its directory",
         )
 
