@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from ingester.errors import UsageError
 from ingester.options import BY_NAME, OPTIONS, Value
 from ingester.parsing import command_words, parse
 from ingester.proxy import proxy_for
+from ingester.real_path import real_path
 from ingester.target import resolve_target
 from ingester.written import CREDENTIAL_VARIABLES, from_environment, from_toml
 
@@ -143,7 +143,7 @@ def load_config(
 
     for name, what in (("results", "results"), ("log_file", "log")):
         path = values[name]
-        if path is not None and os.path.realpath(path) in journal_files(values["journal"]):
+        if path is not None and real_path(path) in journal_files(values["journal"]):
             raise UsageError(f"the {what} file is the journal: {path}", "name another")
     _check_log(values)
     return Config(
@@ -170,7 +170,7 @@ def _check_tls(values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
 
 def _check_log(values: Mapping[str, Any]) -> None:
     results, log = values["results"], values["log_file"]
-    if None not in (results, log) and os.path.realpath(results) == os.path.realpath(log):
+    if None not in (results, log) and real_path(results) == real_path(log):
         raise UsageError(f"the log file is the results file: {log}", "name another")
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ingester.errors import FatalError, SourceError, UsageError
 from ingester.items import Root
+from ingester.real_path import real_path
 from ingester.threads import DaemonExecutor
 
 
@@ -116,7 +117,7 @@ def _resolve(source: Source, known_files_under: KnownFilesUnder) -> ResolvedSour
         path = os.path.realpath(source.path, strict=True)
         status = os.stat(path)
     except OSError as error:
-        path = os.path.realpath(source.path)
+        path = real_path(source.path)
         if known_files_under(source.name, path):
             raise FatalError(
                 f"a source that this journal has files of is gone: {shown}",

@@ -43,6 +43,7 @@ from ingester.journal.runs import RunFigures, RunInfo, end_run, insert_run, utc_
 from ingester.journal.schema import HIGHEST_DROPPED
 from ingester.journal.totals import Totals
 from ingester.journal.writer import Writer
+from ingester.real_path import real_path
 
 if TYPE_CHECKING:
     import apsw
@@ -89,8 +90,9 @@ class Journal:
 
         Raises JournalError: held by another live run, on a network file system, no such
         directory, not writable, foreign, damaged, newer. WrongTargetError: of another target.
+        UsageError: relative to a directory that is gone.
         """
-        real = os.path.realpath(path)
+        real = real_path(path)
         refuse_network_file_system(real)
         with ExitStack() as unless_opened:
             lock = RunLock(real)

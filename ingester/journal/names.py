@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
-
 from ingester.journal.schema import MIGRATIONS
+from ingester.real_path import real_path
 
 
 def journal_files(path: str) -> frozenset[str]:
-    """Absolute names of all files that the journal at this path has now or may come to have."""
-    journal = os.path.realpath(path)
+    """Absolute names of all files that the journal at this path has now or may come to have.
+
+    Raises UsageError: the path is relative to a directory that is gone.
+    """
+    journal = real_path(path)
     databases = [journal, *(copy_before_migration(journal, version) for version in MIGRATIONS)]
     beside = {name + end for name in databases for end in ("", "-wal", "-shm", "-journal")}
     return frozenset({*beside, f"{journal}.lock", announced_file(journal)})

@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.cli.said import complaint
-from tests.support.process import run_ingester
+from tests.support.dicom_files import write_corpus
+from tests.support.process import run_ingester, start_python
 
+IN_A_DIRECTORY_THAT_GOES = """
+import os, runpy
+os.rmdir(os.getcwd())
+runpy.run_module("ingester", run_name="__main__", alter_sys=True)
+"""
 URL = "http://127.0.0.1:9/dicom-web"
 TO = ("--url", URL)
 
@@ -365,3 +371,34 @@ class TestAJournalOfAnotherTarget:
         assert run_ingester("run", "archive", *TO, cwd=here).returncode == 0
         other = ("--url", "http://127.0.0.1:9/b", "--rebind")
         assert run_ingester("run", "archive", *other, cwd=here).returncode == 0
+
+
+class TestAWorkingDirectoryThatIsGone:
+    """As of a shell whose directory somebody has removed."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            (("{archive}",), "ingester.db"),
+            (("{archive}", "--journal", "j.db"), "j.db"),
+            (("{archive}", "--journal", "{archive}.db", "--results", "r.jsonl"), "r.jsonl"),
+            (("{archive}", "--results", "{archive}.jsonl"), "ingester.db"),
+            (("{archive}", "--journal", "{archive}.db", "--log-file", "l.jsonl"), "l.jsonl"),
+            (("archive", "--journal", "{archive}.db"), "archive"),
+        ],
+    )
+    def test_is_named_with_what_is_relative_to_it(
+        self, arguments: tuple[str, ...], named: str, tmp_path: Path
+    ) -> None:
+        write_corpus(tmp_path / "archive", studies=1, instances_per_study=1)
+        (tmp_path / "gone").mkdir()
+        given = [each.format(archive=tmp_path / "archive") for each in arguments]
+        with start_python(
+            "-c", IN_A_DIRECTORY_THAT_GOES, "run", *given, *TO, cwd=tmp_path / "gone"
+        ) as process:
+            completed = process.wait()
+        assert (completed.returncode, completed.stdout) == (2, "")
+        assert complaint(completed) == (
+            f"the working directory is gone, and a path begins there: {named}",
+            "change to a directory that is there, or give absolute paths",
+        )
