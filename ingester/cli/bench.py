@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -28,6 +29,13 @@ _SINK_MB, _STORE_MB, _GRID_MB = 200, 80, 500
 _LIMIT_S, _GRID_LIMIT_S = 60.0, 900.0
 _OF_THE_SINK = ("payload_signing",)
 _FRAMING_BYTES = 256  # of a file in a request, as `load_config` has it
+
+
+def _number(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Refuse "nan", which is neither too small nor too large for a range of click's."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is no number", ctx, param)
+    return value
 
 
 @click.command(name="bench", context_settings={"max_content_width": 100})
@@ -60,6 +68,7 @@ _FRAMING_BYTES = 256  # of a file in a request, as `load_config` has it
 @click.option(
     "--time-limit-s",
     type=click.FloatRange(1, 86_400),
+    callback=_number,
     metavar="SECONDS",
     help=f"For all points; each has its share, or 5 s. [default: {_LIMIT_S:.0f}]",
 )
@@ -67,6 +76,7 @@ _FRAMING_BYTES = 256  # of a file in a request, as `load_config` has it
 @click.option(
     "--latency-ms",
     type=click.FloatRange(0, 60_000),
+    callback=_number,
     metavar="N",
     help="The sink holds each answer back. [default: 0]",
 )

@@ -58,6 +58,11 @@ def command(
     SearchImageSets at {url}/datastore/{datastore}/searchImageSets. Signatures (SigV4, service
     medical-imaging) are verified. Instances are kept byte for byte. Ends on SIGINT or SIGTERM.
     """
+    if not store:  # it would be the current directory
+        raise UsageError(
+            "the store is empty", "is a variable not set? Name a directory with --store"
+        )
+
     from ingester.emulator import Emulator  # noqa: PLC0415 - heavy, and not for --help
     from ingester.emulator.payload import parse_modes  # noqa: PLC0415 - the same
 
@@ -98,6 +103,7 @@ def _credentials(
 def _serve(emulator: Emulator, address: str) -> None:
     import json  # noqa: PLC0415 - not for --help
     import os  # noqa: PLC0415 - the same
+    import socket  # noqa: PLC0415 - the same
     import sqlite3  # noqa: PLC0415 - the same
 
     from ingester.cli.loops import run_loop  # noqa: PLC0415 - the same
@@ -118,7 +124,8 @@ def _serve(emulator: Emulator, address: str) -> None:
     except ModuleNotFoundError as error:
         raise FatalError(f"missing package: {error.name}", "pip install cryptography") from error
     except OSError as error:
-        reason = os.strerror(error.errno or 0)
+        unknown_host = isinstance(error, socket.gaierror)  # its numbers are of a kind of their own
+        reason = error.strerror if unknown_host else os.strerror(error.errno or 0)
         raise FatalError(f"the emulator cannot start ({reason}) at {address}") from error
     except sqlite3.OperationalError as error:
         raise FatalError("another emulator has this store open") from error

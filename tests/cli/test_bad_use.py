@@ -221,6 +221,21 @@ CASES: dict[str, tuple[tuple[str, ...], str, str]] = {  # arguments, line, hint
         ".*--port.*99999.*",
         "see ingester emulate --help",
     ),
+    "an emulator without a store": (
+        ("emulate", "--store", "", "--port", "0"),
+        "the store is empty",
+        r"is a variable not set\? Name a directory with --store",
+    ),
+    "a time limit that is no number": (
+        ("bench", "--time-limit-s", "nan"),
+        ".*--time-limit-s.*nan is no number",
+        "see ingester bench --help",
+    ),
+    "a latency that is no number": (
+        ("bench", "--latency-ms", "nan"),
+        ".*--latency-ms.*nan is no number",
+        "see ingester bench --help",
+    ),
     "a demo in a directory that is used": (
         ("demo", "--directory", "."),
         r"the directory is not empty: \.",

@@ -58,3 +58,12 @@ class TestTheEmulator:
                 completed = run_ingester("emulate", "--store", tmp_path / store, *flags)
                 assert completed.returncode == 1
                 assert complaint(completed)[0].endswith(line)
+
+    def test_says_that_a_host_has_no_address(self, tmp_path: Path) -> None:
+        host = ("--host", "nosuch.invalid")
+        completed = run_ingester("emulate", "--store", tmp_path / "s", "--port", "0", *host)
+        assert completed.returncode == 1
+        said = complaint(completed)[0]
+        assert said.startswith("the emulator cannot start (")
+        assert said.endswith(") at nosuch.invalid:0")
+        assert "Unknown error" not in said
