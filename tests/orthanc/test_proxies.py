@@ -311,7 +311,9 @@ class TestAServerThatIsAwayBehindTheProxy:
             command = Command(corpus.root, proxy.dicomweb_url, tmp_path, FAST)
             orthanc.kill()
             run = command.run()
-            assert (run.exit_code, set(run.outcomes)) == (1, {"pending"})
+            assert run.exit_code == 1
+            # What was tried may have been stored, for all that a 503 without a time says.
+            assert set(run.outcomes) <= {"pending", "in_doubt"}
             assert "hint:" in run.ended.stderr
             orthanc.restart()
             assert_stored(orthanc, command, corpus, command.run())
