@@ -197,7 +197,7 @@ class Attempts:
             return self._reconciled(parcel, reply, reconciled)
         if away and turn.probe:
             self._outages.blame(parcel, reply)
-        parcel.ever_in_doubt = parcel.ever_in_doubt or may_follow_a_crash(reply)
+        parcel.given_for_lost = parcel.given_for_lost or may_follow_a_crash(reply)
         step = self._decided(parcel, reply, still_away=still_away)
         if isinstance(step, Resend) and self._options.profile.ask_on_doubt:
             return AskFirst(step.wait_s)

@@ -36,7 +36,8 @@ async def found_in_store(sender: Sender, parcel: Parcel) -> set[str] | None:
             found |= shown
         return found & uids
     for page in range(MAX_PAGES):
-        shown = await _ask(sender, study, study_query(study, page * PAGE))
+        async with sender.pages:
+            shown = await _ask(sender, study, study_query(study, page * PAGE))
         if shown is None:
             return None
         if len(shown) < PAGE or uids <= found | shown or shown <= found:

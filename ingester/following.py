@@ -58,7 +58,7 @@ class Following:
         Those before it went out whole: a server that reads part by part may have stored them.
         """
         instance = parcel.instances[failed.position]
-        doubted = parcel.may_be_stored
+        doubted = parcel.may_be_stored or parcel.given_for_lost
         outcome = Outcome.IN_DOUBT if doubted else Outcome.UNREADABLE
         result = parcel.result(failed.position, outcome, failed.reason_code)
         if failed.reason_code == SOURCE_PAUSED and not doubted:
@@ -163,7 +163,8 @@ class Following:
     async def _look_up(self, parcel: Parcel, reason_code: str) -> Result:
         """Refused now, but an earlier attempt may have stored it: ask before calling it refused."""
         found = await found_in_store(self._sender, parcel)
-        if found is None:
+        ends = parcel.is_hardly_doubted and not self._options.profile.ask_on_doubt
+        if found is None and not ends:
             return parcel.result(0, Outcome.IN_DOUBT, "refused_after_a_doubt")
         if found:
             outcome = Outcome.STORED if parcel.is_doubted(0) else Outcome.ALREADY_STORED

@@ -38,6 +38,7 @@ class Parcel:
     earlier_attempts: int = 0  # of the parcels it was split from
     ever_in_doubt: bool = False  # it, or one it was split from, may have been stored
     unconfirmed: bool = False  # an earlier 2xx did not name it: it may be there
+    given_for_lost: bool = False  # a 503 that names no time: whoever said so may have lost a server
     asked_again: bool = False  # the server did not confirm it once before
     successes_before: int = 0  # of all requests, when its first attempt began
     successes_at_outage: int | None = None  # when it last was why the server is said to be away
@@ -57,6 +58,11 @@ class Parcel:
     def may_be_stored(self) -> bool:
         """Whether an attempt of this run may have stored some of it without a word."""
         return self.ever_in_doubt or self.unconfirmed
+
+    @property
+    def is_hardly_doubted(self) -> bool:
+        """Whether nothing but a 503 says so: a refusal that comes later ends that doubt."""
+        return self.given_for_lost and not (self.may_be_stored or self._was_left_in_doubt(0))
 
     def start_over(self) -> None:
         """What it was refused for is over: its attempts are counted anew."""
@@ -86,6 +92,7 @@ class Parcel:
             earlier_attempts=self.earlier_attempts + self.attempts,
             ever_in_doubt=self.ever_in_doubt,
             unconfirmed=self.unconfirmed,
+            given_for_lost=self.given_for_lost,
             asked_again=asked_again,
             started=self.started,
         )
@@ -142,11 +149,15 @@ class Parcel:
 
     def is_doubted(self, position: int) -> bool:
         """Whether an earlier attempt, of this run or one before, may have stored an instance."""
+        return self.may_be_stored or self.given_for_lost or self._was_left_in_doubt(position)
+
+    def _was_left_in_doubt(self, position: int) -> bool:
         file, earlier = self.instances[position].file, self.instances[position].earlier
-        in_doubt = file.in_doubt or (
-            earlier is not None and earlier.is_of(file) and earlier.outcome is Outcome.IN_DOUBT
+        return file.in_doubt or (
+            earlier is not None
+            and earlier.is_of(file)
+            and (earlier.outcome is Outcome.IN_DOUBT or earlier.overtaken)
         )
-        return self.may_be_stored or in_doubt
 
     def give_back_buffers(self) -> None:
         """Nothing of it will be sent any more."""

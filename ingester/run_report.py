@@ -190,7 +190,7 @@ def _log_result(result: Result) -> None:
         log(
             level,
             "file",
-            file_id=result.file.file_id,
+            file_id=result.row_id,
             outcome=result.outcome.value,
             reason_code=result.reason_code,
         )

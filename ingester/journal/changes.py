@@ -28,7 +28,6 @@ ENDS_A_DOUBT: Final = frozenset(
     OUTCOME_CODES[outcome] for outcome in (Outcome.REJECTED, Outcome.DUPLICATE, Outcome.CONFLICT)
 )
 """Of the very bytes that may have been stored: the server, or another file, has the last word."""
-FAILED: Final = OUTCOME_CODES[Outcome.FAILED]
 PUT_OVER_ANOTHER: Final = frozenset(
     OUTCOME_CODES[outcome]
     for outcome in (Outcome.STORED, Outcome.STORED_WITH_WARNING, Outcome.IN_DOUBT)
@@ -56,12 +55,6 @@ INSERT INTO meta VALUES ('{HIGHEST_DROPPED}', ?) ON CONFLICT DO UPDATE SET value
 WHERE CAST(excluded.value AS INTEGER) > CAST(value AS INTEGER)"""  # noqa: S608 - a constant
 _DROP_FILE = "DELETE FROM files WHERE file_id = ?"
 _PUT_DETAILS = "REPLACE INTO details VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-# The run that met it may be this one: then it must not end as if all were stored.
-_RECONSIDER = f"UPDATE files SET outcome = {FAILED} WHERE file_id = ?"  # noqa: S608 - a constant
-_RECONSIDER_DETAILS = """
-UPDATE details SET reason_code = 'copy_of_an_earlier_version',
-    reason = 'the file that it is a copy of has changed and was sent; the next run compares them'
-WHERE file_id = ?"""
 _DROP_DETAILS = "DELETE FROM details WHERE file_id = ?"
 # A claim gives way to one that is firmer, and to every instance that the store says it has.
 _OUTCOME_OF = "(SELECT outcome FROM files WHERE file_id = {}.holder_file_id)"
@@ -118,7 +111,6 @@ class Changes:
         self.details: list[tuple[object, ...]] = []
         self.details_dropped: list[tuple[int]] = []
         self.overtaken: list[Row] = []  # what the store had of files that were sent again
-        self.reconsidered: list[tuple[int]] = []
         self.claims: list[tuple[int, bytes, int]] = []
         self.doubts: list[tuple[int, bytes, int]] = []  # of these
         self.claims_dropped: list[tuple[int, bytes, int]] = []
@@ -173,12 +165,6 @@ class Changes:
         elif old.outcome == PENDING and not (same_instance and outcome <= HOLDS_MAX):
             self._drop_claim(old)
 
-    def reconsider(self, copy: Row) -> None:
-        """It was a duplicate of what the store had and may have no more."""
-        self.count(copy, -1)
-        self.count(copy._replace(outcome=FAILED), 1)
-        self.reconsidered.append((copy.file_id,))
-
     def write(self, connection: apsw.Connection) -> None:
         """All of it. Rows go before rows come: a path has one row."""
         for write, statement, rows in (
@@ -189,8 +175,6 @@ class Changes:
             (_by_the_dozen, _PUT_FILE, self.files),
             (_one_by_one, _KEEP_FILE, self.kept),
             (_one_by_one, _PUT_DETAILS, self.details),
-            (_one_by_one, _RECONSIDER, self.reconsidered),
-            (_one_by_one, _RECONSIDER_DETAILS, self.reconsidered),
             (_one_by_one, _DROP_CLAIM, self.claims_dropped),
             (_one_by_one, _FREEZE_CLAIM, self.claims_frozen),
             (_one_by_one, _FREEZE_OTHER_DOUBT, self.doubts),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ingester.dicomweb.outcome import PIXEL_WARNINGS, Evidence, Outcome
 from ingester.items import FileRef, Result, Skipped
 from ingester.journal.changes import GONE, IN_DOUBT, PUT_OVER_ANOTHER, Changes, Row
+from ingester.journal.copies import take_up_copies
 from ingester.journal.details import details_of, has_details
 from ingester.journal.listings import Met, stamp_directories
 from ingester.journal.schema import (
@@ -30,14 +31,12 @@ from ingester.journal.totals import COUNT_TOTALS, Tally, Totals, read_totals
 if TYPE_CHECKING:
     import apsw
 
-_ROWS = f"""
+_EXISTING = f"""
 SELECT f.file_id, f.size, f.outcome, f.pixel_warning, {SEEN_RUN_ID}, f.series_id, s.study_id,
     f.sop_instance_uid, f.sha256, f.mtime_ns
 FROM files f LEFT JOIN series s ON s.series_id = f.series_id
-LEFT JOIN directories d ON d.dir_id = f.dir_id"""  # noqa: S608 - a constant
-_EXISTING = f"{_ROWS} WHERE f.file_id IN carray(?)"
-_COPIES = f"""{_ROWS} WHERE f.series_id = ? AND f.sop_instance_uid = ?
-    AND f.outcome = {OUTCOME_CODES[Outcome.DUPLICATE]} AND f.decided_run_id < ?"""
+LEFT JOIN directories d ON d.dir_id = f.dir_id
+WHERE f.file_id IN carray(?)"""  # noqa: S608 - a constant
 _AT_PATH = f"""
 SELECT f.file_id, {SEEN_RUN_ID} FROM files f LEFT JOIN directories d ON d.dir_id = f.dir_id
 WHERE f.dir_id = ? AND f.name = ?"""  # noqa: S608 - a constant
@@ -138,7 +137,8 @@ class Recorder:
         ids.extend([result.row_id for result in results if result.row_id != result.file.file_id])
         existing = self._existing(ids)
         changes = Changes(self.run_id)
-        for result in results:
+        overtaken: list[tuple[Row, int]] = []
+        for position, result in enumerate(results):
             if result.moved_from is not None or result.unchanged:
                 instead = self._keep(result, existing, changes)
                 if instead is None:
@@ -146,20 +146,13 @@ class Recorder:
                     continue
                 result = instead  # noqa: PLW2901 - the row it speaks of is not there
             recorded.append(self._replace_row_of(result, existing, changes))
+            overtaken.extend((row, position) for row in changes.overtaken[len(overtaken) :])
         changes.write(self._connection)
         self._series.stamp_studies(set(changes.series))
-        if changes.overtaken:
-            self._reconsider_copies_of(changes.overtaken)
+        if overtaken:
+            positions = {result.row_id: position for position, result in enumerate(results)}
+            recorded += take_up_copies(self._connection, self.run_id, overtaken, positions)
         return recorded
-
-    def _reconsider_copies_of(self, overtaken: Sequence[Row]) -> None:
-        """Files that earlier runs found to be duplicates of what the store may have no more."""
-        changes = Changes(self.run_id)
-        for row in overtaken:
-            key = (row.series_id, row.sop_instance_uid, self.run_id)
-            for copy in self._connection.execute(_COPIES, key).fetchall():
-                changes.reconsider(Row._make(copy))
-        changes.write(self._connection)
 
     def _replace_row_of(self, result: Result, existing: dict[int, Row], changes: Changes) -> Result:
         """The file's row says what this result says, wherever it was until now."""
@@ -220,7 +213,8 @@ class Recorder:
             if result.sha256 is not None and old.sha256 is not None:
                 same_bytes = result.sha256 == old.sha256
             changes.pass_claim(old, outcome, same_instance=same_instance, same_bytes=same_bytes)
-            if old.outcome <= IN_DOUBT and not same_bytes and outcome in PUT_OVER_ANOTHER:
+            put_over_another = same_instance and not same_bytes and outcome in PUT_OVER_ANOTHER
+            if old.outcome <= IN_DOUBT and put_over_another:
                 changes.overtaken.append(old)
         if outcome <= HOLDS_MAX and study_id is not None and sop_instance_uid is not None:
             claim = (study_id, sop_instance_uid, file.file_id)

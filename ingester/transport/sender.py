@@ -34,8 +34,8 @@ ANSWER_BYTES_PER_FILE = 6 << 10
 """An answer may be as long as both together: a real server writes 0.6 KB of each file."""
 LOOK_UP_BYTES = 8 << 20
 """A page of 1,000 instances, with 8 KiB of each."""
-LOOK_UPS_AT_ONCE = 2
-"""With 32 of them, as after an outage, their pages took 300 MiB."""
+PAGES_AT_ONCE = 2
+"""With 32, as after an outage, they took 300 MiB."""
 
 UNAUTHORIZED = frozenset({401, 403})
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
@@ -84,7 +84,7 @@ class Sender:
         self._session: aiohttp.ClientSession | None = None
         self._pieces: list[Region] = []
         self._listening = asyncio.Lock()
-        self._looking_up = asyncio.Semaphore(LOOK_UPS_AT_ONCE)
+        self.pages = asyncio.Semaphore(PAGES_AT_ONCE)  # for those who ask for one
         self._heard = False  # an answer, or that there is no alert
         self._alert: str | None = None
 
@@ -143,10 +143,9 @@ class Sender:
     async def get(self, path: str) -> Answer | NoAnswer:
         """Ask for something small, and once more with other credentials. Raises NoCredentials."""
         await self.ready()
-        async with self._looking_up:
+        reply = await self._exchange("GET", path, None)
+        if isinstance(reply, Answer) and reply.mended:
             reply = await self._exchange("GET", path, None)
-            if isinstance(reply, Answer) and reply.mended:
-                reply = await self._exchange("GET", path, None)
         log(DEBUG, "look_up", status=reply.status if isinstance(reply, Answer) else reply.kind)
         return reply
 

@@ -189,8 +189,9 @@ class Job:
         counted = Counter(row.outcome.value for row in met)
         assert counted == Counter(ran.outcomes), "the totals are not what a recount finds"
         by_id = {row.file_id: row for row in ran.rows.values()}
-        for line in ran.lines:
-            row = by_id[int(str(line["file_id"]))]
+        last = {line["file_id"]: line for line in ran.lines}
+        for file_id, line in last.items():
+            row = by_id[int(str(file_id))]
             assert row.outcome.value == line["outcome"], "results and journal differ"
         self.check_nothing_is_claimed_falsely(on_disk=on_disk)
         if summary.exit_code in (0, 3):

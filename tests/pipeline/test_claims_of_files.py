@@ -501,6 +501,19 @@ class TestWhatTheStoreMayHaveByNow:
         ran = job.run(check=False)
         assert [ran.outcome("f.dcm"), ran.outcome("good.dcm")] == ["in_doubt", "stored"]
 
+    def test_a_refusal_of_the_second_when_it_was_touched_is_no_end_of_the_doubt(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        self.leave_in_doubt(job, server)
+        second = (job.archive / "f.dcm").read_bytes()
+        age(job.archive / "f.dcm", 180)
+        job.write("good.dcm", study=2)
+        server.default = Choose(
+            lambda post: Answer(400, {}, b"no") if second in post.body else StoreAll()
+        )
+        ran = job.run(check=False)
+        assert [ran.outcome("f.dcm"), ran.outcome("good.dcm")] == ["in_doubt", "stored"]
+
     def test_a_copy_of_the_first_is_sent_when_the_file_is_gone(
         self, job: Job, server: ScriptedServer
     ) -> None:
@@ -528,7 +541,7 @@ class TestWhatTheStoreMayHaveByNow:
 
 
 class TestACopyThatIsMetBeforeTheFileThatChanged:
-    def test_is_a_duplicate_and_the_file_is_sent(self, job: Job) -> None:
+    def test_is_compared_again_when_the_file_was_sent(self, job: Job) -> None:
         path = job.write("f.dcm")
         old = job.sha256("f.dcm")
         job.run()
@@ -536,9 +549,26 @@ class TestACopyThatIsMetBeforeTheFileThatChanged:
         job.write("f.dcm", seed=1)
         age(path, 60)
         ran = job.run()
-        assert [ran.outcome("a.dcm"), ran.outcome("f.dcm")] == ["duplicate", "stored"]
+        assert [ran.outcome("a.dcm"), ran.outcome("f.dcm")] == ["failed", "stored"]
+        assert ran.rows["a.dcm"].reason_code == "copy_of_an_earlier_version"
         assert job.stored("f.dcm") == [old, job.sha256("f.dcm")]
-        assert job.run().summary.requests == 0
+        assert [each["outcome"] for each in ran.lines if each["path"] != str(path)][-1] == "failed"
+        ran = job.run()
+        assert [ran.outcome("a.dcm"), ran.outcome("f.dcm")] == ["conflict", "stored"]
+        assert ran.summary.requests == 0
+
+    def test_one_of_what_it_is_now_stays_a_duplicate(self, job: Job) -> None:
+        path = job.write("f.dcm")
+        job.run()
+        job.write("f.dcm", seed=1)
+        age(path, 60)
+        names = [f"{number}.dcm" for number in range(20)]
+        for name in names:
+            copy(job, "f.dcm", f"z/{name}")
+        for _ in range(2):
+            ran = job.run(readers=2)
+            assert ran.outcomes == {"stored": 1, "duplicate": 20}
+            assert ran.exit_code == 0
 
     def test_with_other_bytes_too(self, job: Job) -> None:
         path = job.write("f.dcm")
@@ -572,6 +602,15 @@ class TestACopyOfAFileThatChanges:
         ran = job.run()
         assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "conflict"]
         assert (ran.exit_code, ran.summary.requests) == (3, 0)
+
+    def test_is_not_concerned_where_the_name_is_another_instance_by_now(self, job: Job) -> None:
+        job.write("a.dcm")
+        copy(job, "a.dcm", "b.dcm")
+        job.run()
+        age(job.write("a.dcm", sop="another"), 60)
+        ran = job.run()
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "duplicate"]
+        assert ran.exit_code == 0
 
     def test_is_a_duplicate_of_it_where_the_data_set_is_the_same(self, job: Job) -> None:
         self.load_and_change(job, meta=True)

@@ -145,6 +145,26 @@ class TestA503ThatNamesNoTime:
         assert ran.outcomes == {"stored": 2}
         assert ran.rows["lost.dcm"].evidence is Evidence.QIDO
 
+    @pytest.mark.parametrize("refusal", [Answer(400, {}, b"no"), Answer(413)])
+    def test_is_none_when_the_server_will_not_have_it(
+        self, job: Job, server: ScriptedServer, refusal: Answer
+    ) -> None:
+        """Servers that throttle so, and cannot be asked, are no reason for a doubt without end."""
+        content = job.write("bad.dcm", study="bad").read_bytes()
+        job.write("other.dcm")
+        told: list[Request] = []
+
+        def pick(request: Request) -> Step:
+            if content not in request.body:
+                return StoreAll()
+            told.append(request)
+            return Answer(503) if len(told) == 1 else refusal
+
+        server.default = Choose(pick)
+        server.default_get = Answer(404)
+        end = "too_large" if refusal.status == 413 else "rejected"
+        assert job.run().outcomes == {"stored": 1, end: 1}
+
     def test_keeps_others_with_its_uids_from_being_sent(
         self, job: Job, server: ScriptedServer
     ) -> None:
