@@ -40,9 +40,10 @@ async def found_in_store(sender: Sender, parcel: Parcel) -> set[str] | None:
             shown = await _ask(sender, study, study_query(study, page * PAGE))
         if shown is None:
             return None
-        if len(shown) < PAGE or uids <= found | shown or shown <= found:
-            return (found | shown) & uids
+        nothing_new = shown <= found
         found |= shown
+        if len(shown) < PAGE or nothing_new or uids <= found:
+            break
     return found & uids
 
 

@@ -58,7 +58,7 @@ class Following:
         Those before it went out whole: a server that reads part by part may have stored them.
         """
         instance = parcel.instances[failed.position]
-        doubted = parcel.may_be_stored or parcel.given_for_lost
+        doubted = parcel.ends_in_doubt
         outcome = Outcome.IN_DOUBT if doubted else Outcome.UNREADABLE
         result = parcel.result(failed.position, outcome, failed.reason_code)
         if failed.reason_code == SOURCE_PAUSED and not doubted:

@@ -43,8 +43,7 @@ class InHand:
 
     def end_all(self, parcel: Parcel, outcome: Outcome, reason_code: str) -> None:
         """Every file of it ends so, or in doubt where it may have been stored."""
-        given_for_lost = parcel.given_for_lost and outcome is Outcome.FAILED
-        if parcel.may_be_stored or given_for_lost:
+        if parcel.may_be_stored or (parcel.ends_in_doubt and outcome is Outcome.FAILED):
             outcome = Outcome.IN_DOUBT  # so it keeps its claim
         positions = range(len(parcel.instances))
         self.end(parcel, *(parcel.result(n, outcome, reason_code) for n in positions))
@@ -58,6 +57,6 @@ class InHand:
     def leave(self) -> None:
         """The run ends here: what may have been stored without a word is in doubt."""
         for parcel in list(self._parcels):  # ending one takes it out
-            if parcel.may_be_stored or parcel.given_for_lost or parcel.body.bytes_out:
+            if parcel.ends_in_doubt or parcel.body.bytes_out:
                 self.end_all(parcel, Outcome.IN_DOUBT, "interrupted")
         self._parcels.clear()

@@ -60,6 +60,11 @@ class Parcel:
         return self.ever_in_doubt or self.unconfirmed
 
     @property
+    def ends_in_doubt(self) -> bool:
+        """The same, or that a 503 leaves it open: what nobody decides about it is in doubt."""
+        return self.may_be_stored or self.given_for_lost
+
+    @property
     def is_hardly_doubted(self) -> bool:
         """Whether nothing but a 503 says so: a refusal that comes later ends that doubt."""
         return self.given_for_lost and not (self.may_be_stored or self._was_left_in_doubt(0))
@@ -149,7 +154,7 @@ class Parcel:
 
     def is_doubted(self, position: int) -> bool:
         """Whether an earlier attempt, of this run or one before, may have stored an instance."""
-        return self.may_be_stored or self.given_for_lost or self._was_left_in_doubt(position)
+        return self.ends_in_doubt or self._was_left_in_doubt(position)
 
     def _was_left_in_doubt(self, position: int) -> bool:
         file, earlier = self.instances[position].file, self.instances[position].earlier

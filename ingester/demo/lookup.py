@@ -56,9 +56,10 @@ async def _instances_of(sender: Sender, study: str, found: Found) -> set[str]:
         if page is None:
             found.differences.append(f"no answer to a search by QIDO-RS in study {study}")
             return there
-        if len(page) < PAGE or page <= there:
-            return there | page
+        nothing_new = page <= there
         there |= page
+        if len(page) < PAGE or nothing_new:
+            return there
 
 
 async def _is_equal(sender: Sender, row: FileRow) -> bool:

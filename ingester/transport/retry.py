@@ -287,7 +287,7 @@ def _used_up(situation: Situation) -> Action:
 def shows_an_outage(reply: Answer | NoAnswer) -> bool:
     """Whether a server that answers so may be away, rather than refuse this very request."""
     if isinstance(reply, NoAnswer):
-        return reply.kind not in {"tls", "tls_name", "tls_time", "no_tls"}
+        return reply.kind == "tls_refused" or reply.kind not in _NO_TRUST
     return reply.status in (404, 405, 408, 425, 429) or reply.status >= 500
 
 

@@ -127,20 +127,22 @@ class TestA503Or429WithRetryAfter:
 class TestA503ThatNamesNoTime:
     """A proxy says it of a server that it has lost, perhaps after the server stored what it got."""
 
+    def answer_for(
+        self, job: Job, server: ScriptedServer, name: str, first: Step, then: Step
+    ) -> None:
+        """Of two files, in studies of their own, one is answered so; the other is stored."""
+        content = job.write(name, study="its own").read_bytes()
+        job.write("other.dcm")
+        steps = iter([first])
+        server.default = Choose(
+            lambda request: next(steps, then) if content in request.body else StoreAll()
+        )
+
     def test_is_a_doubt_when_the_resend_is_called_a_failure(
         self, job: Job, server: ScriptedServer
     ) -> None:
-        content = job.write("lost.dcm", study="lost").read_bytes()
-        job.write("other.dcm")
-        told: list[Request] = []
-
-        def pick(request: Request) -> Step:
-            if content not in request.body:
-                return StoreAll()
-            told.append(request)
-            return StoreAll(status=503) if len(told) == 1 else StoreAll(failures=lambda _: 0x0110)
-
-        server.default = Choose(pick)
+        again = StoreAll(failures=lambda _: 0x0110)
+        self.answer_for(job, server, "lost.dcm", StoreAll(status=503), again)
         ran = job.run()
         assert ran.outcomes == {"stored": 2}
         assert ran.rows["lost.dcm"].evidence is Evidence.QIDO
@@ -150,17 +152,7 @@ class TestA503ThatNamesNoTime:
         self, job: Job, server: ScriptedServer, refusal: Answer
     ) -> None:
         """Servers that throttle so, and cannot be asked, are no reason for a doubt without end."""
-        content = job.write("bad.dcm", study="bad").read_bytes()
-        job.write("other.dcm")
-        told: list[Request] = []
-
-        def pick(request: Request) -> Step:
-            if content not in request.body:
-                return StoreAll()
-            told.append(request)
-            return Answer(503) if len(told) == 1 else refusal
-
-        server.default = Choose(pick)
+        self.answer_for(job, server, "bad.dcm", Answer(503), refusal)
         server.default_get = Answer(404)
         end = "too_large" if refusal.status == 413 else "rejected"
         assert job.run().outcomes == {"stored": 1, end: 1}

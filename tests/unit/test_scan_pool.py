@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,25 +91,23 @@ def write(directory: Path, number: int, *, size: int = 3000) -> FileRef:
 
 
 @contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+def at_most(kind: int, limit: int) -> Iterator[None]:
+    before = resource.getrlimit(kind)
+    resource.setrlimit(kind, (limit, before[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        resource.setrlimit(kind, before)
 
 
-@contextmanager
-def no_more_descriptors() -> Iterator[None]:
+def files_of_at_most(size: int) -> AbstractContextManager[None]:
+    return at_most(resource.RLIMIT_FSIZE, size)
+
+
+def no_more_descriptors() -> AbstractContextManager[None]:
     free = os.dup(0)
     os.close(free)
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    return at_most(resource.RLIMIT_NOFILE, free)
 
 
 def pids_of(pool: ScanPool) -> list[int]:
