@@ -26,8 +26,8 @@ from benchmarks.tiers import TIERS
 
 SCALES: Final = {
     "ct": 10,
-    "archive": 4,
-    "scattered": 4,
+    "archive": 6,
+    "scattered": 6,
     "small": 7,
     "cr": 8,
     "huge": 1,
