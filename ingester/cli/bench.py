@@ -16,6 +16,7 @@ from ingester.cli.options import flags_of, load, target_options
 from ingester.config import Config, load_config
 from ingester.errors import FatalError, UsageError
 from ingester.options import BY_NAME
+from ingester.real_path import real_path
 
 if TYPE_CHECKING:
     from ingester.bench.job import Bench, Options  # asyncio, and not for --help
@@ -220,6 +221,7 @@ def _numbers(flag: str, text: str) -> tuple[int, ...]:
 
 
 def _make_writable(directory: str) -> None:
+    real_path(directory)  # or files were measured first, and there was no place for the figures
     try:
         os.makedirs(directory, exist_ok=True)
     except OSError as error:

@@ -52,8 +52,18 @@ def journal_error(path: str, action: str, error: BaseException) -> JournalError:
         kind = "FullError"
     reason, hint = _HINTS.get(kind, (kind, ""))
     if kind == "CantOpenError":
-        reason = _why_not(path) or reason
+        reason, hint = _no_descriptor() or (_why_not(path) or reason, hint)
     return JournalError(f"the journal cannot be {action}: {reason}: {path}", hint)
+
+
+def _no_descriptor() -> tuple[str, str] | None:
+    """What to say where this process has no more open files: then no file is at fault."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            return os.strerror(error.errno), "raise the limit of open files (ulimit -n)"
+    return None
 
 
 def _why_not(path: str) -> str:

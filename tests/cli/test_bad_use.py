@@ -417,3 +417,16 @@ class TestAWorkingDirectoryThatIsGone:
             f"the working directory is gone, and a path begins there: {named}",
             "change to a directory that is there, or give absolute paths",
         )
+
+    def test_is_named_before_anything_is_measured(self, tmp_path: Path) -> None:
+        (tmp_path / "gone").mkdir()
+        arguments = ("bench", "--size-mb", "1", "--concurrency", "1", "--batch-instances", "10")
+        with start_python(
+            "-c", IN_A_DIRECTORY_THAT_GOES, *arguments, cwd=tmp_path / "gone"
+        ) as process:
+            completed = process.wait()
+        assert (completed.returncode, completed.stdout) == (2, "")
+        assert complaint(completed) == (
+            "the working directory is gone, and a path begins there: .",
+            "change to a directory that is there, or give absolute paths",
+        )

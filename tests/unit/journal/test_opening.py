@@ -27,6 +27,7 @@ from ingester.journal.opening import (
 )
 from ingester.journal.schema import SCHEMA_VERSION
 from ingester.mounts import mount_type
+from tests.support.process import start_python
 from tests.unit.journal.made import TARGET, Session, stored
 
 REPOSITORY = Path(__file__).parents[3]
@@ -315,3 +316,27 @@ class TestRuns:
         assert last is not None
         assert (last.run_id, last.info.operator, last.finished_at) == (2, "op", None)
         assert last.info.name == "n?"
+
+
+WITHOUT_A_DESCRIPTOR = """
+import resource, sys
+import apsw
+from ingester.journal.opening import connect_reader
+from ingester.errors import JournalError
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+try:
+    connect_reader(sys.argv[1])
+except JournalError as error:
+    print(error, error.hint, sep="\\n")
+"""
+
+
+def test_a_process_without_descriptors_is_told_of_these_and_not_of_permissions(path: str) -> None:
+    Session(path).end()
+    with start_python("-c", WITHOUT_A_DESCRIPTOR, path) as process:
+        ended = process.wait()
+    assert ended.stdout.splitlines() == [
+        f"the journal cannot be opened: Too many open files: {path}",
+        "raise the limit of open files (ulimit -n)",
+    ]
