@@ -250,7 +250,7 @@ class Attempts:
 
     def _remember(self, parcel: Parcel, reply: Answer | NoAnswer, action: Action) -> None:
         if isinstance(reply, Answer):
-            refused = reply.status in (401, 403)
+            refused = reply.meant_status in (401, 403)
             if refused and not parcel.auth_refusals:
                 parcel.refused_at = self._sent
             parcel.auth_refusals = parcel.auth_refusals + 1 if refused else 0
@@ -271,9 +271,10 @@ def _end_of(reply: Reply, step: Step) -> End:
         return "good" if step.confirmed else "other"
     if isinstance(reply, SourceFailed) or not shows_an_outage(reply):
         return "other"
-    if isinstance(reply, Answer) and reply.status in THROTTLED:
+    if isinstance(reply, Answer) and reply.meant_status in THROTTLED:
         # A 503 that names no time comes of a crash as often as of a limit: it teaches no pace.
-        return "throttled" if reply.status == 429 or reply.retry_after is not None else "lost"
+        names_a_limit = reply.meant_status == 429 or reply.retry_after is not None
+        return "throttled" if names_a_limit else "lost"
     return "lost"
 
 

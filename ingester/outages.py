@@ -85,7 +85,7 @@ class Outages:
         answer = await self._sender.get(query)
         self._no_proxy = _shows_no_proxy(answer)
         # Some servers have no QIDO-RS: that one is not found does not say that it is away.
-        return isinstance(answer, Answer) and answer.status not in (429, 502, 503, 504)
+        return isinstance(answer, Answer) and answer.meant_status not in (429, 502, 503, 504)
 
     def heard(self, parcel: Parcel, *, away: bool, probe: bool) -> bool:
         """Take in how an attempt ended; say whether the server is still away."""
@@ -112,7 +112,7 @@ class Outages:
     ) -> Action:
         """The decision about one batch, or the wait for the server where that is what it shows."""
         self._no_proxy = _shows_no_proxy(reply)
-        if isinstance(reply, NoAnswer) or reply.status not in THROTTLED:
+        if isinstance(reply, NoAnswer) or reply.meant_status not in THROTTLED:
             self._lost_in_a_row += shows_an_outage(reply)
         if situation.is_to_blame and isinstance(action, Split | GiveUp):
             return action

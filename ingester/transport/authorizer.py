@@ -140,7 +140,7 @@ class _Renewed(Generic[V]):
         if current is not refused:
             return True
         was_good = self._good is refused
-        expired = self._source.expired(now) or _TOKEN_EXPIRED.search(answer.body) is not None
+        expired = self._source.expired(now) or _says_expired(answer)
         if was_good and (expired or answer.status == 401):
             return await self._pause.until_renewed(current)
         if await self._source.refresh_now(current, REFRESH_TIMEOUT_S) is not None:
@@ -148,6 +148,11 @@ class _Renewed(Generic[V]):
         if expired:
             raise self._pause.gone()
         return False
+
+
+def _says_expired(answer: Answer) -> bool:
+    by_name = answer.error_type.startswith("ExpiredToken")
+    return by_name or _TOKEN_EXPIRED.search(answer.body) is not None
 
 
 class Bearer(_Renewed[Secret]):

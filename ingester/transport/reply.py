@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 NOTHING_SENT = frozenset(
     ("not_sent", "tls", "tls_name", "tls_time", "tls_refused", "no_tls", "no_proxy")
 )
 """Kinds of ``NoAnswer`` after which the server has no byte of the body."""
+
+MEANT_BY_A_400 = MappingProxyType(
+    {
+        "ThrottlingException": 429,
+        "Throttling": 429,
+        "TooManyRequestsException": 429,
+        "RequestLimitExceeded": 429,
+        "ExpiredTokenException": 403,
+        "ExpiredToken": 403,
+        "RequestExpired": 403,
+        "IncompleteSignature": 403,
+        "InvalidSignatureException": 403,
+        "MissingAuthenticationToken": 403,
+        "UnrecognizedClientException": 403,
+        "InvalidClientTokenId": 403,
+        "AccessDeniedException": 403,
+        "NotAuthorized": 403,
+    }
+)
+"""Errors common to all of AWS that come with 400 as well as with these: they speak of the load or
+of the credentials, never of the body. Its own tools go by the name, not by the status."""
 
 
 class Answer(NamedTuple):
@@ -21,6 +43,11 @@ class Answer(NamedTuple):
     mended: bool = False  # a 401 or 403, and the next attempt has other keys or another clock
     credentials_sent: bool = True  # False: a 401 or 403 to a request that had none
     error_type: str = ""  # what AWS calls the error; letters, digits and dots
+
+    @property
+    def meant_status(self) -> int:
+        """The status that decides what is done; ``status`` is what people are told."""
+        return MEANT_BY_A_400.get(self.error_type, 400) if self.status == 400 else self.status
 
 
 class NoAnswer(NamedTuple):

@@ -149,7 +149,7 @@ def decide(
     """The action for a reply that names none of the batch's instances."""
     if isinstance(reply, NoAnswer):
         return _without_answer(reply, situation, policy, random)
-    status = reply.status
+    status = reply.meant_status
     if 300 <= status < 400:
         return Stop(
             f"the server redirects (HTTP {status})",
@@ -288,7 +288,7 @@ def shows_an_outage(reply: Answer | NoAnswer) -> bool:
     """Whether a server that answers so may be away, rather than refuse this very request."""
     if isinstance(reply, NoAnswer):
         return reply.kind == "tls_refused" or reply.kind not in _NO_TRUST
-    return reply.status in (404, 405, 408, 425, 429) or reply.status >= 500
+    return reply.meant_status in (404, 405, 408, 425, 429) or reply.status >= 500
 
 
 def _backoff_s(situation: Situation, policy: RetryPolicy, random: Random) -> float:

@@ -216,7 +216,7 @@ class Sender:
                 watchdog.stop()
         self._heard = True
         answer = answer._replace(body=authorized.hide_in(answer.body))
-        if answer.status in UNAUTHORIZED:
+        if answer.meant_status in UNAUTHORIZED:
             if payload is not None:
                 payload.body.bytes_out = 0  # it was refused: however long we wait now, no doubt
                 self._settle(payload)  # meanwhile its connection is another's

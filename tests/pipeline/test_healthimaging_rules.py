@@ -228,6 +228,43 @@ class TestAConflictException:
         assert len(server.posts) == 1
 
 
+class TestAnErrorThatAWSSendsWith400:
+    """Its common errors come with 400 or with the status that says so: their name counts."""
+
+    @pytest.mark.parametrize(
+        "throttled",
+        [
+            Answer(400, {"x-amzn-errortype": "ThrottlingException:http://internal/"}),
+            Answer(400, {}, b'{"__type": "com.amazon.coral#ThrottlingException"}'),
+        ],
+        ids=["in the head", "in the body"],
+    )
+    def test_a_limit_of_its_rate_rejects_nothing(
+        self, job: Job, server: ScriptedServer, throttled: Answer
+    ) -> None:
+        names = job.write_studies(6, instances=2)
+        server.push(StoreAll(), throttled, throttled, StoreAll(), throttled, throttled)
+        ran = job.run(server="healthimaging")
+        assert (ran.outcomes, ran.exit_code) == ({"stored": 12}, 0)
+        assert all(job.stored(name) == [job.sha256(name)] for name in names)
+        refused, again = server.posts[1], server.posts[3]
+        assert refused.body == again.body  # not split: there is nothing wrong with it
+
+    def test_a_token_that_has_expired_ends_the_run_and_rejects_nothing(
+        self, job: Job, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ASIDEXAMPLE")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x" * 40)
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "y" * 40)
+        job.write_studies(4)
+        server.push(StoreAll())
+        server.default = Answer(400, {"x-amzn-errortype": "ExpiredTokenException"})
+        ran = job.run(server="healthimaging", auth="sigv4", region="us-east-1", auth_patience_s=0.2)
+        assert (ran.outcomes, ran.exit_code) == ({"stored": 1, "pending": 3}, 1)
+        assert ran.cause is not None
+        assert "the AWS session token in the environment has expired" in str(ran.cause)
+
+
 class TestAWarning:
     def test_is_said_in_words(self, job: Job, server: ScriptedServer) -> None:
         (name,) = job.write_many(1)

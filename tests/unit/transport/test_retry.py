@@ -45,6 +45,10 @@ def answered(status: int) -> Answer:
     return Answer(status, b"")
 
 
+def refused_as(error_type: str, status: int = 400) -> Answer:
+    return Answer(status, b"", error_type=error_type)
+
+
 NOT_SENT = NoAnswer("not_sent", "ConnectionRefusedError")
 NO_PROXY = NoAnswer("no_proxy", "HTTP 407")
 LOST = NoAnswer("lost", "ServerDisconnectedError")
@@ -95,6 +99,12 @@ TABLE: list[tuple[str, Answer | NoAnswer, Situation, type[object] | Action]] = [
     ("401 twice, nobody succeeds", answered(401), QUIET._replace(attempts=2, auth_refusals=1, others_succeed=False), Stop),
     ("401 twice on trial", answered(401), TRIAL._replace(attempts=2, auth_refusals=1), Stop),
     *[(f"{status}", answered(status), QUIET, Retry) for status in (425, 429, 503)],
+    *[(f"400 that is {name}", refused_as(name), QUIET, Retry) for name in ("ThrottlingException", "TooManyRequestsException")],
+    *[(f"400 that is {name}: once more", refused_as(name), QUIET, Retry) for name in ("ExpiredTokenException", "RequestExpired", "InvalidSignatureException", "AccessDeniedException")],
+    ("400 that is ExpiredTokenException, twice", refused_as("ExpiredTokenException"), QUIET._replace(attempts=2, auth_refusals=1), Stop),
+    ("400 that is ThrottlingException to the end, nobody succeeds", refused_as("ThrottlingException"), LAST._replace(others_succeed_now=False), Outage),
+    ("400 that is ValidationException", refused_as("ValidationException"), QUIET, Refused(Outcome.REJECTED, "refused")),
+    ("413 that is called ThrottlingException", refused_as("ThrottlingException", 413), QUIET, Split(shrink=True)),
     ("429 to the end, nobody succeeds", answered(429), LAST._replace(others_succeed_now=False), Outage),
     ("503 to the end, right after a stored file was taken", answered(503), LAST._replace(others_succeed_now=False, is_to_blame=True), Split(shrink=False)),
     ("the same, alone", answered(503), LAST._replace(single=True, others_succeed_now=False, is_to_blame=True), GiveUp(Outcome.FAILED, "attempts_used_up")),
