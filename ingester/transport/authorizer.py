@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from ingester.auth import Secret
 from ingester.auth.chunks import ChunkSeed
@@ -121,6 +121,8 @@ class FixedHeaders:
 class _Renewed(Generic[V]):
     """What is common to all that is authorized by snapshots of a source."""
 
+    a_401_is_an_end: ClassVar[bool]  # of what was good: nobody who took it says 401 otherwise
+
     def __init__(self, source: Refreshing[V], pause: Pause[V]) -> None:
         self._source = source
         self._pause = pause
@@ -141,7 +143,7 @@ class _Renewed(Generic[V]):
             return True
         was_good = self._good is refused
         expired = self._source.expired(now) or _says_expired(answer)
-        if was_good and (expired or answer.status == 401):
+        if was_good and (expired or (self.a_401_is_an_end and answer.status == 401)):
             return await self._pause.until_renewed(current)
         if await self._source.refresh_now(current, REFRESH_TIMEOUT_S) is not None:
             return True
@@ -158,6 +160,7 @@ def _says_expired(answer: Answer) -> bool:
 class Bearer(_Renewed[Secret]):
     """A bearer token (RFC 6750)."""
 
+    a_401_is_an_end = True  # 3.1: invalid_token
     needs_sha256 = False
     chunk_bytes = 0
 
@@ -178,6 +181,8 @@ class Bearer(_Renewed[Secret]):
 
 class SigV4(_Renewed[Credentials]):
     """AWS Signature Version 4."""
+
+    a_401_is_an_end = False  # AWS says 403, and most keys have no end
 
     def __init__(
         self,

@@ -265,6 +265,33 @@ class TestAnErrorThatAWSSendsWith400:
         assert "the AWS session token in the environment has expired" in str(ran.cause)
 
 
+class TestA401ToASignature:
+    """AWS says 403 of keys: it comes of something on the way, and no token has expired."""
+
+    def test_is_tried_once_more_at_once(
+        self, job: Job, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x" * 40)
+        job.write_studies(4)
+        server.push(StoreAll(), Answer(401))
+        ran = job.run(server="healthimaging", auth="sigv4", region="us-east-1", auth_patience_s=0.2)
+        assert (ran.outcomes, ran.exit_code) == ({"stored": 4}, 0)
+        assert len(server.posts) == 5
+
+    def test_to_every_request_is_told_as_a_refusal(
+        self, job: Job, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x" * 40)
+        job.write_studies(4)
+        server.push(StoreAll())
+        server.default = Answer(401)
+        ran = job.run(server="healthimaging", auth="sigv4", region="us-east-1", auth_patience_s=0.2)
+        assert (ran.outcomes, ran.exit_code) == ({"stored": 1, "pending": 3}, 1)
+        assert str(ran.cause).startswith("the server refuses the credentials (HTTP 401)")
+
+
 class TestAWarning:
     def test_is_said_in_words(self, job: Job, server: ScriptedServer) -> None:
         (name,) = job.write_many(1)
