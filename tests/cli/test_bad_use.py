@@ -11,11 +11,12 @@ from tests.cli.said import complaint
 from tests.support.dicom_files import write_corpus
 from tests.support.process import run_ingester, start_python
 
-IN_A_DIRECTORY_THAT_GOES = """
+THE_PROGRAM = """
 import os, runpy
 os.rmdir(os.getcwd())
 runpy.run_module("ingester", run_name="__main__", alter_sys=True)
 """
+IN_A_DIRECTORY_THAT_GOES = ("-P", "-c", THE_PROGRAM)  # as the installed command: not in its path
 URL = "http://127.0.0.1:9/dicom-web"
 TO = ("--url", URL)
 
@@ -409,7 +410,7 @@ class TestAWorkingDirectoryThatIsGone:
         (tmp_path / "gone").mkdir()
         given = [each.format(archive=tmp_path / "archive") for each in arguments]
         with start_python(
-            "-c", IN_A_DIRECTORY_THAT_GOES, "run", *given, *TO, cwd=tmp_path / "gone"
+            *IN_A_DIRECTORY_THAT_GOES, "run", *given, *TO, cwd=tmp_path / "gone"
         ) as process:
             completed = process.wait()
         assert (completed.returncode, completed.stdout) == (2, "")
@@ -421,9 +422,7 @@ class TestAWorkingDirectoryThatIsGone:
     def test_is_named_before_anything_is_measured(self, tmp_path: Path) -> None:
         (tmp_path / "gone").mkdir()
         arguments = ("bench", "--size-mb", "1", "--concurrency", "1", "--batch-instances", "10")
-        with start_python(
-            "-c", IN_A_DIRECTORY_THAT_GOES, *arguments, cwd=tmp_path / "gone"
-        ) as process:
+        with start_python(*IN_A_DIRECTORY_THAT_GOES, *arguments, cwd=tmp_path / "gone") as process:
             completed = process.wait()
         assert (completed.returncode, completed.stdout) == (2, "")
         assert complaint(completed) == (
