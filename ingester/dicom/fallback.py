@@ -65,6 +65,9 @@ def read_with_pydicom(
         OSError: The file itself cannot be read (EIO, ESTALE and such, with `errno` set).
     """
     with quiet():
+        # First, since it waits for a thread that is importing it. Its modules import each other in
+        # a circle: one of them, asked for meanwhile, may be there and lack half of its names.
+        import pydicom  # noqa: F401, PLC0415
         from pydicom.errors import BytesLengthException, InvalidDicomError  # noqa: PLC0415
 
         reader = BoundedReader(stream, file_size)
