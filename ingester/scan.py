@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
-from sys import intern
 from typing import BinaryIO
 
 from ingester.budget import Budget, Buffer, Promise, cost_of
@@ -27,6 +26,8 @@ from ingester.threads import deliver, progressed
 
 MAX_HEAD_BYTES = 4 << 20
 """No real header needs more before (0020,0011)."""
+SHARED_TEXTS = 4096
+"""So many are remembered, of as many files; then one may be kept twice."""
 
 Found = Instance | Result
 
@@ -49,6 +50,7 @@ class Scanner:
         self._options = options
         self._budget = budget
         self._pool = pool
+        self._texts: dict[str, str] = {}
 
     @property
     def memory_bytes(self) -> int:
@@ -165,7 +167,7 @@ class Scanner:
                 size=identity.size, mtime_ns=identity.mtime_ns, mtime_trusted=trusted,
                 sha256=sha256,
             )  # fmt: skip
-        header = _sharing(header)
+        header = self._sharing(header)
         instance = Instance(file, identity, header, buffer, sha256, trusted, _findings(header))
         limit = self._options.max_file_bytes
         if limit is not None and identity.size > limit:
@@ -173,6 +175,17 @@ class Scanner:
                 instance, Outcome.TOO_LARGE, "larger_than_a_request", self._options.too_large_hint
             )
         return instance
+
+    def _sharing(self, header: Header) -> Header:
+        """The same with texts that all instances of a series have in common: 50,000 may be open.
+
+        Why not sys.intern: Python 3.12.1 never lets go of what is interned, 122 bytes a UID.
+        """
+        texts = self._texts
+        if len(texts) >= SHARED_TEXTS:
+            texts.clear()
+        shared = [texts.setdefault(text, text) for text in header[:-1]]
+        return Header._make((*shared, header.data_set_offset))
 
     def _unchanged(
         self, file: FileRef, identity: FileIdentity, sha256: bytes | None, trusted: bool
@@ -232,11 +245,6 @@ def _header_of(fd: int, view: memoryview, identity: FileIdentity) -> Header | Pr
         fill(fd, longer)
         found, view = inspect_part10(longer, identity.size, open_file), longer
     return found
-
-
-def _sharing(header: Header) -> Header:
-    """The same with texts that all instances of a series have in common: 50,000 may be open."""
-    return Header._make((*map(intern, header[:-1]), header.data_set_offset))
 
 
 def _findings(header: Header) -> tuple[str, ...]:

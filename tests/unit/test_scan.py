@@ -16,6 +16,7 @@ from ingester.items import Instance, Previous, Result
 from ingester.look import UNTRUSTED_MTIME_NS
 from ingester.scan import (
     MAX_HEAD_BYTES,
+    SHARED_TEXTS,
     Scanner,
     ScanOptions,
 )
@@ -107,6 +108,34 @@ class TestASmallFile:
     def test_has_no_digest_where_none_is_wanted(self, write: Write) -> None:
         found = instance_of(scan(write(DATA), ScanOptions(checksums=False)))
         assert (found.sha256, found.mtime_trusted) == (None, True)
+
+
+class TestTheTextsOfItsHeader:
+    def test_are_one_object_for_all_of_a_series(self, write: Write) -> None:
+        scanner = Scanner(ScanOptions(), budget_of())
+        paths = [write(DATA), write(instance_bytes(study="1.2", series="1.2.1", sop="1.2.9"), "b")]
+        first, second = (
+            instance_of(found).header
+            for found in scanned_by(scanner, [ref_of(path, n) for n, path in enumerate(paths)])
+        )
+        assert first.sop_instance_uid != second.sop_instance_uid
+        assert first.study_instance_uid is second.study_instance_uid
+        assert first.sop_class_uid is second.sop_class_uid
+
+    def test_are_not_interned(self, write: Write) -> None:
+        """Some releases of Python 3.12 never let go of what is: a run may meet 10^8 UIDs."""
+        uid = "1.2.826.0.1.3680043.10.1511.77"
+        found = instance_of(scan(write(instance_bytes(study="1.2", series="1.2.1", sop=uid))))
+        another = "".join([*uid])
+        assert found.header.sop_instance_uid == another
+        assert sys.intern(another) is another
+
+    def test_are_forgotten(self, write: Write) -> None:
+        scanner = Scanner(ScanOptions(), budget_of())
+        for number in range(SHARED_TEXTS):
+            path = write(part10(identity(sop=f"1.2.3.{number}")))
+            instance_of(*scanned_by(scanner, [ref_of(path, 1)]))
+        assert len(scanner._texts) < SHARED_TEXTS
 
 
 class TestALargeFile:
