@@ -221,7 +221,7 @@ class Refreshing(Generic[V]):
             await asyncio.shield(flight.landed)  # one that stops waiting stops only itself
 
     def _take_off(self, *, anew: bool) -> _Flight | None:
-        """Start a fetch, unless too many threads hang already."""
+        """Start a fetch, unless too many threads hang already, or the system has no more."""
         loop = self._loop
         if loop is None or self._stuck >= MAX_STUCK:
             return None
@@ -229,9 +229,15 @@ class Refreshing(Generic[V]):
         flight = _Flight(self._flights, anew or self._anew, loop.create_future())
         self._flight = flight
         self._hang = loop.call_later(self._hang_timeout_s, self._leave_behind, flight)
-        threading.Thread(
+        thread = threading.Thread(
             target=self._fly, args=(loop, flight), name="credentials", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # it would never land, and count as a thread that hangs
+            self._end_flight(flight)
+            self._fail(FetchFailed(f"there is no thread to ask for the {self._what}"))
+            return None
         return flight
 
     def _fly(self, loop: asyncio.AbstractEventLoop, flight: _Flight) -> None:

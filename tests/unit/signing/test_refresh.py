@@ -132,6 +132,23 @@ async def test_a_dead_source_costs_a_few_threads_only(chain: Source) -> None:
         assert await source.refresh_now(last, 60) not in {None, last}
 
 
+async def test_where_the_system_has_no_thread_for_a_while_it_is_asked_later(
+    chain: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with CredentialSource(resolve=chain) as source:
+        first = source.snapshot()
+        source._hang_timeout_s = 0.02
+        with monkeypatch.context() as without_threads:
+            without_threads.setattr(threading.Thread, "start", start)
+            for _ in range(2 * MAX_STUCK):
+                assert await source.refresh_now(first, 1) is None
+                await asyncio.sleep(0.05)
+        assert await source.refresh_now(first, 60) not in {None, first}
+
+
 async def test_keys_that_come_late_do_not_replace_younger_ones(chain: Source) -> None:
     async with CredentialSource(resolve=chain) as source:
         first = source.snapshot()
