@@ -43,10 +43,11 @@ def size_class_of(size: int) -> int:
 class Buffer:
     """A file's cached bytes. ``view`` is None once they were given back."""
 
-    __slots__ = ("_budget", "_data", "_stays", "place", "size_class", "view")
+    __slots__ = ("_budget", "_data", "_promise", "_stays", "place", "size_class", "view")
 
-    def __init__(self, budget: Budget, data: Region, size: int) -> None:
+    def __init__(self, budget: Budget, data: Region, size: int, promise: Promise | None) -> None:
         self._budget = budget
+        self._promise = promise
         self._data: Region | None = data
         self.place = None if data.place is None else data.place + LEAD_BYTES  # in the arena
         self._stays = False
@@ -77,14 +78,14 @@ class Buffer:
         if self._data is not None:
             self.leave()
             data, self._data, self.view = self._data, None, None
-            self._budget._gone(self.size_class, data)  # noqa: SLF001 - the same
+            self._budget._gone(self.size_class, data, self._promise)  # noqa: SLF001 - the same
 
     def drop(self) -> None:
         """Forget the bytes without reuse: a transport that was aborted may still point at them."""
         if self._data is not None:
             self.leave()
             self._data, self.view = None, None
-            self._budget._gone(self.size_class, None)  # noqa: SLF001 - the same
+            self._budget._gone(self.size_class, None, self._promise)  # noqa: SLF001 - the same
 
     def __len__(self) -> int:
         return 0 if self.view is None else len(self.view)
@@ -93,12 +94,13 @@ class Buffer:
 class Promise:
     """Bytes that are set aside for files about to be read; what they do not take is ``end``ed."""
 
-    __slots__ = ("_budget", "bytes_left", "bytes_taken")
+    __slots__ = ("_budget", "bytes_left", "bytes_out", "stuck")
 
     def __init__(self, budget: Budget, size: int) -> None:
         self._budget = budget
         self.bytes_left = size
-        self.bytes_taken = 0
+        self.bytes_out = 0  # that were taken and are not back
+        self.stuck = False
 
     def end(self, *, stuck: bool = False) -> None:
         """Nobody reads on it any more, or somebody may for ever. On the loop."""
@@ -113,7 +115,7 @@ class Budget:
         self.arena = Arena()
         self.in_use_bytes = 0
         self.staying_bytes = 0  # of these; the loop's alone
-        self._stuck_bytes = 0  # the same; with a reader that does not come back
+        self._stuck_bytes = 0  # the same; taken by readers that may not come back
         self.promised_bytes = 0  # beside these
         self.peak_bytes = 0
         self.refused = 0
@@ -171,16 +173,16 @@ class Budget:
                 return None
             if promise is not None:
                 promise.bytes_left -= promised
-                promise.bytes_taken += size_class
                 self.promised_bytes -= promised
+                self._count_out(promise, size_class)
             self.in_use_bytes += size_class
             self.peak_bytes = max(self.peak_bytes, self.in_use_bytes)
             kept = self._kept.get(size_class)
             if kept:
                 self._kept_bytes -= size_class
-                return Buffer(self, kept.pop(), size)
+                return Buffer(self, kept.pop(), size, promise)
             self._trim()
-        return Buffer(self, self.arena.region(size_class), size)
+        return Buffer(self, self.arena.region(size_class), size, promise)
 
     def _trim(self) -> None:
         """Let kept buffers of other classes go until used and kept bytes fit together."""
@@ -193,9 +195,11 @@ class Budget:
         self.staying_bytes += size
         self._tell()  # fewer are on the move
 
-    def _gone(self, size_class: int, data: Region | None) -> None:
+    def _gone(self, size_class: int, data: Region | None, promise: Promise | None) -> None:
         with self._lock:
             self.in_use_bytes -= size_class
+            if promise is not None:
+                self._count_out(promise, -size_class)
             if data is not None:
                 self._kept_bytes += size_class
                 self._kept.setdefault(size_class, []).append(data)
@@ -205,8 +209,14 @@ class Budget:
         with self._lock:
             self.promised_bytes -= promise.bytes_left
             promise.bytes_left = 0
-            self._stuck_bytes += promise.bytes_taken if stuck else 0
+            promise.stuck = stuck
+            self._stuck_bytes += promise.bytes_out if stuck else 0
         self._tell()
+
+    def _count_out(self, promise: Promise, size: int) -> None:
+        """So much more was taken on a promise, or less; with the lock held."""
+        promise.bytes_out += size
+        self._stuck_bytes += size if promise.stuck else 0
 
     def _tell(self) -> None:
         """Wake whoever waits, where that helps. Mostly on the loop, but a reader may fail."""

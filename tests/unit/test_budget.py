@@ -286,6 +286,23 @@ class TestAPromise:
         lost.end(stuck=True)
         assert (await asyncio.wait_for(waiting, 10)).bytes_left == 0
 
+    async def test_waits_again_when_the_bytes_of_one_that_was_stuck_are_back(self) -> None:
+        """A mount hangs now and then, for months: what came back is on the move like any other."""
+        budget = Budget(2 * 4096)
+        for back in (Buffer.give_back, Buffer.drop):
+            lost = await budget.promise(4096)
+            taken = budget.take(ONE_PAGE, lost)
+            assert taken is not None
+            lost.end(stuck=True)
+            back(taken)
+        moving = [budget.take(ONE_PAGE), budget.take(ONE_PAGE)]
+        waiting = asyncio.create_task(budget.promise(4096))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        assert moving[0] is not None
+        moving[0].give_back()
+        assert (await asyncio.wait_for(waiting, 10)).bytes_left == 4096
+
     async def test_is_kept_when_a_reader_fails_in_its_thread(self) -> None:
         budget = Budget(4096)
         failed = budget.take(ONE_PAGE)
