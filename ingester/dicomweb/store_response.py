@@ -32,12 +32,6 @@ class StoreResponse(NamedTuple):
 
     stored: dict[str, int | None]  # SOP Instance UID → warning reason
     failed: dict[str, int | None]  # SOP Instance UID → failure reason
-    failures_without_uid: int
-
-    @property
-    def names_nothing(self) -> bool:
-        """A manifest in form, but it speaks of no instance."""
-        return not self.stored and not self.failed
 
 
 class Stored(NamedTuple):
@@ -85,7 +79,7 @@ def parse_store_response(body: bytes) -> StoreResponse | None:
         if uid := _uid(item):
             warning = _number(item, _WARNING_REASON)
             stored[uid] = stored.get(uid) if warning is None else warning  # of one named twice
-    return StoreResponse(stored, failed, len(list(_items(document, OTHER_FAILURES_SEQUENCE))))
+    return StoreResponse(stored, failed)
 
 
 def reconcile(

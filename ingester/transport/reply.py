@@ -39,7 +39,6 @@ class Answer(NamedTuple):
     body: bytes
     retry_after: str | None = None
     request_id: str = ""
-    body_complete: bool = True  # False: it answered before it had the whole request
     mended: bool = False  # a 401 or 403, and the next attempt has other keys or another clock
     credentials_sent: bool = True  # False: a 401 or 403 to a request that had none
     error_type: str = ""  # what AWS calls the error; letters, digits and dots

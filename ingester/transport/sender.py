@@ -197,7 +197,6 @@ class Sender:
                     refused_at = response.headers.get("Date")
                     if payload is not None and not payload.complete:
                         response.close()  # or aiohttp would go on writing the body
-                        answer = answer._replace(body_complete=False)
         except _TooLong:
             return NoAnswer("answer_too_long", f"more than {limit >> 10} KiB")
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
@@ -207,7 +206,7 @@ class Sender:
             if said is None:
                 expired = None if watchdog is None else watchdog.expired
                 return await self._without_answer(error, payload, expired)
-            answer = _answer(said.status, said.headers, said.body)._replace(body_complete=False)
+            answer = _answer(said.status, said.headers, said.body)
             refused_at = said.headers.get("Date")
         finally:
             if payload is not None:

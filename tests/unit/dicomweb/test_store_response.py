@@ -48,11 +48,11 @@ class TestRealServers:
         body = json.dumps(
             {STORED_TAG: {"vr": "SQ", "Value": [item("1"), item("2")]}, FAILED_TAG: {"vr": "SQ"}}
         )
-        assert parsed(body.encode()) == StoreResponse({"1": None, "2": None}, {}, 0)
+        assert parsed(body.encode()) == StoreResponse({"1": None, "2": None}, {})
 
     def test_one_stored_and_one_failed_in_a_409(self) -> None:
         response = parsed(answer([item("1")], [item("2", t00081197=0x0110)]))
-        assert response == StoreResponse({"1": None}, {"2": 0x0110}, 0)
+        assert response == StoreResponse({"1": None}, {"2": 0x0110})
 
     def test_the_good_one_stored_and_the_bad_one_in_no_list(self) -> None:
         verdicts, unknown = reconcile([("1", "1"), ("2", "2")], parsed(answer([item("1")], [])))
@@ -61,7 +61,7 @@ class TestRealServers:
 
     def test_a_failed_item_without_a_uid_names_nobody(self) -> None:
         response = parsed(answer([item("1")], [{"00081197": {"vr": "US", "Value": [0xC000]}}]))
-        assert response == StoreResponse({"1": None}, {}, 0)
+        assert response == StoreResponse({"1": None}, {})
 
     @pytest.mark.parametrize(
         "body",
@@ -74,7 +74,7 @@ class TestRealServers:
     )
     def test_a_200_with_both_lists_empty_confirms_nothing(self, body: bytes) -> None:
         response = parsed(body)
-        assert response.names_nothing
+        assert response == StoreResponse({}, {})
         assert reconcile([("1", "")], response) == ([Unconfirmed()], set())
 
     def test_a_subset_with_no_failures_when_the_disk_is_full(self) -> None:
@@ -92,10 +92,10 @@ class TestRealServers:
         body = answer(
             failed=[{"00080018": {"vr": "UI", "Value": ["1.5"]}, "00081197": {"Value": [272]}}]
         )
-        assert parsed(body) == StoreResponse({}, {"1.5": 272}, 0)
+        assert parsed(body) == StoreResponse({}, {"1.5": 272})
 
     def test_failures_without_a_uid_are_counted_in_119a(self) -> None:
-        assert parsed(answer(other=[{}, {}])) == StoreResponse({}, {}, 2)
+        assert parsed(answer(other=[{}, {}])) == StoreResponse({}, {})
 
     def test_a_thousand_files_in_one_answer(self) -> None:
         assert len(parsed(answer([item(f"1.{n}") for n in range(1000)])).stored) == 1000
@@ -126,7 +126,7 @@ class TestForms:
 
     @pytest.mark.parametrize("uid", [None, 5, ["1"], {}, ""])
     def test_a_uid_that_is_no_text_names_nobody(self, uid: object) -> None:
-        assert parsed(answer([item(uid)])).names_nothing
+        assert parsed(answer([item(uid)])) == StoreResponse({}, {})
 
     def test_a_byte_order_mark_before_it_is_passed_over(self) -> None:
         assert parsed("\ufeff".encode() + answer([item("1.2")])).stored == {"1.2": None}
@@ -197,7 +197,7 @@ class TestReconcile:
         assert reconcile([("1", "1.meta")], response) == ([Stored(None)], set())
 
     def test_an_empty_uid_is_nobodys(self) -> None:
-        assert reconcile([("1", "")], StoreResponse({"": None}, {}, 0))[0] == [Unconfirmed()]
+        assert reconcile([("1", "")], StoreResponse({"": None}, {}))[0] == [Unconfirmed()]
 
     def test_a_neighbours_uid_in_the_meta_group_confirms_nothing(self) -> None:
         """A derived image that kept its original's meta group, next to that original."""
@@ -227,7 +227,7 @@ class TestReconcile:
         stored: dict[str, int | None],
         failed: dict[str, int | None],
     ) -> None:
-        verdicts, unknown = reconcile(sent, StoreResponse(stored, failed, 0))
+        verdicts, unknown = reconcile(sent, StoreResponse(stored, failed))
         assert len(verdicts) == len(sent)
         confirmed = [
             uids for uids, verdict in zip(sent, verdicts, strict=True) if type(verdict) is Stored
@@ -240,5 +240,5 @@ class TestReconcile:
 
     def test_gives_a_verdict_a_file_in_their_order(self) -> None:
         sent = [("1", ""), ("2", ""), ("3", "")]
-        verdicts: list[Verdict] = reconcile(sent, StoreResponse({"3": 5}, {"1": 7}, 0))[0]
+        verdicts: list[Verdict] = reconcile(sent, StoreResponse({"3": 5}, {"1": 7}))[0]
         assert verdicts == [Refused(7), Unconfirmed(), Stored(5)]
