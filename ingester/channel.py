@@ -1,7 +1,7 @@
 """The queue between two stages: bounded by items, closed forward by its producer, and measured.
 
 Why not asyncio.Queue: it cannot be closed before Python 3.13, cannot weigh a list of 64 files as
-64, and does not say how long each side waited, which is what names the bottleneck of a run.
+64, and does not say how long producers waited, which is what names the bottleneck of a run.
 Why not anyio's memory streams: 24 times slower a hand-over, and under native cancellation they
 lost items (measurements, 'Queues and shutdown').
 """
@@ -61,15 +61,14 @@ class Waiting:
 class Channel(Generic[T]):
     """Hands items of a weight from producers to consumers.
 
-    ``put`` waits while ``capacity`` or more is held, so a put may overshoot by one item. Waiting
-    times of both sides are kept in seconds: a full channel points forward, an empty one back.
+    ``put`` waits while ``capacity`` or more is held, so a put may overshoot by one item. How long
+    producers waited is kept: who takes from a full channel holds the run up.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.held = 0
         self._put_waits = Waiting()
-        self._get_waits = Waiting()
         self._closed = False
         self._items: deque[tuple[T, int]] = deque()
         self._urgent: deque[T] = deque()
@@ -106,10 +105,8 @@ class Channel(Generic[T]):
 
     async def get(self) -> T:
         """The next item. Raises ChannelClosed when it is closed and empty."""
-        if not self and not self._closed:
-            with self._get_waits:
-                while not self and not self._closed:
-                    await self._wait(self._getters)
+        while not self and not self._closed:
+            await self._wait(self._getters)
         if self._urgent:
             return self._urgent.popleft()
         if not self._items:
@@ -143,11 +140,6 @@ class Channel(Generic[T]):
     def put_wait_s(self) -> float:
         """Seconds that producers have waited for room, all of them together."""
         return self._put_waits.seconds
-
-    @property
-    def get_wait_s(self) -> float:
-        """Seconds that consumers have waited for an item, all of them together."""
-        return self._get_waits.seconds
 
     @property
     def closed(self) -> bool:

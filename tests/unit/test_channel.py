@@ -170,7 +170,6 @@ class TestWaitingTimes:
         await channel.get()
         await putter
         assert waited_s <= channel.put_wait_s <= time.monotonic() - before
-        assert channel.get_wait_s == 0
 
     async def test_count_a_wait_that_still_goes_on(self) -> None:
         """A server that takes nothing for a minute is the bottleneck of that minute."""
@@ -193,7 +192,7 @@ class TestWaitingTimes:
         for n in range(5):
             await channel.put(n)
             await channel.get()
-        assert (channel.put_wait_s, channel.get_wait_s) == (0, 0)
+        assert channel.put_wait_s == 0
 
 
 class Play:
