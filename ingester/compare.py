@@ -36,23 +36,11 @@ class There(NamedTuple):
     exists: bool
 
 
-def compare(instance: Instance, holder: Holder) -> Sameness:
-    """Compare an instance with the file that holds its claim: all steps.
-
-    Raises:
-        OSError, SourceChanged: the instance's own file could not be read as it was scanned.
-    """
-    here = look_here(instance, holder)
-    if isinstance(here, Sameness):
-        return here
-    there = look_there(holder, here)
-    return there.sameness or without_the_other(instance, holder, there)
-
-
 def look_here(instance: Instance, holder: Holder) -> Sameness | bytes | None:
     """The first step, of the instance's own file: its data set's digest, or what settles it.
 
     None: the whole files are the same, and it is to be seen whether the other is still there.
+    Raises OSError, and SourceChanged: it could not be read as it was scanned; as the last step.
     """
     path = instance.file.path
     if holder.path == path:  # known below another root

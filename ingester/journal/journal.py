@@ -253,10 +253,6 @@ class Journal:
         """Return when there is room. Raises JournalError when the writer has failed."""
         await self._writer.wait_for_room()
 
-    def wait_for_room_blocking(self) -> None:
-        """The same, for a thread."""
-        self._writer.wait_for_room_blocking()
-
     @property
     def failure(self) -> JournalError | None:
         """Why nothing is recorded any more; what cannot be announced is told who announces."""

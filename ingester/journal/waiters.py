@@ -32,7 +32,6 @@ class Waiters:
         for loop, woken in waiting:
             with suppress(RuntimeError):  # its loop was closed: nobody waits there any more
                 loop.call_soon_threadsafe(_set, woken)
-        self._changed.notify_all()
 
 
 def _set(woken: Future[None]) -> None:

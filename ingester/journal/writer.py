@@ -158,11 +158,6 @@ class Writer:
         """Return when there is room. Raises JournalError when the writer has failed."""
         await self._waiters.wait_for(self._has_room_or_fails)
 
-    def wait_for_room_blocking(self) -> None:
-        """The same, for a thread."""
-        with self._changed:
-            self._changed.wait_for(self._has_room_or_fails)
-
     def _has_room_or_fails(self) -> bool:
         if self.failure is not None:
             raise self.failure

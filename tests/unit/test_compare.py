@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ingester.budget import Budget
-from ingester.compare import Sameness, compare
+from ingester.compare import Sameness, look_here, look_there, without_the_other
 from ingester.dicomweb.outcome import Outcome
 from ingester.files import SourceChanged
 from ingester.items import Holder, Instance
@@ -48,6 +48,15 @@ def holder(path: Path, *, digest: bool = True, current: bool = True) -> Holder:
     return Holder(
         1, os.fsencode(path), Outcome.STORED, status.st_size, status.st_mtime_ns, sha256, current
     )
+
+
+def compare(instance: Instance, holder: Holder) -> Sameness:
+    """All steps, in one thread."""
+    here = look_here(instance, holder)
+    if isinstance(here, Sameness):
+        return here
+    there = look_there(holder, here)
+    return there.sameness or without_the_other(instance, holder, there)
 
 
 DATA = part10(identity() + pixels())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import resource
@@ -52,7 +53,7 @@ def main(path: str, seed: int, limit: int) -> None:
                     if not (ref.previous and ref.previous.settled)
                 ],
             )
-            journal.wait_for_room_blocking()
+            asyncio.run(journal.wait_for_room())
 
 
 if __name__ == "__main__":

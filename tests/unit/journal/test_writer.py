@@ -139,15 +139,10 @@ class TestRoom:
             calls += 1
         assert calls == MAX_UNCOMMITTED_CALLS - 1  # and the first
         waiting = [asyncio.create_task(session.journal.wait_for_room()) for _ in range(5)]
-        thread = threading.Thread(target=session.journal.wait_for_room_blocking)
-        thread.start()
         await asyncio.sleep(0.05)
         assert not any(task.done() for task in waiting)
-        assert thread.is_alive()
         session.gate.open.set()
         await asyncio.wait_for(asyncio.gather(*waiting), 60)
-        thread.join(60)
-        assert not thread.is_alive()
         session.end()
 
     async def test_a_waiter_may_be_cancelled(self, path: str) -> None:
@@ -184,8 +179,6 @@ class TestAFailedCommit:
             await session.journal.wait_for_room()
         session.journal.record(stored(b))
         assert failures == [session.journal.failure]
-        with pytest.raises(JournalError):
-            session.journal.wait_for_room_blocking()
         with pytest.raises(JournalError):
             session.journal.start_run(RunInfo())
         with pytest.raises(JournalError):
