@@ -50,7 +50,9 @@ INLINE_LIMIT_BYTES = MIB
 """A quarter of it costs 18 % of `ct`, 8 MiB cost 17 % of `cr` and 160 MiB of memory (the same)."""
 
 MOST_AT_ONCE = 4096
-"""Threads, processes or requests: a slip of the finger must not bring the machine down."""
+"""Threads or requests: a slip of the finger must not bring the machine down."""
+MOST_PROCESSES = 64
+"""The same of processes, with 15 MiB each: 4,096 of them take the machine for minutes."""
 
 OPTIONS: tuple[Option, ...] = (
     Option("url", "target", "text", None, "Base URL of the DICOMweb store: STOW-RS is at URL/studies."),
@@ -73,7 +75,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("follow_symlinks", "walk", "switch", False, "Follow symbolic links, never round a loop."),
     Option("recheck", "walk", "switch", False, "When an interrupted run is resumed, look at every file again, also in directories that are complete and unchanged."),
     Option("readers", "scan", "count", None, "Reader threads of each source; else 4, on a network file system 16.", most=MOST_AT_ONCE),
-    Option("scan_processes", "scan", "count or 0", None, "Processes that read for the reader threads; else one for each core up to 4, once there is work enough. 0: none.", most=MOST_AT_ONCE),
+    Option("scan_processes", "scan", "count or 0", None, "Processes that read for the reader threads; else one for each core up to 4, once there is work enough. 0: none.", most=MOST_PROCESSES),
     Option("read_timeout_s", "scan", "seconds", 60.0, "Longest time a read or a listing may bring nothing before it is given up."),
     Option("inline_limit", "scan", "size", INLINE_LIMIT_BYTES, "Files up to this size are read whole and cached until they are sent."),
     Option("memory_budget", "scan", "size", MEMORY_BUDGET_BYTES, "Bytes of files cached at a time."),

@@ -87,6 +87,11 @@ CASES: dict[str, tuple[tuple[str, ...], str, str]] = {  # arguments, line, hint
         "flag --readers: must be at most 4096: '1e20'",
         "",
     ),
+    "too many processes": (
+        ("run", "archive", *TO, "--scan-processes", "4096"),
+        "flag --scan-processes: must be at most 64: '4096'",
+        "",
+    ),
     "fewer than no processes": (
         ("run", "archive", *TO, "--scan-processes", "-1"),
         "flag --scan-processes: must be zero or a number above it: '-1'",
