@@ -40,7 +40,7 @@ class Body:
         self.framing = framing
         self.readers = readers
         self.checksums = checksums
-        self.bytes_out = 0  # given to transports by all attempts so far
+        self.bytes_out = 0  # given to a transport since the last attempt began; 0 after an answer
         self.whole_sha256: str | None = None  # of the whole body, where it was asked for
         self.sha256 = list(sha256) or [instance.sha256 for instance in instances]
 
