@@ -35,8 +35,9 @@ from ingester.items import (
 from ingester.journal.announcement_file import SESSION_BYTES
 from ingester.journal.announcements import begin, recover
 from ingester.journal.announcer import Announcer
+from ingester.journal.holders import Holders
 from ingester.journal.lock import RunLock, refuse_network_file_system
-from ingester.journal.lookup import Holders, Ids, KnownFiles, stored_samples
+from ingester.journal.lookup import Ids, KnownFiles, stored_samples
 from ingester.journal.names import announced_file
 from ingester.journal.opening import connect_writer, create_private, journal_error
 from ingester.journal.runs import RunFigures, RunInfo, end_run, insert_run, utc_now

@@ -1,8 +1,7 @@
-"""What the journal knew when the run met a file or an instance: reading, beside the writer.
+"""What the journal knew of a file when the run met it: reading, beside the writer.
 
-Both classes have a connection of their own that sees what is committed. A damaged page or value
-raises JournalError from every look-up. What is handed over and
-not committed yet is known to those who handed it over.
+By a connection of its own that sees what is committed. A damaged page or value raises JournalError
+from every look-up. What is handed over and not committed yet is known to those who handed it over.
 """
 
 from __future__ import annotations
@@ -18,39 +17,21 @@ from ingester.dicomweb.outcome import SETTLED, Evidence, Outcome
 from ingester.items import (
     Directory,
     FileRef,
-    Holder,
-    InstanceKey,
     ListedBefore,
     Previous,
     Root,
     Skipped,
 )
+from ingester.journal.carrays import blobs
 from ingester.journal.listings import Listings
 from ingester.journal.opening import connect_reader, reading
-from ingester.journal.schema import EVIDENCE_CODES, OUTCOME_CODES, OUTCOMES, pack_uid
+from ingester.journal.schema import EVIDENCE_CODES, OUTCOME_CODES, OUTCOMES
 
-UNKNOWN_MTIME_NS: Final = -(2**63)  # no file has it: what the store was sent had another
 MANY_NAMES: Final = 5_000
 """From so many on each is sought by itself: a directory that is listed in pieces gives its names in
 no order, and each piece would read nearly all of its rows (300,000 names: 5.8 s, not 2.2)."""
 MAX_FRESH_DIRECTORIES: Final = 8_192  # more than can be uncommitted
 
-# Asked first, for all of a study: most instances have no holder, the joins below cost 15 µs, and
-# every statement lets go of the interpreter.
-_STUDY = "SELECT study_id FROM studies WHERE uid = ?"
-_HELD = """
-SELECT sop_instance_uid FROM instances WHERE study_id = ? AND sop_instance_uid IN carray(?)"""
-_HOLDER = """
-SELECT i.holder_file_id, r.path, d.rel_path, f.name, f.outcome, f.size, f.mtime_ns, f.sha256,
-    i.sent_outcome, i.sent_size, i.sent_sha256,
-    f.decided_run_id = (SELECT max(run_id) FROM runs),
-    f.sop_instance_uid = i.sop_instance_uid AND s.study_id = i.study_id
-FROM instances i
-LEFT JOIN files f ON f.file_id = i.holder_file_id
-LEFT JOIN series s ON s.series_id = f.series_id
-LEFT JOIN directories d ON d.dir_id = f.dir_id
-LEFT JOIN roots r ON r.root_id = d.root_id
-WHERE i.study_id = ? AND i.sop_instance_uid = ?"""
 _SAMPLES = f"""
 SELECT f.file_id, f.dir_id, f.name, f.size, f.mtime_ns, f.sha256, d.rel_path, r.root_id, r.path
 FROM (SELECT * FROM files ORDER BY file_id DESC LIMIT 10000) f
@@ -157,7 +138,7 @@ class KnownFiles:
                 between = (directory.dir_id, min(names), max(names))
                 rows = self._connection.execute(f"{_KNOWN} BETWEEN ? AND ?", between)
             else:
-                each = (directory.dir_id, _carray(names))
+                each = (directory.dir_id, blobs(names))
                 rows = self._connection.execute(f"{_KNOWN} IN carray(?)", each)
             for name, file_id, code, size, mtime_ns, sha256, trusted in rows:
                 if name in wanted:
@@ -212,12 +193,6 @@ class KnownFiles:
             self._connection.close()
 
 
-def _carray(values: Sequence[bytes]) -> object:
-    import apsw  # noqa: PLC0415 - loaded by whoever made the connection
-
-    return apsw.carray(tuple(values), flags=apsw.SQLITE_CARRAY_BLOB)
-
-
 def stored_samples(path: str) -> list[tuple[FileRef, bytes | None]]:
     """The smallest of the latest files that the store has by its own word, at most 20."""
     connection = connect_reader(path)
@@ -231,72 +206,3 @@ def stored_samples(path: str) -> list[tuple[FileRef, bytes | None]]:
         directory = Directory(dir_id, Root(root_id, b"", root), rel_path)
         found.append((FileRef(file_id, directory, name, size, mtime_ns, None), sha256))
     return found
-
-
-class Holders:
-    """Finds who holds the claims on instances. For any thread."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._connection = connect_reader(path)
-        self._lock = threading.Lock()
-
-    def find(self, keys: Sequence[InstanceKey]) -> list[Holder | None]:
-        """The holder of each key, None where nobody holds it."""
-        execute = self._connection.execute
-        packed = [pack_uid(key.sop_instance_uid) for key in keys]
-        of_study: dict[str, list[int]] = {}
-        for index, key in enumerate(keys):
-            of_study.setdefault(key.study_instance_uid, []).append(index)
-        found: list[Holder | None] = [None] * len(keys)
-        with self._lock, reading(self._path):
-            execute("BEGIN")  # one look for all of them, and one lock
-            try:
-                for uid, indexes in of_study.items():
-                    study_id = execute(_STUDY, (pack_uid(uid),)).get
-                    held = self._held(study_id, [packed[index] for index in indexes])
-                    for index in indexes:
-                        if packed[index] in held:
-                            found[index] = self._holder(study_id, packed[index])
-            finally:
-                execute("COMMIT")
-        return found
-
-    def _held(self, study_id: int | None, packed: Sequence[bytes]) -> set[bytes]:
-        if study_id is None:
-            return set()
-        rows = self._connection.execute(_HELD, (study_id, _carray(packed)))
-        return {uid for (uid,) in rows}
-
-    def _holder(self, study_id: int | None, sop_instance_uid: bytes) -> Holder:
-        row: Any = self._connection.execute(_HOLDER, (study_id, sop_instance_uid)).fetchone()
-        (
-            file_id,
-            root,
-            rel_path,
-            name,
-            outcome,
-            size,
-            mtime_ns,
-            sha256,
-            *sent,
-            decided_now,
-            same_uids,
-        ) = row
-        now = bool(decided_now)
-        path = b"" if root is None else os.path.join(root, rel_path, name)
-        if sent[0] is None:
-            return Holder(file_id, path, OUTCOMES[outcome], size, mtime_ns, sha256, True, now)
-        same_bytes = sent[1] == size and sent[2] is not None and sent[2] == sha256
-        current = bool(same_uids) and same_bytes
-        mtime_ns = mtime_ns if current else UNKNOWN_MTIME_NS
-        overtaken = bool(same_uids) and not same_bytes and OUTCOMES[outcome] is Outcome.IN_DOUBT
-        outcome = OUTCOMES[sent[0]]
-        return Holder(
-            file_id, path, outcome, sent[1], mtime_ns, sent[2], current, now, True, overtaken
-        )
-
-    def close(self) -> None:
-        """Idempotent."""
-        with self._lock:
-            self._connection.close()

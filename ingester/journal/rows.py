@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ingester.dicomweb.outcome import PIXEL_WARNINGS, Evidence, Outcome
 from ingester.items import FileRef, Result, Skipped
+from ingester.journal.carrays import numbers
 from ingester.journal.changes import GONE, IN_DOUBT, PUT_OVER_ANOTHER, Changes, Row
 from ingester.journal.copies import take_up_copies
 from ingester.journal.details import details_of, has_details
@@ -97,10 +98,10 @@ class Recorder:
     def seen(self, refs: Sequence[FileRef]) -> None:
         """Stamp files that were met and need no work."""
         ids = array("q", {ref.file_id for ref in refs})
-        met = self._connection.execute(_NOT_YET_SEEN, (_carray(ids), self.run_id)).fetchall()
+        met = self._connection.execute(_NOT_YET_SEEN, (numbers(ids), self.run_id)).fetchall()
         self._connection.execute(
             "UPDATE files SET seen_run_id = ?1 WHERE file_id IN carray(?2) AND seen_run_id <> ?1",
-            (self.run_id, _carray(ids)),
+            (self.run_id, numbers(ids)),
         )
         if self._count(met) < len(ids):
             self._add_missing(refs)
@@ -128,7 +129,7 @@ class Recorder:
         self.record([_as_missing(Result(ref, Outcome.PENDING)) for ref in missing])
 
     def _existing(self, ids: array[int]) -> dict[int, Row]:
-        rows = self._connection.execute(_EXISTING, (_carray(ids),))
+        rows = self._connection.execute(_EXISTING, (numbers(ids),))
         return {row[0]: Row._make(row) for row in rows}
 
     def _record(self, results: Sequence[Result]) -> list[Result]:
@@ -289,12 +290,6 @@ def _move(row: Row, file: FileRef, existing: dict[int, Row], changes: Changes) -
         changes.details_dropped.append((file.file_id,))
         changes.pass_claim(displaced, GONE, same_instance=False)
     changes.moved.append((file.directory.dir_id, file.name, row.file_id))
-
-
-def _carray(ids: array[int]) -> object:
-    import apsw  # noqa: PLC0415 - loaded by whoever made the connection
-
-    return apsw.carray(ids)
 
 
 def _without_repeats(results: Sequence[Result]) -> Iterator[Sequence[Result]]:

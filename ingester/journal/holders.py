@@ -1,0 +1,113 @@
+"""Who holds the claims on instances, as committed: reading, beside the writer.
+
+Has a connection of its own. A damaged page or value raises JournalError from every look-up.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ingester.dicomweb.outcome import Outcome
+from ingester.items import (
+    Holder,
+    InstanceKey,
+)
+from ingester.journal.carrays import blobs
+from ingester.journal.opening import connect_reader, reading
+from ingester.journal.schema import OUTCOMES, pack_uid
+
+UNKNOWN_MTIME_NS: Final = -(2**63)  # no file has it: what the store was sent had another
+
+
+# Asked first, for all of a study: most instances have no holder, the joins below cost 15 µs, and
+# every statement lets go of the interpreter.
+_STUDY = "SELECT study_id FROM studies WHERE uid = ?"
+
+
+_HELD = """
+SELECT sop_instance_uid FROM instances WHERE study_id = ? AND sop_instance_uid IN carray(?)"""
+
+
+_HOLDER = """
+SELECT i.holder_file_id, r.path, d.rel_path, f.name, f.outcome, f.size, f.mtime_ns, f.sha256,
+    i.sent_outcome, i.sent_size, i.sent_sha256,
+    f.decided_run_id = (SELECT max(run_id) FROM runs),
+    f.sop_instance_uid = i.sop_instance_uid AND s.study_id = i.study_id
+FROM instances i
+LEFT JOIN files f ON f.file_id = i.holder_file_id
+LEFT JOIN series s ON s.series_id = f.series_id
+LEFT JOIN directories d ON d.dir_id = f.dir_id
+LEFT JOIN roots r ON r.root_id = d.root_id
+WHERE i.study_id = ? AND i.sop_instance_uid = ?"""
+
+
+class Holders:
+    """Finds who holds the claims on instances. For any thread."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection = connect_reader(path)
+        self._lock = threading.Lock()
+
+    def find(self, keys: Sequence[InstanceKey]) -> list[Holder | None]:
+        """The holder of each key, None where nobody holds it."""
+        execute = self._connection.execute
+        packed = [pack_uid(key.sop_instance_uid) for key in keys]
+        of_study: dict[str, list[int]] = {}
+        for index, key in enumerate(keys):
+            of_study.setdefault(key.study_instance_uid, []).append(index)
+        found: list[Holder | None] = [None] * len(keys)
+        with self._lock, reading(self._path):
+            execute("BEGIN")  # one look for all of them, and one lock
+            try:
+                for uid, indexes in of_study.items():
+                    study_id = execute(_STUDY, (pack_uid(uid),)).get
+                    held = self._held(study_id, [packed[index] for index in indexes])
+                    for index in indexes:
+                        if packed[index] in held:
+                            found[index] = self._holder(study_id, packed[index])
+            finally:
+                execute("COMMIT")
+        return found
+
+    def _held(self, study_id: int | None, packed: Sequence[bytes]) -> set[bytes]:
+        if study_id is None:
+            return set()
+        rows = self._connection.execute(_HELD, (study_id, blobs(packed)))
+        return {uid for (uid,) in rows}
+
+    def _holder(self, study_id: int | None, sop_instance_uid: bytes) -> Holder:
+        row: Any = self._connection.execute(_HOLDER, (study_id, sop_instance_uid)).fetchone()
+        (
+            file_id,
+            root,
+            rel_path,
+            name,
+            outcome,
+            size,
+            mtime_ns,
+            sha256,
+            *sent,
+            decided_now,
+            same_uids,
+        ) = row
+        now = bool(decided_now)
+        path = b"" if root is None else os.path.join(root, rel_path, name)
+        if sent[0] is None:
+            return Holder(file_id, path, OUTCOMES[outcome], size, mtime_ns, sha256, True, now)
+        same_bytes = sent[1] == size and sent[2] is not None and sent[2] == sha256
+        current = bool(same_uids) and same_bytes
+        mtime_ns = mtime_ns if current else UNKNOWN_MTIME_NS
+        overtaken = bool(same_uids) and not same_bytes and OUTCOMES[outcome] is Outcome.IN_DOUBT
+        outcome = OUTCOMES[sent[0]]
+        return Holder(
+            file_id, path, outcome, sent[1], mtime_ns, sent[2], current, now, True, overtaken
+        )
+
+    def close(self) -> None:
+        """Idempotent."""
+        with self._lock:
+            self._connection.close()
