@@ -8,8 +8,8 @@ from typing import TypeVar
 from ingester.logs import DEBUG, INFO, WARNING, log, request_id, wanted
 from ingester.parcel import Parcel
 from ingester.reconciliation import Reconciled
+from ingester.transport.actions import GiveUp, Refused, Stop
 from ingester.transport.reply import Answer, NoAnswer, Reply
-from ingester.transport.retry import GiveUp, Refused, Stop
 
 Step = TypeVar("Step")
 

@@ -26,26 +26,13 @@ from ingester.outages import DEATHS_THAT_BLAME, Outages
 from ingester.parcel import Parcel, without_rest
 from ingester.readers import Readers
 from ingester.reconciliation import Reconciled, manifest_of, reconcile_parcel
+from ingester.transport.actions import Action, GiveUp, Refused, Resend, Retry, Split, Stop
 from ingester.transport.admission import Admission, End, Turn
 from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
-from ingester.transport.retry import (
-    THROTTLED,
-    Action,
-    GiveUp,
-    Refused,
-    Resend,
-    Retry,
-    RetryPolicy,
-    Situation,
-    Split,
-    Stop,
-    decide,
-    leaves_in_doubt,
-    may_follow_a_crash,
-    shows_an_outage,
-)
+from ingester.transport.retry import RetryPolicy, Situation, decide
 from ingester.transport.sender import Sender
 from ingester.transport.series_gate import SeriesGate
+from ingester.transport.signs import THROTTLED, leaves_in_doubt, may_follow_a_crash, shows_an_outage
 from ingester.transport.trial import Trial
 
 MAX_STRANGE_BATCHES = 3

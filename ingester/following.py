@@ -19,8 +19,8 @@ from ingester.ledger import Ledger
 from ingester.parcel import Parcel
 from ingester.readers import SOURCE_PAUSED
 from ingester.reconciliation import Reconciled
+from ingester.transport.actions import Retry, Stop
 from ingester.transport.reply import SourceFailed
-from ingester.transport.retry import Retry, Stop
 from ingester.transport.sender import Sender
 from ingester.transport.trial import Trial
 

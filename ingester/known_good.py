@@ -25,7 +25,7 @@ from ingester.reconciliation import Reconciled, manifest_of, reconcile_parcel
 from ingester.transport.admission import Admission
 from ingester.transport.breaker import Breaker
 from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
-from ingester.transport.retry import shows_an_outage
+from ingester.transport.signs import shows_an_outage
 from ingester.transport.trial import Trial
 
 CONFLICT = 409

@@ -10,23 +10,21 @@ from __future__ import annotations
 from ingester.dicomweb.qido import instance_query
 from ingester.known_good import KnownGood
 from ingester.parcel import Parcel
-from ingester.transport.admission import Admission
-from ingester.transport.reply import Answer, NoAnswer
-from ingester.transport.retry import (
+from ingester.transport.actions import (
     SAME_COMMAND,
-    THROTTLED,
     Action,
     GiveUp,
     Outage,
     Resend,
     Retry,
-    Situation,
     Split,
     Stop,
-    leaves_in_doubt,
-    shows_an_outage,
 )
+from ingester.transport.admission import Admission
+from ingester.transport.reply import Answer, NoAnswer
+from ingester.transport.retry import Situation
 from ingester.transport.sender import Sender
+from ingester.transport.signs import THROTTLED, leaves_in_doubt, shows_an_outage
 from ingester.transport.trial import Trial
 
 MANY_IN_A_ROW = 10

@@ -11,9 +11,9 @@ from ingester.dicomweb.outcome import Evidence, Outcome
 from ingester.dicomweb.profiles import ServerProfile
 from ingester.items import Instance, Result
 from ingester.readers import Readers
+from ingester.transport.actions import GiveUp, Split
 from ingester.transport.body import Body
 from ingester.transport.reply import Answer
-from ingester.transport.retry import GiveUp, Split
 
 WORDS_CHARACTERS = 500
 

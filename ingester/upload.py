@@ -26,10 +26,11 @@ from ingester.ledger import Ledger
 from ingester.parcel import Parcel, make_body, words_of
 from ingester.readers import Readers
 from ingester.reconciliation import Reconciled
+from ingester.transport.actions import SAME_COMMAND, GiveUp, Refused, Split, Stop
 from ingester.transport.admission import Admission
 from ingester.transport.reply import SourceFailed
-from ingester.transport.retry import SAME_COMMAND, GiveUp, Refused, Split, Stop, named
 from ingester.transport.sender import Sender
+from ingester.transport.signs import named
 from ingester.transport.trial import MAX_WAITING, Trial
 
 

@@ -1,6 +1,6 @@
 """What to do about an attempt that brought no usable manifest: a pure decision.
 
-Takes the reply and what is known of the batch so far; gives one of the actions below. The table is
+Takes the reply and what is known of the batch so far; gives one of the ``actions``. The table is
 in the README under 'What happens when it goes wrong'. Waiting is full jitter over a doubling
 back-off; Retry-After is the least wait.
 """
@@ -11,12 +11,9 @@ from random import Random
 from typing import NamedTuple
 
 from ingester.dicomweb.outcome import Outcome
+from ingester.transport.actions import Action, GiveUp, Outage, Refused, Resend, Retry, Split, Stop
 from ingester.transport.reply import Answer, NoAnswer
-
-THROTTLED = frozenset({425, 429, 503})
-"""Refused for the server's load: nothing was stored, and everybody slows down."""
-
-SAME_COMMAND = "the same command goes on when the server is back"
+from ingester.transport.signs import NO_TRUST, THROTTLED, leaves_in_doubt, named
 
 CHECK_CREDENTIALS = (
     "check --auth, the credentials and what they may do, and with SigV4 the region and "
@@ -26,30 +23,6 @@ GIVE_CREDENTIALS = (
     "say which with --auth: basic (INGESTER_USERNAME and INGESTER_PASSWORD), "
     "bearer (INGESTER_TOKEN) or sigv4 (AWS credentials)"
 )
-
-_NO_TRUST = {
-    "tls": (
-        "the server's certificate cannot be verified",
-        "give the certificate authority that signed it with --ca-bundle",
-    ),
-    "tls_name": (
-        "the server's certificate is for another name",
-        "is it the right server? Then --url must have a name that is in its certificate",
-    ),
-    "tls_time": (
-        "the server's certificate is not valid now",
-        "have it renewed; if it should be valid, check this machine's clock",
-    ),
-    "tls_refused": (
-        "the server refuses the TLS connection",
-        "does it ask for a certificate? Give yours with --client-cert",
-    ),
-    "no_tls": (
-        "what listens there does not speak TLS",
-        "is it http://, or is TLS at another port?",
-    ),
-}
-"""What is told of each kind, and what to do next."""
 
 TRIAL_CONNECT_ATTEMPTS = 5
 """With waits of 4, 8, 16 and 32 times the back-off base: 30 s by default."""
@@ -83,64 +56,6 @@ class Situation(NamedTuple):
     keys_are_good: bool = False  # some request succeeded that was sent after the first 401 or 403
     others_succeed_now: bool = False  # some request succeeded since this attempt began
     is_to_blame: bool = False  # the server was seen to be well right before it refused this
-
-
-class Retry(NamedTuple):
-    """Send it again, nothing was stored. ``hold_all_s``: nobody else may send before either."""
-
-    wait_s: float
-    hold_all_s: float = 0.0
-
-
-class Resend(NamedTuple):
-    """Send it again, it may have been stored."""
-
-    wait_s: float
-
-
-class Split(NamedTuple):
-    """Send the halves. ``shrink``: and make no batch as large as this again.
-
-    ``refused``: the server would not have the whole, so a file that then stands alone is asked for
-    once more thereby.
-    """
-
-    shrink: bool = False
-    refused: bool = False
-
-
-class Refused(NamedTuple):
-    """The server will not have it. Split it, or end a single file, when the setting is proven."""
-
-    outcome: Outcome
-    reason_code: str
-
-
-class GiveUp(NamedTuple):
-    """All its files end this way."""
-
-    outcome: Outcome
-    reason_code: str
-
-
-class Outage(NamedTuple):
-    """The server takes nothing from anybody: wait for it, one probe at a time."""
-
-    message: str
-
-
-class Stop(NamedTuple):
-    """The run cannot go on with this target.
-
-    ``unless_known_good``: if it takes a stored file again, it refuses this request only.
-    """
-
-    message: str
-    hint: str
-    unless_known_good: bool = False
-
-
-Action = Retry | Resend | Split | Refused | GiveUp | Outage | Stop
 
 
 def decide(
@@ -187,26 +102,11 @@ def decide(
     return Refused(Outcome.REJECTED, "refused")
 
 
-def leaves_in_doubt(reply: Answer | NoAnswer) -> bool:
-    """Whether the server may have stored some of it without saying so."""
-    if isinstance(reply, NoAnswer):
-        return reply.maybe_stored
-    return reply.status == 408 or (reply.status >= 500 and reply.status != 503)
-
-
-def may_follow_a_crash(reply: Answer | NoAnswer) -> bool:
-    """Whether it says no more than that the server is gone: perhaps after it stored some.
-
-    A 503 that names no time is what a proxy answers for a server that it lost.
-    """
-    return isinstance(reply, Answer) and reply.status == 503 and reply.retry_after is None
-
-
 def _without_answer(
     reply: NoAnswer, situation: Situation, policy: RetryPolicy, random: Random
 ) -> Action:
-    if reply.kind in _NO_TRUST:
-        what, hint = _NO_TRUST[reply.kind]
+    if reply.kind in NO_TRUST:
+        what, hint = NO_TRUST[reply.kind]
         return Stop(f"{what} ({reply.detail})", hint)
     if reply.maybe_stored:
         return _in_doubt(situation, policy, random)
@@ -244,11 +144,6 @@ def _unauthorized(
     return Refused(Outcome.REJECTED, "refused")
 
 
-def named(answer: Answer) -> str:
-    """The end of a message: the error's type after a colon, where the server gave one."""
-    return f": {answer.error_type}" if answer.error_type else ""
-
-
 def _in_doubt(situation: Situation, policy: RetryPolicy, random: Random) -> Action:
     if situation.is_to_blame:
         return GiveUp(Outcome.IN_DOUBT, "no_answer") if situation.single else Split()
@@ -282,13 +177,6 @@ def _used_up(situation: Situation) -> Action:
             return Split()
         return GiveUp(Outcome.FAILED, "attempts_used_up")
     return GiveUp(Outcome.IN_DOUBT, "no_answer") if situation.single else Split()
-
-
-def shows_an_outage(reply: Answer | NoAnswer) -> bool:
-    """Whether a server that answers so may be away, rather than refuse this very request."""
-    if isinstance(reply, NoAnswer):
-        return reply.kind == "tls_refused" or reply.kind not in _NO_TRUST
-    return reply.meant_status in (404, 405, 408, 425, 429) or reply.status >= 500
 
 
 def _backoff_s(situation: Situation, policy: RetryPolicy, random: Random) -> float:

@@ -7,22 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingester.dicomweb.outcome import Outcome
+from ingester.transport.actions import Action, GiveUp, Outage, Refused, Resend, Retry, Split, Stop
 from ingester.transport.reply import Answer, NoAnswer
-from ingester.transport.retry import (
-    LONGEST_WAIT_S,
-    Action,
-    GiveUp,
-    Outage,
-    Refused,
-    Resend,
-    Retry,
-    RetryPolicy,
-    Situation,
-    Split,
-    Stop,
-    decide,
-    leaves_in_doubt,
-)
+from ingester.transport.retry import LONGEST_WAIT_S, RetryPolicy, Situation, decide
+from ingester.transport.signs import leaves_in_doubt
 from ingester.transport.trial import MAX_WAITING, Trial
 
 POLICY = RetryPolicy()
