@@ -47,7 +47,10 @@ class ResultsFile:
         try:
             append(self._fd, data, self._patience_s)
         except OSError as error:
-            raise FatalError(f"the results file cannot be written ({error.strerror})") from error
+            raise FatalError(
+                f"the results file cannot be written ({error.strerror}): {self.path}",
+                "mend that, or name another with --results; then give the same command again",
+            ) from error
 
     def close(self) -> None:
         """Close the file."""
