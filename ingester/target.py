@@ -16,6 +16,7 @@ from ingester.errors import UsageError
 _DATASTORE = re.compile(r"[0-9a-z]{32}")
 _URL_CHARACTERS = re.compile(r"[!#-;=?-\[\]_a-z~]*")  # RFC 3986 2
 _OTHER_PARTITION = re.compile(r"(cn|us-gov|us-iso[a-z]*|eu-isoe|eusc)-")
+_SERVICE = re.compile(r"[a-z0-9-]+")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]+")
 
 
@@ -39,6 +40,9 @@ def resolve_target(
         _default(values, origins, "server", "generic", "default with --url")
         _default(values, origins, "auth", "none", "default with --url")
         values["url"] = normal_url(values["url"], origins["url"])
+    if not _SERVICE.fullmatch(values["signing_service"]):
+        where = origins["signing_service"]
+        raise UsageError(f"{where}: not an AWS service: {values['signing_service']}")
     if values["auth"] == "sigv4" and values["region"] is None:
         raise UsageError("SigV4 needs a region", "give --region, or set AWS_REGION")
 

@@ -97,6 +97,16 @@ CASES: dict[str, tuple[tuple[str, ...], str, str]] = {  # arguments, line, hint
         "flag --scan-processes: must be zero or a number above it: '-1'",
         "",
     ),
+    "a service that is none": (
+        ("run", "archive", *TO, "--signing-service", "\udcff"),
+        r"flag --signing-service: not an AWS service: \\xdcff",
+        "",
+    ),
+    "a service that is empty": (
+        ("run", "archive", *TO, "--signing-service", ""),
+        "flag --signing-service: not an AWS service: ",
+        "",
+    ),
     "a proxy that is no URL": (
         ("run", "archive", *TO, "--proxy", "http://[::"),
         "flag --proxy: a proxy must be http://host:port",
