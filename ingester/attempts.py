@@ -32,7 +32,13 @@ from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
 from ingester.transport.retry import RetryPolicy, Situation, decide
 from ingester.transport.sender import Sender
 from ingester.transport.series_gate import SeriesGate
-from ingester.transport.signs import THROTTLED, leaves_in_doubt, may_follow_a_crash, shows_an_outage
+from ingester.transport.signs import (
+    THROTTLED,
+    UNAUTHORIZED,
+    leaves_in_doubt,
+    may_follow_a_crash,
+    shows_an_outage,
+)
 from ingester.transport.trial import Trial
 
 MAX_STRANGE_BATCHES = 3
@@ -237,7 +243,7 @@ class Attempts:
 
     def _remember(self, parcel: Parcel, reply: Answer | NoAnswer, action: Action) -> None:
         if isinstance(reply, Answer):
-            refused = reply.meant_status in (401, 403)
+            refused = reply.meant_status in UNAUTHORIZED
             if refused and not parcel.auth_refusals:
                 parcel.refused_at = self._sent
             parcel.auth_refusals = parcel.auth_refusals + 1 if refused else 0

@@ -11,26 +11,18 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ingester.dicomweb.outcome import Outcome
-from ingester.items import (
-    Holder,
-    InstanceKey,
-)
+from ingester.items import Holder, InstanceKey
 from ingester.journal.carrays import blobs
 from ingester.journal.opening import connect_reader, reading
 from ingester.journal.schema import OUTCOMES, pack_uid
 
 UNKNOWN_MTIME_NS: Final = -(2**63)  # no file has it: what the store was sent had another
 
-
 # Asked first, for all of a study: most instances have no holder, the joins below cost 15 µs, and
 # every statement lets go of the interpreter.
 _STUDY = "SELECT study_id FROM studies WHERE uid = ?"
-
-
 _HELD = """
 SELECT sop_instance_uid FROM instances WHERE study_id = ? AND sop_instance_uid IN carray(?)"""
-
-
 _HOLDER = """
 SELECT i.holder_file_id, r.path, d.rel_path, f.name, f.outcome, f.size, f.mtime_ns, f.sha256,
     i.sent_outcome, i.sent_size, i.sent_sha256,

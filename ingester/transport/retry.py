@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ingester.dicomweb.outcome import Outcome
 from ingester.transport.actions import Action, GiveUp, Outage, Refused, Resend, Retry, Split, Stop
 from ingester.transport.reply import Answer, NoAnswer
-from ingester.transport.signs import NO_TRUST, THROTTLED, leaves_in_doubt, named
+from ingester.transport.signs import NO_TRUST, THROTTLED, UNAUTHORIZED, leaves_in_doubt, named
 
 CHECK_CREDENTIALS = (
     "check --auth, the credentials and what they may do, and with SigV4 the region and "
@@ -75,7 +75,7 @@ def decide(
             f"the server refuses every request (HTTP {status}){named(reply)}",
             "see the server's words",
         )
-    if status in (401, 403):
+    if status in UNAUTHORIZED:
         return _unauthorized(reply, situation, policy, random)
     if status in (404, 405):
         if not situation.proven:

@@ -27,6 +27,7 @@ from ingester.transport.body import Body
 from ingester.transport.error_type import error_type_of
 from ingester.transport.payload import BodyPayload
 from ingester.transport.reply import Answer, NoAnswer, Reply
+from ingester.transport.signs import UNAUTHORIZED
 from ingester.transport.watchdog import Watchdog
 
 ANSWER_BYTES = 1 << 20
@@ -37,7 +38,6 @@ LOOK_UP_BYTES = 8 << 20
 PAGES_AT_ONCE = 2
 """With 32, as after an outage, they took 300 MiB."""
 
-UNAUTHORIZED = frozenset({401, 403})
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 """What OpenSSL says of a peer whose first bytes are no TLS record."""
 CERTIFICATES: dict[int, Literal["tls_name", "tls_time"]] = {

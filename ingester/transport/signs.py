@@ -6,6 +6,8 @@ from ingester.transport.reply import Answer, NoAnswer
 
 THROTTLED = frozenset({425, 429, 503})
 """Refused for the server's load: nothing was stored, and everybody slows down."""
+UNAUTHORIZED = frozenset({401, 403})
+"""Refused for credentials, or a clock: nothing was stored."""
 
 NO_TRUST = {
     "tls": (

@@ -28,6 +28,13 @@ from tests.support.scripted import (
 CONFLICT = Answer(409, {"x-amzn-errortype": "ConflictException"}, b'{"message": "in use"}')
 
 
+@pytest.fixture
+def long_term_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a user, without an end."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x" * 40)
+
+
 def conflict_of_four(server: ScriptedServer) -> list[Step]:
     """Four requests meet; the others are answered when the first has read of the conflict."""
     read = threading.Event()
@@ -268,22 +275,16 @@ class TestAnErrorThatAWSSendsWith400:
 class TestA401ToASignature:
     """AWS says 403 of keys: it comes of something on the way, and no token has expired."""
 
-    def test_is_tried_once_more_at_once(
-        self, job: Job, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x" * 40)
+    @pytest.mark.usefixtures("long_term_keys")
+    def test_is_tried_once_more_at_once(self, job: Job, server: ScriptedServer) -> None:
         job.write_studies(4)
         server.push(StoreAll(), Answer(401))
         ran = job.run(server="healthimaging", auth="sigv4", region="us-east-1", auth_patience_s=0.2)
         assert (ran.outcomes, ran.exit_code) == ({"stored": 4}, 0)
         assert len(server.posts) == 5
 
-    def test_to_every_request_is_told_as_a_refusal(
-        self, job: Job, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x" * 40)
+    @pytest.mark.usefixtures("long_term_keys")
+    def test_to_every_request_is_told_as_a_refusal(self, job: Job, server: ScriptedServer) -> None:
         job.write_studies(4)
         server.push(StoreAll())
         server.default = Answer(401)
@@ -326,12 +327,11 @@ class OneAtATime:
 
 
 class TestAWrongClockOnTheWay:
+    @pytest.mark.usefixtures("long_term_keys")
     @pytest.mark.parametrize("off", [timedelta(hours=-1), timedelta(hours=1)], ids=str)
     def test_that_refuses_one_body_spoils_no_other_signature(
-        self, job: Job, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, off: timedelta
+        self, job: Job, server: ScriptedServer, off: timedelta
     ) -> None:
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x" * 40)
         job.write_studies(12)
         bad = uid_of("005/0000.dcm").encode()
 
