@@ -27,6 +27,7 @@ class Sameness(Enum):
     MOVED = "moved"  # the same, and the file is not at its old path any more
     DIFFERENT = "different"
     UNKNOWN = "unknown"  # the other copy is gone and no digest of it was kept
+    CHANGED = "changed"  # the other file is not what was sent any more, and not met again yet
 
 
 class There(NamedTuple):
@@ -34,6 +35,7 @@ class There(NamedTuple):
 
     sameness: Sameness | None  # None: its file is not the one that was sent
     exists: bool
+    changed: bool = False  # since the journal knew it: it will be sent again
 
 
 def look_here(instance: Instance, holder: Holder) -> Sameness | bytes | None:
@@ -65,32 +67,32 @@ def look_there(holder: Holder, here: bytes | None) -> There:
     exists = os.path.lexists(holder.path)
     if here is None:
         return There(Sameness.SAME if exists else Sameness.MOVED, exists)
-    there = _data_set_sha256(holder) if holder.current else None
-    if there is None:
+    if not holder.current:
         return There(None, exists)
+    try:
+        there = reopening(lambda: _data_set_sha256(holder))
+    except SourcePausedError:
+        raise
+    except SourceChanged:
+        there = None
+    except OSError:
+        return There(None, exists)
+    if there is None:
+        return There(None, exists, changed=True)
     return There(Sameness.SAME if here == there else Sameness.DIFFERENT, exists)
 
 
 def without_the_other(instance: Instance, holder: Holder, there: There) -> Sameness:
     """The last step, where the holder's file says nothing: the instance's own file once more."""
-    if holder.sha256 is None:
-        return Sameness.UNKNOWN
-    if not _whole_file_same(instance, holder):
-        return Sameness.DIFFERENT
-    return Sameness.SAME if there.exists else Sameness.MOVED
+    if _whole_file_same(instance, holder):
+        return Sameness.SAME if there.exists else Sameness.MOVED
+    if there.changed:
+        return Sameness.CHANGED
+    return Sameness.UNKNOWN if holder.sha256 is None else Sameness.DIFFERENT
 
 
 def _data_set_sha256(holder: Holder) -> bytes | None:
     """Digest of the holder's data set, or None when its file is not the one that was sent."""
-    try:
-        return reopening(lambda: _read_data_set(holder))
-    except SourcePausedError:
-        raise
-    except (OSError, SourceChanged):
-        return None
-
-
-def _read_data_set(holder: Holder) -> bytes | None:
     with opened(holder.path) as (fd, _):
         head = memoryview(bytearray(min(HEAD_BYTES, holder.size)))
         read = read_into(fd, head)

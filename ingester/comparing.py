@@ -93,6 +93,9 @@ def _compared(instance: Instance, holder: Holder, found: Found, conflict_words: 
         result = ended(instance, holder.outcome, "moved")._replace(moved_from=holder.file_id)
     elif found is Sameness.DIFFERENT:
         result = ended(instance, Outcome.CONFLICT, "other_data_set", conflict_words)
+    elif found is Sameness.CHANGED:
+        reason = "the file that was sent with its UIDs has changed; a run over both compares them"
+        result = ended(instance, Outcome.FAILED, "other_file_changed", reason)
     else:
         reason = "the file that was stored is gone, and no digest of it was kept"
         result = ended(instance, Outcome.CONFLICT, "cannot_compare", reason)

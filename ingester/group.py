@@ -217,7 +217,7 @@ class Group:
         unsent = previous is not None and previous.outcome in NEVER_SENT
         if holder.is_there and (unsent or instance.known_as is not None):
             sameness = await self._comparer.sameness(instance, holder)
-            if sameness not in {Sameness.DIFFERENT, Sameness.UNKNOWN}:
+            if sameness not in {Sameness.DIFFERENT, Sameness.CHANGED, Sameness.UNKNOWN}:
                 claim = self.claims.held_in_journal(instance, holder)
                 self._comparer.end([instance], holder, [sameness])
                 await self._decided(claim)

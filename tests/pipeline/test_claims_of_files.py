@@ -566,18 +566,38 @@ class TestACopyThatIsMetBeforeTheFileThatChanged:
         for name in names:
             copy(job, "f.dcm", f"z/{name}")
         for _ in range(2):
-            ran = job.run(readers=2)
+            ran = job.run()
             assert ran.outcomes == {"stored": 1, "duplicate": 20}
             assert ran.exit_code == 0
 
-    def test_with_other_bytes_too(self, job: Job) -> None:
+    @pytest.mark.parametrize("checksums", ["sha256", "none"])
+    @pytest.mark.parametrize(("seed", "outcome"), [(1, "duplicate"), (2, "conflict")])
+    def test_is_compared_by_the_next_run_where_it_is_no_copy_of_what_was_sent(
+        self, job: Job, checksums: str, seed: int, outcome: str
+    ) -> None:
         path = job.write("f.dcm")
-        job.run()
-        job.write("a.dcm", sop="f.dcm", seed=2)
+        job.run(checksums=checksums)
+        job.write("a.dcm", sop="f.dcm", seed=seed)
         job.write("f.dcm", seed=1)
         age(path, 60)
-        ran = job.run()
-        assert [ran.outcome("a.dcm"), ran.outcome("f.dcm")] == ["conflict", "stored"]
+        ran = job.run(checksums=checksums)
+        assert [ran.outcome("a.dcm"), ran.outcome("f.dcm")] == ["failed", "stored"]
+        assert ran.rows["a.dcm"].reason_code == "other_file_changed"
+        ran = job.run(checksums=checksums)
+        assert [ran.outcome("a.dcm"), ran.outcome("f.dcm")] == [outcome, "stored"]
+        assert ran.summary.requests == 0
+
+    def test_with_two_readers_it_is_one_of_both(self, job: Job) -> None:
+        path = job.write("f.dcm")
+        job.run()
+        job.write("f.dcm", seed=1)
+        age(path, 60)
+        for number in range(20):
+            copy(job, "f.dcm", f"z/{number}.dcm")
+        ran = job.run(readers=2)
+        assert ran.outcomes.pop("stored") == 1
+        assert set(ran.outcomes) <= {"stored", "duplicate", "failed"}
+        assert job.run(readers=2).outcomes == {"stored": 1, "duplicate": 20}
         assert job.stored("f.dcm")[1:] == [job.sha256("f.dcm")]
 
 

@@ -1,7 +1,8 @@
 """A real haproxy in front of a server: a subprocess that a test gives its faults as rules.
 
 It counts: each POST has a number from 1, so a fault strikes the same requests in every run. It
-writes a line when a request is over, and a digest of each body, made by itself.
+writes a line when a request is over, and a digest of each body, made by itself. It has one thread:
+of lines that two of them write at once it drops one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ DIGESTS = (
 
 _CONFIGURATION = """
 global
+    nbthread 1
     log stdout format raw local0
     tune.bufsize {buffer_bytes}
     tune.rcvbuf.client 65536

@@ -139,13 +139,23 @@ class TestWhereTheOtherFileChanged:
         there = holder(path)
         write("a", OTHER_DATA_SET, old=False)
         assert compare(scanned(write("b", DATA)), there) is Sameness.SAME
-        assert compare(scanned(write("c", OTHER_DATA_SET)), there) is Sameness.DIFFERENT
 
-    def test_without_a_digest_nobody_knows(self, write: Write) -> None:
+    @pytest.mark.parametrize("digest", [True, False])
+    @pytest.mark.parametrize("now", [OTHER_DATA_SET, OTHER_DATA_SET + b"more", b"no DICOM"])
+    def test_what_else_was_not_sent_is_not_compared_yet(
+        self, write: Write, now: bytes, digest: bool
+    ) -> None:
         path = write("a", DATA)
-        there = holder(path, digest=False)
-        write("a", OTHER_DATA_SET, old=False)
-        assert compare(scanned(write("b", DATA)), there) is Sameness.UNKNOWN
+        there = holder(path, digest=digest)
+        write("a", now, old=False)
+        assert compare(scanned(write("c", OTHER_DATA_SET)), there) is Sameness.CHANGED
+
+    def test_but_cannot_be_read_another_is_a_conflict(self, write: Write) -> None:
+        path = write("a", DATA)
+        there = holder(path)
+        path.unlink()
+        path.mkdir()
+        assert compare(scanned(write("b", OTHER_DATA_SET)), there) is Sameness.DIFFERENT
 
     def test_that_the_journal_knows_it_did_is_enough(self, write: Write) -> None:
         there = holder(write("a", DATA), current=False)
