@@ -1,8 +1,8 @@
 """Runs a job: journal outermost, then the HTTP session, then one flat group of tasks.
 
-Memory, by default about 305 MiB::
+Memory, by default about 310 MiB::
 
-    90 MiB base + memory_budget + max_concurrency x 1.5 MiB + max_open_instances x 1.5 KiB
+    95 MiB base + memory_budget + max_concurrency x 1.5 MiB + max_open_instances x 1.5 KiB
 
 A root that does not answer is paused and costs the exit code at the end: the others go on first.
 On the first stop the producers are cancelled and the workers finish what is on the wire; on the

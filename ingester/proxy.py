@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from ingester.auth import Secret
 from ingester.errors import UsageError
+from ingester.target import URL_CHARACTERS
 
 
 def proxy_for(
@@ -40,7 +41,8 @@ def proxy_for(
         proxy = f"http://{proxy}"
     try:
         named = urlsplit(proxy)
-        whole = named.scheme == "http" and named.hostname and named.port != 0
+        written = named.scheme == "http" and named.hostname and named.port != 0
+        whole = written and URL_CHARACTERS.fullmatch(proxy)
     except ValueError:  # a bracket that is not closed, a port that is no number
         whole = False
     if not whole:

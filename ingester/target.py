@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from ingester.errors import UsageError
 
 _DATASTORE = re.compile(r"[0-9a-z]{32}")
-_URL_CHARACTERS = re.compile(r"[!#-;=?-\[\]_a-z~]*")  # RFC 3986 2
+URL_CHARACTERS = re.compile(r"[!#-;=?-\[\]_a-z~]*")  # RFC 3986 2
 _OTHER_PARTITION = re.compile(r"(cn|us-gov|us-iso[a-z]*|eu-isoe|eusc)-")
 _SERVICE = re.compile(r"[a-z0-9-]+")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]+")
@@ -97,7 +97,7 @@ def _default(
 def normal_url(given: str, where: str) -> str:
     """A base URL in one spelling: the journal is bound to it. Raises UsageError."""
     given = given.strip()
-    if not _URL_CHARACTERS.fullmatch(given):
+    if not URL_CHARACTERS.fullmatch(given):
         raise UsageError(f"{where}: must be ASCII without spaces: write others as %XX")
     try:
         parts = urlsplit(given)

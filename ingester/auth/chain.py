@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ingester.auth import Secret, is_word
-from ingester.auth.refreshing import Fetched, FetchFailed
+from ingester.auth.fetching import Fetched, FetchFailed
 from ingester.auth.sigv4 import Credentials
 
 _HINTS = {

@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
+from ingester.auth.fetching import Fetch, Fetched, FetchFailed
 from ingester.errors import FatalError, UsageError
 from ingester.logs import INFO, WARNING, log
 
@@ -26,41 +27,10 @@ MAX_STUCK = 4
 MAX_BACK_OFF_S = 60.0
 
 V = TypeVar("V")
-V_co = TypeVar("V_co", covariant=True)
 
 
 class NoCredentials(FatalError):  # noqa: N818 - says what is wrong
     """There is nothing to authorize with. The caller mends the source and starts again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched(Generic[V_co]):
-    """What the source gave, and when it says that ends. ``expires`` None: it does not say."""
-
-    value: V_co = field(repr=False)
-    expires: datetime | None
-    origin: str  # for a sentence: "the bearer token of INGESTER_TOKEN"
-
-
-@dataclass(frozen=True, slots=True)
-class FetchFailed:
-    """Why there is nothing, in our words. ``usage``: what was asked for does not exist."""
-
-    text: str
-    hint: str = ""
-    usage: bool = False
-
-
-class Fetch(Protocol[V_co]):
-    """A source that blocks, called in a thread; what comes back is a value, never an exception."""
-
-    def __call__(self, *, anew: bool) -> Fetched[V_co] | FetchFailed:
-        """Fetch; ``anew``: from the beginning, whatever is kept from the last time."""
-        ...
-
-    def close(self) -> None:
-        """End what a call still waits for, if that can be done."""
-        ...
 
 
 WaitS = Callable[[float | None, int], float | None]

@@ -18,7 +18,8 @@ import msgspec
 
 from ingester.auth import Secret, bearer_authorization, is_word
 from ingester.auth.commands import COMMAND_TIMEOUT_S, Command, CommandFailed
-from ingester.auth.refreshing import Fetched, FetchFailed, Refreshing, back_off_s
+from ingester.auth.fetching import Fetched, FetchFailed
+from ingester.auth.refreshing import Refreshing, back_off_s
 
 LIMIT_BYTES = 64 << 10
 """A token goes into a header; servers take 8 to 16 KiB of those."""

@@ -37,7 +37,7 @@ def journal_lines(path: str) -> Standing:
         if status.live:
             state = f"going on (process {status.pid})"
         elif run.exit_code is None:
-            state = "was killed; the same command resumes it"
+            state = "did not come to its end; the same command resumes it"
         else:
             state = f"ended with exit code {run.exit_code} at {run.finished_at}"
         lines.append(f"run {run.run_id}, started {run.started_at}: {state}")

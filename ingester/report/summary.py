@@ -83,9 +83,10 @@ def to_lines(summary: RunSummary) -> list[str]:
         ),
     ]
     if summary.unreadable_directories:
-        lines.append(f"{summary.unreadable_directories:,} directories could not be read")
+        lines.append(f"{_directories(summary.unreadable_directories)} could not be read")
     if summary.skipped_directories:
-        lines.append(f"{summary.skipped_directories:,} complete directories were not listed again")
+        skipped = _directories(summary.skipped_directories, "complete ")
+        lines.append(f"not listed again: {skipped}")
     if summary.insecure:
         lines.append("the server's certificate was not verified (--insecure)")
     lines.append(f"journal: {summary.journal}, run {summary.run_id}")
@@ -95,6 +96,10 @@ def to_lines(summary: RunSummary) -> list[str]:
         command = exceptions_command(summary.journal)
         lines.append(f"not everything is stored (exit code 3); for the files: {command}")
     return lines
+
+
+def _directories(count: int, kind: str = "") -> str:
+    return f"{count:,} {kind}{'directory' if count == 1 else 'directories'}"
 
 
 def not_taken_line(result: Result, journal: str) -> str:

@@ -7,13 +7,12 @@ verified, and there is no total timeout. One attempt, never a hidden second one.
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import aiohttp
 from yarl import URL
@@ -21,10 +20,11 @@ from yarl import URL
 from ingester.arena import Region
 from ingester.auth import Secret
 from ingester.logs import DEBUG, log
-from ingester.transport.alerts import alert_in, listen_for_alert
+from ingester.transport.alerts import listen_for_alert
 from ingester.transport.authorizer import Authorized, Authorizer, FixedHeaders
 from ingester.transport.body import Body
 from ingester.transport.error_type import error_type_of
+from ingester.transport.no_answer import no_answer_of
 from ingester.transport.payload import BodyPayload
 from ingester.transport.reply import Answer, NoAnswer, Reply
 from ingester.transport.signs import UNAUTHORIZED
@@ -37,22 +37,6 @@ LOOK_UP_BYTES = 8 << 20
 """A page of 1,000 instances, with 8 KiB of each."""
 PAGES_AT_ONCE = 2
 """With 32, as after an outage, they took 300 MiB."""
-
-NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
-"""What OpenSSL says of a peer whose first bytes are no TLS record."""
-CERTIFICATES: dict[int, Literal["tls_name", "tls_time"]] = {
-    9: "tls_time",  # X509_V_ERR_CERT_NOT_YET_VALID
-    10: "tls_time",  # X509_V_ERR_CERT_HAS_EXPIRED
-    62: "tls_name",  # X509_V_ERR_HOSTNAME_MISMATCH
-    64: "tls_name",  # X509_V_ERR_IP_ADDRESS_MISMATCH
-}
-"""OpenSSL's codes of what is wrong with a certificate that another authority would not mend."""
-CONNECTING = (
-    aiohttp.ClientProxyConnectionError,
-    aiohttp.ClientConnectorDNSError,
-    aiohttp.ConnectionTimeoutError,
-)
-"""With a proxy it is the proxy that these are about: nobody else is looked up or connected to."""
 
 _REQUEST_ID_HEADERS = ("x-amzn-RequestId", "x-amz-request-id", "x-ms-request-id", "X-Request-Id")
 
@@ -231,7 +215,7 @@ class Sender:
     ) -> NoAnswer:
         sent = payload is not None and payload.handed_over > 0
         proxied = self.options.proxy is not None
-        no_answer = _no_answer(error, sent=sent, expired=expired, proxied=proxied)
+        no_answer = no_answer_of(error, sent=sent, expired=expired, proxied=proxied)
         no_answer = await self._explained(no_answer)
         if payload is not None and not no_answer.maybe_stored:
             payload.body.bytes_out = 0
@@ -269,33 +253,3 @@ def _answer(status: int, headers: Mapping[str, str] | Message, body: bytes) -> A
     shown = "".join(c for c in request_id[:200] if c.isascii() and c.isprintable())
     error_type = error_type_of(headers.get("x-amzn-ErrorType"), body) if status >= 400 else ""
     return Answer(status, body, headers.get("Retry-After"), shown, error_type=error_type)
-
-
-def _no_answer(error: Exception, *, sent: bool, expired: str | None, proxied: bool) -> NoAnswer:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        kind, words = _certificate(error.certificate_error)
-        return NoAnswer(kind, f"{type(error).__name__}: {words}")
-    if (alert := alert_in(error)) is not None:
-        return NoAnswer("tls_refused", alert)
-    if isinstance(error, aiohttp.ClientConnectorSSLError):
-        reason = getattr(error.os_error, "reason", None) or type(error).__name__
-        return NoAnswer("no_tls" if reason in NO_TLS else "not_sent", reason)
-    number = getattr(error, "errno", None)
-    words = f": {os.strerror(number)}" if isinstance(number, int) and number > 0 else ""
-    detail = f"{type(error).__name__}{words}"
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return NoAnswer("no_proxy", f"HTTP {error.status}")
-    if not sent:
-        way_ended = proxied and isinstance(error, CONNECTING)
-        return NoAnswer("no_proxy" if way_ended else "not_sent", detail)
-    if expired == "stalled":
-        return NoAnswer("stalled", "the server took no byte of the body")
-    if expired == "answer_timeout":
-        return NoAnswer("answer_timeout", "the server had the body and did not answer")
-    return NoAnswer("lost", detail)
-
-
-def _certificate(error: Exception) -> tuple[Literal["tls", "tls_name", "tls_time"], str]:
-    if not isinstance(error, ssl.SSLCertVerificationError):
-        return "tls", str(error)
-    return CERTIFICATES.get(error.verify_code, "tls"), error.verify_message

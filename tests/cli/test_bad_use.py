@@ -117,6 +117,11 @@ CASES: dict[str, tuple[tuple[str, ...], str, str]] = {  # arguments, line, hint
         "flag --proxy: a proxy must be http://host:port",
         "",
     ),
+    "a proxy with a blank in it": (
+        ("run", "archive", *TO, "--proxy", "http://my proxy:3128"),
+        "flag --proxy: a proxy must be http://host:port",
+        "",
+    ),
     "half a reader": (
         ("run", "archive", *TO, "--readers", "2.5"),
         "flag --readers: must be a whole number: '2.5'",

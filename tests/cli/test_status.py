@@ -123,7 +123,7 @@ class TestDuringARun:
             finally:
                 go_on.set()
         completed = run_ingester("status", cwd=archive)
-        assert "was killed; the same command resumes it" in completed.stdout
+        assert "did not come to its end; the same command resumes it" in completed.stdout
 
 
 class TestAFileThatIsNoJournal:

@@ -92,4 +92,4 @@ class TestStatusOfARunThatWasKilled:
         assert (status["live"], status["pid"]) == (False, None)
         assert status["run"]["exit_code"] is None
         told = run_ingester("status", "--journal", journal).stdout
-        assert "was killed; the same command resumes it" in told
+        assert "did not come to its end; the same command resumes it" in told

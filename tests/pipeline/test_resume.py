@@ -77,7 +77,7 @@ class TestARunAfterOneThatWasStopped:
         stop_after(job, 2)
         log = tmp_path / "log.jsonl"
         done = run_command(job, f"--log-file={log}")
-        assert "2 complete directories were not listed again" in done.stdout.splitlines()
+        assert "not listed again: 2 complete directories" in done.stdout.splitlines()
         last = json.loads(log.read_text().splitlines()[-1])
         assert (last["event"], last["skipped_directories"]) == ("end", 2)
 

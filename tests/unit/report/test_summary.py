@@ -73,11 +73,12 @@ class TestTheSummary:
             ),
         ]
 
-    def test_names_directories_that_could_not_be_read(self) -> None:
-        assert "2 directories could not be read" in to_lines(summary(2))
+    @pytest.mark.parametrize(("count", "what"), [(1, "1 directory"), (2, "2 directories")])
+    def test_names_directories_that_could_not_be_read(self, count: int, what: str) -> None:
+        assert f"{what} could not be read" in to_lines(summary(count))
 
     def test_says_how_many_directories_were_not_looked_into(self) -> None:
-        line = "1,000 complete directories were not listed again"
+        line = "not listed again: 1,000 complete directories"
         assert line in to_lines(summary(skipped_directories=1000))
 
     def test_of_nothing_says_none(self) -> None:

@@ -14,7 +14,8 @@ import pytest
 from ingester.auth.chain import Chain
 from ingester.auth.chunks import ChunkSeed, ChunkSigner
 from ingester.auth.credentials import CredentialSource
-from ingester.auth.refreshing import Fetched, NoCredentials
+from ingester.auth.fetching import Fetched
+from ingester.auth.refreshing import NoCredentials
 from ingester.auth.sigv4 import Credentials, PayloadMode, SignedHeaders, Signer
 from ingester.transport.authorizer import Authorized
 from tests.unit.signing.conftest import Process

@@ -14,7 +14,8 @@ import pytest
 
 from ingester.auth import Secret
 from ingester.auth.commands import Command, CommandFailed
-from ingester.auth.refreshing import Fetched, FetchFailed, NoCredentials, Refreshing
+from ingester.auth.fetching import Fetched, FetchFailed
+from ingester.auth.refreshing import NoCredentials, Refreshing
 from ingester.auth.tokens import (
     LIMIT_BYTES,
     GivenToken,
