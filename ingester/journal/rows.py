@@ -178,7 +178,7 @@ class Recorder:
         size = file.size if result.size is None else result.size
         mtime_ns = file.mtime_ns if result.mtime_ns is None else result.mtime_ns
         evidence = None if result.evidence is None else EVIDENCE_CODES[result.evidence]
-        pixel_warning = 1 if result.warning_code in PIXEL_WARNINGS else 0
+        pixel_warning = 1 if _may_warn_of_pixels(result) else 0
         run_id = self.run_id
         changes.files.append(
             (
@@ -273,12 +273,19 @@ class Recorder:
         holder = self._connection.execute(_HOLDER, (study_id, uid)).get
         if holder not in {None, result.moved_from, result.file.file_id}:
             return _as_duplicate(result, holder)
+        reason = "the store was sent these very bytes before"
+        if result.outcome is Outcome.STORED_WITH_WARNING:
+            reason += ", and gave a warning that is not known any more: --retry asks for it"
         return result._replace(
-            evidence=Evidence.BYTES,
-            reason_code="same_bytes",
-            reason="the store was sent these very bytes before",
-            moved_from=None,
+            evidence=Evidence.BYTES, reason_code="same_bytes", reason=reason, moved_from=None
         )
+
+
+def _may_warn_of_pixels(result: Result) -> bool:
+    """Whether pixels may not be readable. A warning that nobody knows any more may be of these."""
+    if result.warning_code is None:
+        return result.outcome is Outcome.STORED_WITH_WARNING
+    return result.warning_code in PIXEL_WARNINGS
 
 
 def _move(row: Row, file: FileRef, existing: dict[int, Row], changes: Changes) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 
 import pytest
 
+from ingester.cli.exceptions import exception_lines
 from ingester.dicomweb.outcome import Evidence
 from tests.pipeline.job import Job, age, uid_of
 from tests.support.scripted import (
@@ -422,6 +424,30 @@ class TestWhatTheStoreHasOfARowThatSaysOtherwise:
             ran = job.run(check=False)
             assert ran.outcomes == {"stored": 1, "duplicate": 1}
         assert len(server.posts) == 1
+
+    @pytest.mark.parametrize("warning", [0xB120, 0xB007])
+    def test_it_had_a_warning_which_may_have_been_of_its_pixels(
+        self, job: Job, server: ScriptedServer, warning: int
+    ) -> None:
+        """Which one it was went with the row: nothing shows that its pixels can be read."""
+        path = job.write("f.dcm")
+        kept = path.read_bytes()
+        server.default = StoreAll(warnings={uid_of("f.dcm"): warning})
+        job.run()
+        path.write_bytes(b"not dicom" * 99)
+        age(path, 60)
+        job.run(check=False)
+        path.write_bytes(kept)
+        age(path, 120)
+        for _ in range(2):
+            ran = job.run()
+            assert (ran.exit_code, ran.outcomes) == (3, {"stored_with_warning": 1})
+            assert ran.summary.requests == 0
+            (exception,) = map(json.loads, exception_lines(str(job.journal)))
+            assert exception["reason_code"] == "same_bytes"
+        ran = job.run(retry=("stored_with_warning",))
+        assert ran.rows["f.dcm"].warning_code == warning
+        assert ran.exit_code == (3 if warning == 0xB120 else 0)
 
     def test_retry_sends_what_has_a_warning_although_its_bytes_are_known(
         self, job: Job, server: ScriptedServer
