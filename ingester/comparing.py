@@ -73,8 +73,15 @@ class Comparer:
         results = []
         for instance, sameness in zip(instances, found, strict=True):
             _give_back(instance)
+            if sameness is Sameness.MOVED and self._ends_by_itself(holder, instance):
+                sameness = Sameness.SAME  # noqa: PLW2901 - this run has met them both
             results.append(_compared(instance, holder, sameness, self._conflict_words))
         self._ledger.decide(results)
+
+    def _ends_by_itself(self, holder: Holder, instance: Instance) -> bool:
+        """Whether the holder's file was listed before it went: its row is for the end of that."""
+        own = holder.file_id == instance.file.file_id
+        return not own and self._ledger.awaits(holder.file_id)
 
 
 def _give_back(instance: Instance) -> None:

@@ -116,6 +116,10 @@ class Ledger:
         for listener in self._listeners:
             listener(results)
 
+    def awaits(self, file_id: int) -> bool:
+        """Whether this file was met in this run, and has not ended yet."""
+        return file_id in self._undecided
+
     async def wait_for_room(self) -> None:
         """Return when the journal keeps up. Raises JournalError when it cannot be written."""
         if self._waiting == 0:

@@ -239,6 +239,33 @@ class TestAFileThatMoved:
         ran = job.run()
         assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["duplicate", "stored"]
 
+    def test_while_it_waited_to_be_read_has_an_end_of_its_own(
+        self, job: Job, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Copied, listed at both places, and then removed where it was."""
+        for short in ("walk.LIST_FILES", "scan_stage.READ_FILES", "wiring.INSTANCES_HELD"):
+            monkeypatch.setattr(f"ingester.{short}", 1)
+        old = job.write("z/old.dcm")
+        job.run()
+        age(old, 60)
+        for number in range(10):
+            job.write(f"a/{number}.dcm", study=number + 1)
+            job.write(f"c/{number}.dcm", study=number + 20)
+        copy(job, "z/old.dcm", "b/new.dcm")
+
+        def remove(number: int) -> None:
+            if number == 2:  # the first of this run; what comes behind waits
+                time.sleep(0.5)
+                old.unlink()
+
+        server.before_answer(remove)
+        ran = job.run(check=False, max_batch_instances=1, scan_processes=0)
+        assert ran.outcome("b/new.dcm") == "duplicate"
+        assert ran.outcome("z/old.dcm") == "unreadable"
+        assert ran.summary.files == ran.snapshots[-1].files_met == 22
+        again = job.run()
+        assert (again.exit_code, again.outcomes) == (0, {"stored": 20, "duplicate": 1})
+
     def test_all_of_them_renumbered_sends_nothing(self, job: Job, server: ScriptedServer) -> None:
         """Each path now has what its neighbour had."""
         names = job.write_many(10)

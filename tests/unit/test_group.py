@@ -171,6 +171,24 @@ class TestTheSameUidsTwice:
         assert grouping.sent == []
         assert [results[n].outcome for n in (2, 3)] == [Outcome.DUPLICATE, Outcome.CONFLICT]
 
+    async def test_has_not_moved_where_this_run_has_met_the_other_too(self, tmp_path: Path) -> None:
+        """Its row would go along, and the end of the other would be written over it."""
+        grouping = Grouping()
+        copy = scanned(tmp_path / "copy", DATA, 2)
+        gone = tmp_path / "gone"
+        grouping.journal[copy.key] = Holder(
+            1, os.fsencode(gone), Outcome.STORED, len(DATA), 9, copy.sha256, current=True
+        )
+        listed = file_ref(1, os.fsencode(gone), size=len(DATA))
+        grouping.ledger.met([listed])
+        await grouping.come(copy)
+        grouping.inbox.close()
+        await asyncio.gather(grouping.group.run(), grouping.send({}))
+        grouping.ledger.decide([Result(listed, Outcome.UNREADABLE, "vanished")])
+        (result, _) = grouping.record.results
+        assert (result.outcome, result.moved_from) == (Outcome.DUPLICATE, None)
+        assert result.other_file_id == 1
+
     async def test_of_a_file_that_is_gone_by_then_is_unreadable(self, tmp_path: Path) -> None:
         grouping = Grouping()
         first, second = scanned(tmp_path / "a", OTHER, 1), scanned(tmp_path / "b", DATA, 2)

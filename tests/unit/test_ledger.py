@@ -42,6 +42,7 @@ class TestCounting:
         assert (ledger.files_met, ledger.bytes_met, len(ledger)) == (3, 30, 3)
         ledger.decide([Result(files(3)[1], Outcome.NOT_DICOM)])
         assert [file.file_id for file in ledger.undecided] == [1, 3]
+        assert [ledger.awaits(number) for number in (1, 2, 9)] == [True, False, False]
         assert record.outcomes == {b"2": Outcome.NOT_DICOM}
 
     def test_what_needs_no_work_is_met_and_seen(self) -> None:
