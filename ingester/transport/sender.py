@@ -35,6 +35,8 @@ ANSWER_BYTES_PER_FILE = 6 << 10
 """An answer may be as long as both together: a real server writes 0.6 KB of each file."""
 LOOK_UP_BYTES = 8 << 20
 """A page of 1,000 instances, with 8 KiB of each."""
+PROXY_AUTHENTICATION_REQUIRED = 407
+"""Only a proxy says so, and that it let nothing through: it is no word about the files."""
 PAGES_AT_ONCE = 2
 """With 32, as after an outage, they took 300 MiB."""
 
@@ -198,6 +200,10 @@ class Sender:
             if watchdog is not None:
                 watchdog.stop()
         self._heard = True
+        if answer.status == PROXY_AUTHENTICATION_REQUIRED:
+            if payload is not None:
+                payload.body.bytes_out = 0
+            return NoAnswer("no_proxy", f"HTTP {answer.status}")
         answer = answer._replace(body=authorized.hide_in(answer.body))
         if answer.meant_status in UNAUTHORIZED:
             if payload is not None:

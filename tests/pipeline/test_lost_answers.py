@@ -32,6 +32,8 @@ from tests.support.scripted import (
 )
 from tests.support.steps import DICOM_JSON
 
+ASKS = Answer(407, {"Proxy-Authenticate": "Basic"}, b"<html>Cache Access Denied</html>")
+
 
 def whole_bodies(server: ScriptedServer) -> list[bytes]:
     return [request.body for request in server.posts if request.complete]
@@ -662,6 +664,45 @@ class TestAConnectionThatIsRefused:
         assert down.wait(60)
         server.come_back()
         assert job.run().outcomes == {"stored": 10}
+
+
+class TestAProxyOfPlainHttpThatAsksWhoWeAre:
+    """It answers in the server's place: what it says is no word about the files."""
+
+    @pytest.fixture
+    def proxied(self, server: ScriptedServer) -> dict[str, object]:
+        """The options for the scripted server as the proxy of another."""
+        return {"url": "http://store.invalid", "proxy": server.url}
+
+    def test_for_a_moment_costs_no_file(
+        self, job: Job, server: ScriptedServer, proxied: dict[str, object]
+    ) -> None:
+        job.write_studies(4)
+        server.push(StoreAll(), ASKS)
+        ran = job.run(proxied)
+        assert (ran.exit_code, ran.outcomes) == (0, {"stored": 4})
+        assert server.posts[1].body == server.posts[2].body
+
+    def test_from_then_on_leaves_all_else_pending(
+        self, job: Job, server: ScriptedServer, proxied: dict[str, object]
+    ) -> None:
+        job.write_studies(4)
+        server.push(StoreAll())
+        server.default = server.default_get = ASKS
+        ran = job.run(proxied)
+        assert (ran.exit_code, ran.outcomes) == (1, {"stored": 1, "pending": 3})
+        assert ran.cause is not None
+        assert "the proxy has let nothing through" in ran.cause.message
+
+    def test_from_the_start_is_told(
+        self, job: Job, server: ScriptedServer, proxied: dict[str, object]
+    ) -> None:
+        job.write_studies(4)
+        server.default = ASKS
+        ran = job.run(proxied)
+        assert (ran.exit_code, ran.outcomes) == (1, {"pending": 4})
+        assert ran.cause is not None
+        assert ran.cause.message == "there is no connection through the proxy (HTTP 407)"
 
 
 def _go_down(server: ScriptedServer, then: Callable[[], None]) -> Step:
