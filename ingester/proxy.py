@@ -6,8 +6,9 @@ Authorization header.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from ingester.auth import Secret
 from ingester.errors import UsageError
@@ -47,7 +48,21 @@ def proxy_for(
         whole = False
     if not whole:
         raise UsageError(f"{where}: a proxy must be http://host:port")
+    if b":" in unquote_to_bytes(named.username or ""):
+        raise UsageError(f"{where}: a user name must not hold a colon (RFC 7617 2)")
     return Secret(proxy)
+
+
+def split_proxy(whole: Secret | None) -> tuple[str | None, Secret | None]:
+    """The URL without credentials, and them as a header: the bytes that are written, as of curl."""
+    if whole is None:
+        return None, None
+    parts = urlsplit(whole.reveal())
+    bare = f"http://{parts.netloc.rpartition('@')[2]}"
+    if parts.username is None:
+        return bare, None
+    user, password = unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")
+    return bare, Secret("Basic " + b64encode(user + b":" + password).decode())
 
 
 def _bypassed(host: str, environment: Mapping[str, str]) -> bool:

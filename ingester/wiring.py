@@ -31,6 +31,7 @@ from ingester.known_good import FindKnownGood
 from ingester.ledger import Ledger
 from ingester.parcel import Parcel
 from ingester.parsing import command_words
+from ingester.proxy import split_proxy
 from ingester.readers import Readers
 from ingester.scan import Found, Scanner, ScanOptions
 from ingester.scan_stage import ScanStage
@@ -193,10 +194,12 @@ def in_a_root(file: FileRef, roots: Sequence[Root]) -> FileRef | None:
 
 def sender_options(config: Config) -> SenderOptions:
     """How the target is spoken to. Raises UsageError for TLS files that cannot be used."""
+    proxy, proxy_authorization = split_proxy(config.proxy_url)
     return SenderOptions(
         base_url=config.url,
         user_agent=f"ingester/{VERSION}",
-        proxy=config.proxy_url,
+        proxy=proxy,
+        proxy_authorization=proxy_authorization,
         ssl_context=ssl_context(config),
         max_connections=config.max_concurrency,
         keep_alive_s=config.server_profile.keep_alive_s,

@@ -20,6 +20,7 @@ from ingester.auth.refreshing import Refreshing
 from ingester.auth.sigv4 import Credentials, PayloadMode, Signer, learned_offset
 from ingester.logs import WARNING, log
 from ingester.transport.pause import Pause
+from ingester.transport.quotes import without_quotes
 from ingester.transport.reply import Answer
 
 REFRESH_TIMEOUT_S = 60.0
@@ -28,10 +29,7 @@ CLOCK_INTERVAL_S = 60.0
 SMALLEST_SKEW = timedelta(seconds=30)
 """Date is right to a second and the time an answer takes; AWS allows 5 minutes."""
 
-SHORTEST_HIDDEN = 8
-"""A shorter word may be part of what any answer says."""
-
-_SECRET_HEADERS = frozenset({"authorization", "x-amz-security-token"})
+_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-amz-security-token"})
 _TOKEN_EXPIRED = re.compile(rb"ExpiredToken|token[^.\"<]{0,60}\bexpired", re.IGNORECASE)
 """AWS says 'The security token included in the request is expired'. A *signature* expires, too, by
 the clock: that is another matter."""
@@ -53,9 +51,8 @@ class Authorized(NamedTuple):
     def hide_in(self, said: bytes) -> bytes:
         """What a server said, without what these headers say of us: there are some that quote."""
         for name, value in self.headers.items():
-            secret = value.partition(" ")[2] or value
-            if name.lower() in _SECRET_HEADERS and len(secret) >= SHORTEST_HIDDEN:
-                said = said.replace(secret.encode(), b"(hidden)")
+            if name.lower() in _SECRET_HEADERS:
+                said = without_quotes(said, value.partition(" ")[2] or value)
         return said
 
 

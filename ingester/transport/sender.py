@@ -50,7 +50,8 @@ class SenderOptions:
     base_url: str
     user_agent: str
     accept: str = "application/dicom+json"
-    proxy: Secret | None = None  # URL of an HTTP proxy, perhaps with credentials in it
+    proxy: str | None = None  # URL of an HTTP proxy, without credentials
+    proxy_authorization: Secret | None = None
     ssl_context: ssl.SSLContext | None = None
     max_connections: int = 8
     keep_alive_s: float = 4.0
@@ -68,6 +69,8 @@ class Sender:
         self.requests = 0
         self.in_flight = 0
         self._session: aiohttp.ClientSession | None = None
+        told = options.proxy_authorization
+        self._told_proxy = {} if told is None else {"Proxy-Authorization": told.reveal()}
         self._pieces: list[Region] = []
         self._listening = asyncio.Lock()
         self.pages = asyncio.Semaphore(PAGES_AT_ONCE)  # for those who ask for one
@@ -156,8 +159,10 @@ class Sender:
         tracker = aiohttp.UploadTracker()
         watchdog: Watchdog | None = None
         url = self.options.base_url + path
-        proxy = self.options.proxy
         authorized = self._authorize(method, url, payload)
+        told_proxy = self._told_proxy
+        if self.options.ssl_context is None:  # no tunnel: the request itself is the proxy's
+            authorized = authorized._replace(headers={**authorized.headers, **told_proxy})
         limit = LOOK_UP_BYTES
         if payload is not None:
             limit = ANSWER_BYTES + ANSWER_BYTES_PER_FILE * len(payload.body.instances)
@@ -175,7 +180,8 @@ class Sender:
                     URL(url, encoded=True),
                     data=payload,
                     headers=authorized.headers,
-                    proxy=None if proxy is None else proxy.reveal(),
+                    proxy=self.options.proxy,
+                    proxy_headers=told_proxy,
                     allow_redirects=False,
                     upload_tracker=tracker,
                 ) as response:

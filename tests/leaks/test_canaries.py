@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -185,6 +185,30 @@ class TestNothingGetsOut:
             b64encode(b"CANARY-user:CANARY-password"),
         ):  # fmt: skip
             assert secret not in kept
+
+    @pytest.mark.parametrize("written", [str, lambda said: said.replace("=", r"\u003d")])
+    def test_not_even_of_what_a_proxy_is_told(
+        self, written: Callable[[str], str], planted: Planted, server: ScriptedServer
+    ) -> None:
+        """Of plain HTTP it is a header of the request: whoever answers has seen it."""
+        refused = min(planted.uids).encode()
+        told = "Basic " + b64encode(b"CANARY-user:CANARY-password").decode()
+
+        def pick(post: Request) -> Step:
+            said = Answer(400, {}, written(repr(post.headers)).encode() + WORDS)
+            return said if refused in post.body else StoreAll()
+
+        server.default = Choose(pick)
+        proxy = f"http://CANARY-user:CANARY-password@127.0.0.1:{server.port}"
+        done = planted.run(
+            "http://store.invalid", "--max-batch-instances=1", env={"HTTP_PROXY": proxy}
+        )
+        assert done.returncode == 3
+        assert {post.headers["proxy-authorization"] for post in server.posts} == {told}
+        planted.assert_nothing_got_out(done)
+        kept = b"".join(path.read_bytes() for path in planted.kept.iterdir())
+        assert b"CANARY^PATIENT" in kept, "the server's words are kept"
+        assert told[6:30].encode() not in kept
 
     @pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 413, 500])
     def test_of_a_server_that_refuses_and_says_back_all(
