@@ -3,7 +3,8 @@
 In TLS 1.3 (RFC 8446) the handshake is over for a client before its certificate, or that it has
 none, is looked at. The refusal comes when a body is on its way already, and a write that meets the
 closed connection hides it: the request looks lost, its files in doubt. So before a server's first
-answer one lost request is followed by a connection on which nothing is sent.
+answer one lost request is followed by a connection on which nothing is sent; after it the second
+in a row is, as a certificate may expire in mid-run.
 """
 
 from __future__ import annotations

@@ -74,7 +74,8 @@ class Sender:
         self._pieces: list[Region] = []
         self._listening = asyncio.Lock()
         self.pages = asyncio.Semaphore(PAGES_AT_ONCE)  # for those who ask for one
-        self._heard = False  # an answer, or that there is no alert
+        self._heard = False  # any answer
+        self._lost = 0  # requests in a row, since then
         self._alert: str | None = None
 
     async def __aenter__(self) -> Self:
@@ -205,7 +206,7 @@ class Sender:
                 payload.stop_listening()
             if watchdog is not None:
                 watchdog.stop()
-        self._heard = True
+        self._heard, self._lost, self._alert = True, 0, None
         if answer.status == PROXY_AUTHENTICATION_REQUIRED:
             if payload is not None:
                 payload.body.bytes_out = 0
@@ -234,14 +235,17 @@ class Sender:
         return no_answer
 
     async def _explained(self, reply: NoAnswer) -> NoAnswer:
-        """Whether a first request was lost because the server refuses us in TLS."""
+        """Whether requests are lost because the server refuses us in TLS, from the start or now.
+
+        Before its first answer one that is lost is reason to ask; later the second in a row is.
+        """
         context = self.options.ssl_context
         if reply.kind != "lost" or context is None or self.options.proxy is not None:
             return reply
         async with self._listening:
-            if not self._heard:
+            self._lost += 1
+            if self._lost == (2 if self._heard else 1):
                 self._alert = await listen_for_alert(self.options.base_url, context)
-                self._heard = True
         return reply if self._alert is None else NoAnswer("tls_refused", self._alert)
 
 

@@ -16,7 +16,7 @@ from tests.pipeline.certificate import Certificate, make_certificate
 from tests.pipeline.job import Job, uid_of
 from tests.support.logs import lines_of
 from tests.support.process import Completed, run_ingester
-from tests.support.scripted import NeverRead, ScriptedServer
+from tests.support.scripted import NeverRead, ScriptedServer, StoreAll
 
 SHOUT = "WARNING: --insecure: nobody verifies who the server is; patient data may go to anybody"
 
@@ -205,6 +205,35 @@ class TestAServerThatAsksForACertificate:
             )  # fmt: skip
             assert server.requests == []
         assert_stopped(done, job, "the server refuses the TLS connection", "--client-cert")
+
+
+class TestAServerThatTrustsUsNoMore:
+    @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+    def test_is_no_outage_that_is_waited_for(
+        self, event_loop: str, job: Job, asking: ssl.SSLContext, certificate: Certificate,
+        client: Certificate, tmp_path: Path,
+    ) -> None:  # fmt: skip
+        """A certificate that expires or is revoked in mid-run: bodies are under way by then."""
+        for number in range(4):
+            job.write(f"{number}.dcm", study=number, payload_bytes=3_000_000)
+        other = make_certificate(tmp_path, "other")
+        changed = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        changed.load_cert_chain(certificate.path, certificate.key)
+        changed.verify_mode = ssl.CERT_REQUIRED
+        changed.load_verify_locations(other.path)
+        changed.minimum_version = changed.maximum_version = asking.minimum_version
+        with ScriptedServer(tls=asking) as server:
+            job.server = server
+            server.before_answer(lambda _: server.ask_by(changed))
+            server.push(StoreAll(headers={"Connection": "close"}))
+            ran = job.run(
+                url=server.url, ca_bundle=str(certificate.path), client_cert=str(client.path),
+                client_key=str(client.key), event_loop=event_loop, max_attempts=3, max_outage_s=5.0,
+            )  # fmt: skip
+        assert ran.exit_code == 1
+        assert ran.cause is not None
+        assert ran.cause.message.startswith("the server refuses the TLS connection (")
+        assert ran.outcomes.get("in_doubt", 0) + ran.outcomes["pending"] == 3
 
 
 class TestAClientCertificateThatCannotBeUsed:

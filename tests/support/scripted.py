@@ -162,6 +162,10 @@ class ScriptedServer:
         """How many kept connections were reset under their next request (see DropIdle)."""
         return self.ledger.dropped_reuses
 
+    def ask_by(self, tls: ssl.SSLContext) -> None:
+        """Has connections from now on made by another context."""
+        self._tls = tls
+
     def before_answer(self, call: Callable[[int], None]) -> None:
         """Has `call(n)` called just before the first byte of the n-th answer, n from 1.
 
