@@ -6,13 +6,17 @@ Authorization header.
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping
-from urllib.parse import unquote_to_bytes, urlsplit
+from ipaddress import ip_address, ip_network
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from ingester.auth import Secret
 from ingester.errors import UsageError
-from ingester.target import URL_CHARACTERS
+from ingester.target import DEFAULT_PORTS, URL_CHARACTERS, is_a_host
+
+_WITH_PORT = re.compile(r"(\[.*\]|[^:]*):([0-9]+)")
 
 
 def proxy_for(
@@ -36,14 +40,14 @@ def proxy_for(
         proxy = environment.get(variable) or environment.get(variable.upper())
     if not proxy:
         return None
-    if _bypassed(parts.netloc, environment):
+    if _bypassed(parts, environment.get("no_proxy") or environment.get("NO_PROXY") or ""):
         return None
     if "://" not in proxy:
         proxy = f"http://{proxy}"
     try:
         named = urlsplit(proxy)
         written = named.scheme == "http" and named.hostname and named.port != 0
-        whole = written and URL_CHARACTERS.fullmatch(proxy)
+        whole = written and URL_CHARACTERS.fullmatch(proxy) and is_a_host(named.hostname or "")
     except ValueError:  # a bracket that is not closed, a port that is no number
         whole = False
     if not whole:
@@ -65,10 +69,25 @@ def split_proxy(whole: Secret | None) -> tuple[str | None, Secret | None]:
     return bare, Secret("Basic " + b64encode(user + b":" + password).decode())
 
 
-def _bypassed(host: str, environment: Mapping[str, str]) -> bool:
-    from urllib.request import (  # type: ignore[attr-defined]  # noqa: PLC0415 - typeshed lacks it
-        proxy_bypass_environment,
-    )
+def _bypassed(target: SplitResult, no_proxy: str) -> bool:
+    """Whether NO_PROXY has the target: a name, those below it, an address, a network, or all."""
+    host = (target.hostname or "").rstrip(".")
+    port = target.port or DEFAULT_PORTS[target.scheme]
+    for given in no_proxy.lower().replace(",", " ").split():
+        if given == "*":
+            return True
+        with_port = _WITH_PORT.fullmatch(given)
+        if with_port is not None and int(with_port[2]) != port:
+            continue
+        name = given if with_port is None else with_port[1]
+        name = name.strip("[]").removeprefix("*").lstrip(".")
+        if name and (host == name or host.endswith(f".{name}") or _is_in(host, name)):
+            return True
+    return False
 
-    no_proxy = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    return bool(proxy_bypass_environment(host, {"no": no_proxy}))
+
+def _is_in(host: str, network: str) -> bool:
+    try:
+        return ip_address(host) in ip_network(network, strict=False)
+    except ValueError:  # one of them is a name
+        return False

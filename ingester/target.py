@@ -17,6 +17,7 @@ _DATASTORE = re.compile(r"[0-9a-z]{32}")
 URL_CHARACTERS = re.compile(r"[!#-;=?-\[\]_a-z~]*")  # RFC 3986 2
 _OTHER_PARTITION = re.compile(r"(cn|us-gov|us-iso[a-z]*|eu-isoe|eusc)-")
 _SERVICE = re.compile(r"[a-z0-9-]+")
+DEFAULT_PORTS = {"http": 80, "https": 443}
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]+")
 
 
@@ -111,11 +112,22 @@ def normal_url(given: str, where: str) -> str:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"{where}: must be http://… or https://…")  # unread: it may hold a secret
+    if not is_a_host(parts.hostname):
+        raise UsageError(f"{where}: not a host name: {parts.hostname}")
     if parts.query or parts.fragment:
         raise UsageError(f"{where}: must not have a query or a fragment")
     path = parts.path.rstrip("/")
     if path.endswith("/studies"):
         raise UsageError(f"{where}: the base URL is what stands before /studies: {given}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    default_port = 80 if parts.scheme == "http" else 443
+    default_port = DEFAULT_PORTS[parts.scheme]
     return f"{parts.scheme}://{host}{f':{port}' if port not in (None, default_port) else ''}{path}"
+
+
+def is_a_host(name: str) -> bool:
+    """Whether it can be looked up at all: no label is empty or longer than 63 (RFC 1035 2.3.4)."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True

@@ -39,8 +39,12 @@ def is_word(text: str) -> bool:
 
 
 def basic_authorization(username: str, password: Secret) -> str:
-    """``Basic`` with the user name and password in UTF-8 (RFC 7617 2.1)."""
-    return "Basic " + b64encode(f"{username}:{password.reveal()}".encode()).decode()
+    """``Basic`` with the user name and password in UTF-8 (RFC 7617 2.1).
+
+    What the environment has in another encoding goes out as it is.
+    """
+    given = f"{username}:{password.reveal()}".encode(errors="surrogateescape")
+    return "Basic " + b64encode(given).decode()
 
 
 def bearer_authorization(token: Secret) -> str:

@@ -214,7 +214,7 @@ class TestTheTarget:
         "given_as",
         ["", "store", "store.example/dicom", "//h/x", "ftp://h", "file:///x", "http://", "http:///x", "http://:80", "http://h:99999",
          "http://h:x", "http://[::1", "http://h/x?y=1", "http://h/x#y", "http://h/studies", "http://h/a/studies/", "http://h/a b",
-         "http://h o/x", "http://h/\x01", "http://h/a\r\nX-Evil: 1", "http://h/é", "https:/h/x", "http://h\\x"],
+         "http://h o/x", "http://a..b", "http://.b", "http://" + "a" * 64, "http://h/\x01", "http://h/a\r\nX-Evil: 1", "http://h/é", "https:/h/x", "http://h\\x"],
     )  # fmt: skip
     def test_that_is_no_base_url_is_refused(self, given_as: str) -> None:
         assert str(refused({"url": given_as})).startswith("flag --url: ")
@@ -252,6 +252,11 @@ class TestCredentials:
             == "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
         )
         assert basic_authorization("test", Secret("123£")) == "Basic dGVzdDoxMjPCow=="
+
+    def test_of_basic_in_another_encoding_go_out_as_they_are(self) -> None:
+        """As the environment of a Latin-1 terminal has them."""
+        password = Secret(b"123\xa3".decode(errors="surrogateescape"))
+        assert basic_authorization("test", password) == "Basic dGVzdDoxMjOj"
 
     def test_of_bearer_are_the_token_as_it_is(self) -> None:
         assert bearer_authorization(Secret("mF_9.B5f-4.1JqM")) == "Bearer mF_9.B5f-4.1JqM"

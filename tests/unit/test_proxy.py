@@ -37,3 +37,56 @@ class TestCredentialsOfAProxy:
         with pytest.raises(UsageError, match=r"environment HTTP_PROXY: .*colon") as refused:
             proxy_for("http://h", None, "", {"HTTP_PROXY": "http://hun%3Ater:hunter2@proxy:1"})
         assert "hun" not in str(refused.value) + refused.value.hint
+
+
+class TestNoProxy:
+    @pytest.mark.parametrize(
+        ("url", "no_proxy"),
+        [
+            ("http://pacs", "pacs"),
+            ("http://pacs.", "pacs"),
+            ("http://a.b.hospital.local/x", "hospital.local"),
+            ("http://pacs.hospital.local", ".hospital.local"),
+            ("http://pacs.hospital.local", "*.hospital.local"),
+            ("http://pacs.hospital.local", "example.org, HOSPITAL.local"),
+            ("http://pacs.hospital.local", "example.org hospital.local"),
+            ("http://pacs", " * "),
+            ("http://pacs:8042", "pacs:8042"),
+            ("https://pacs", "pacs:443"),
+            ("http://10.1.2.3:8042", "10.1.2.3"),
+            ("http://10.1.2.3:8042", "10.0.0.0/8"),
+            ("http://10.1.2.3:8042", "10.0.0.1/8"),
+            ("http://10.1.2.3:8042", "10.1.2.3:8042"),
+            ("http://[fd00::1]:8042", "fd00::1"),
+            ("http://[fd00::1]:8042", "FD00:0::1"),
+            ("http://[fd00::1]:8042", "[fd00::1]"),
+            ("http://[fd00::1]:8042", "[fd00::1]:8042"),
+            ("http://[fd00::1]:8042", "fd00::/8"),
+        ],
+    )
+    def test_goes_around_it(self, url: str, no_proxy: str) -> None:
+        """What is named there, in the forms of curl and of Go: a proxy must not see its patients."""
+        assert proxy_for(url, "http://proxy:1", "", {"NO_PROXY": no_proxy}) is None
+
+    @pytest.mark.parametrize(
+        ("url", "no_proxy"),
+        [
+            ("http://pacs", ""),
+            ("http://pacs", " , ., *. , :80 ,[]"),
+            ("http://pacs", "acs"),
+            ("http://pacs.hospital.local", "pacs"),
+            ("http://pacs:8042", "pacs:80"),
+            ("http://10.1.2.3", "10.1.2.4,11.0.0.0/8,::/0,10.1.2.3/33"),
+            ("http://[fd00::1]", "0.0.0.0/0,fe80::/10"),
+            ("http://pacs", "0.0.0.0/0"),
+        ],
+    )
+    def test_goes_around_no_other(self, url: str, no_proxy: str) -> None:
+        proxy = proxy_for(url, "http://proxy:1", "", {"NO_PROXY": no_proxy})
+        assert proxy == Secret("http://proxy:1")
+
+
+@pytest.mark.parametrize("name", ["a..b", ".b", f"{'a' * 64}.example"])
+def test_a_name_that_nobody_can_look_up_is_no_proxy(name: str) -> None:
+    with pytest.raises(UsageError, match="a proxy must be http://host:port"):
+        proxy_for("http://h", f"http://{name}:3128", "flag --proxy", {})
