@@ -9,7 +9,9 @@ was sent, equal SHA-256 of the whole files is the proof that is left.
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
 from enum import Enum
 from typing import NamedTuple
 
@@ -19,6 +21,9 @@ from ingester.items import FileIdentity, Holder, Instance
 from ingester.look import HEAD_BYTES
 from ingester.readers import SourcePausedError
 
+NOT_A_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP})
+"""Errors of a path at which there is none; after all others it may be read again."""
+
 
 class Sameness(Enum):
     """What a comparison showed."""
@@ -27,7 +32,7 @@ class Sameness(Enum):
     MOVED = "moved"  # the same, and the file is not at its old path any more
     DIFFERENT = "different"
     UNKNOWN = "unknown"  # the other copy is gone and no digest of it was kept
-    CHANGED = "changed"  # the other file is not what was sent any more, and not met again yet
+    CHANGED = "changed"  # the other file shows not what was sent, and is not met again yet
 
 
 class There(NamedTuple):
@@ -35,7 +40,7 @@ class There(NamedTuple):
 
     sameness: Sameness | None  # None: its file is not the one that was sent
     exists: bool
-    changed: bool = False  # since the journal knew it: it will be sent again
+    changed: bool = False  # since the journal knew it, or cannot be read: it is met again
 
 
 def look_here(instance: Instance, holder: Holder) -> Sameness | bytes | None:
@@ -68,18 +73,30 @@ def look_there(holder: Holder, here: bytes | None) -> There:
     if here is None:
         return There(Sameness.SAME if exists else Sameness.MOVED, exists)
     if not holder.current:
-        return There(None, exists)
+        return There(None, exists, changed=exists and _is_met_again(holder))
     try:
         there = reopening(lambda: _data_set_sha256(holder))
     except SourcePausedError:
         raise
     except SourceChanged:
         there = None
-    except OSError:
-        return There(None, exists)
+    except OSError as error:
+        return There(None, exists, changed=error.errno not in NOT_A_FILE)
     if there is None:
         return There(None, exists, changed=True)
     return There(Sameness.SAME if here == there else Sameness.DIFFERENT, exists)
+
+
+def _is_met_again(holder: Holder) -> bool:
+    """Whether a file that is not as it was sent is not what the journal has of it either."""
+    if holder.row is None:
+        return False
+    for ask in (os.lstat, os.stat):  # a link, or what it leads to
+        with suppress(OSError):
+            status = ask(holder.path)
+            if holder.row == (status.st_size, status.st_mtime_ns):
+                return False
+    return True
 
 
 def without_the_other(instance: Instance, holder: Holder, there: There) -> Sameness:

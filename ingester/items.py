@@ -204,6 +204,7 @@ class Holder(NamedTuple):
     decided_now: bool = False  # by this run: it will not be met again
     frozen: bool = False  # of a doubt: other bytes than these may have been sent under the UIDs
     overtaken: bool = False  # its file was sent with later bytes, and they are in doubt
+    row: tuple[int, int] | None = None  # size and time stamp of what its file is by now
 
     def is_of(self, file: FileRef) -> bool:
         """Whether it is about this very file, perhaps as it was known below another root."""

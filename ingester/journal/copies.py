@@ -26,7 +26,7 @@ SELECT f.file_id, f.size, f.outcome, f.pixel_warning, {SEEN_RUN_ID}, f.series_id
     f.sop_instance_uid, f.sha256, f.mtime_ns,
     f.name, d.dir_id, d.rel_path, r.root_id, r.name, r.path
 FROM files f JOIN directories d ON d.dir_id = f.dir_id JOIN roots r ON r.root_id = d.root_id
-WHERE f.series_id = ? AND f.sop_instance_uid = ?
+WHERE f.series_id IN (SELECT series_id FROM series WHERE study_id = ?) AND f.sop_instance_uid = ?
     AND f.outcome = {OUTCOME_CODES[Outcome.DUPLICATE]}"""  # noqa: S608 - constants
 _TAKE_UP = f"UPDATE files SET outcome = {OUTCOME_CODES[Outcome.FAILED]} WHERE file_id = ?"  # noqa: S608 - the same
 _SAY_WHY = "UPDATE details SET reason_code = ?, reason = ? WHERE file_id = ?"
@@ -45,7 +45,7 @@ def take_up_copies(
     """
     changes, taken = Changes(run_id), dict[int, Result]()
     for row, position in overtaken:
-        key = (row.series_id, row.sop_instance_uid)
+        key = (row.study_id, row.sop_instance_uid)
         found: list[Any] = connection.execute(_COPIES, key).fetchall()
         for *columns, name, dir_id, rel_path, root_id, root, path in found:
             copy = Row._make(columns)

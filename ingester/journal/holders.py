@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from ingester.dicomweb.outcome import Outcome
+from ingester.dicomweb.outcome import SETTLED, Outcome
 from ingester.items import Holder, InstanceKey
 from ingester.journal.carrays import blobs
 from ingester.journal.opening import connect_reader, reading
 from ingester.journal.schema import OUTCOMES, pack_uid
 
 UNKNOWN_MTIME_NS: Final = -(2**63)  # no file has it: what the store was sent had another
+TO_BE_MET: Final = (-1, UNKNOWN_MTIME_NS)  # the next: what its row says is looked at again
 
 # Asked first, for all of a study: most instances have no holder, the joins below cost 15 µs, and
 # every statement lets go of the interpreter.
@@ -39,8 +40,10 @@ WHERE i.study_id = ? AND i.sop_instance_uid = ?"""
 class Holders:
     """Finds who holds the claims on instances. For any thread."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, settled: Collection[Outcome] = SETTLED) -> None:
+        """``settled``: outcomes of files that are not looked at again as they are."""
         self._path = path
+        self._settled = settled
         self._connection = connect_reader(path)
         self._lock = threading.Lock()
 
@@ -92,12 +95,16 @@ class Holders:
             return Holder(file_id, path, OUTCOMES[outcome], size, mtime_ns, sha256, True, now)
         same_bytes = sent[1] == size and sent[2] is not None and sent[2] == sha256
         current = bool(same_uids) and same_bytes
-        mtime_ns = mtime_ns if current else UNKNOWN_MTIME_NS
         overtaken = bool(same_uids) and not same_bytes and OUTCOMES[outcome] is Outcome.IN_DOUBT
+        row_is = None
+        if name is not None and not current:
+            row_is = (size, mtime_ns) if OUTCOMES[outcome] in self._settled else TO_BE_MET
+        mtime_ns = mtime_ns if current else UNKNOWN_MTIME_NS
         outcome = OUTCOMES[sent[0]]
         return Holder(
-            file_id, path, outcome, sent[1], mtime_ns, sent[2], current, now, True, overtaken
-        )
+            file_id, path, outcome, sent[1], mtime_ns, sent[2], current, now, True, overtaken,
+            row_is,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Idempotent."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from ingester.dicomweb.outcome import Outcome
+from ingester.dicomweb.outcome import SETTLED, Outcome
 from ingester.errors import JournalError, WrongTargetError
 from ingester.items import (
     Directory,
@@ -70,6 +70,7 @@ class Journal:
         self._ids = ids
         self._known_files: list[KnownFiles] = []
         self._holders: Holders | None = None
+        self._settled: AbstractSet[Outcome] = SETTLED
         self._run_id = 0
 
     @classmethod
@@ -178,6 +179,7 @@ class Journal:
 
     def known_files(self, retry: AbstractSet[Outcome] = frozenset()) -> KnownFiles:
         """Look-ups for the walk's thread; ``retry`` are settled outcomes to be sent again."""
+        self._settled = SETTLED - retry
         known = KnownFiles(self.path, self._ids, self._add_directory, retry)
         self._known_files.append(known)
         return known
@@ -188,7 +190,7 @@ class Journal:
     def find_holders(self, keys: Sequence[InstanceKey]) -> list[Holder | None]:
         """Who holds the claims, as committed. Reads the disk: call it in a thread."""
         if self._holders is None:
-            self._holders = Holders(self.path)
+            self._holders = Holders(self.path, self._settled)
         return self._holders.find(keys)
 
     def stored_samples(self) -> list[tuple[FileRef, bytes | None]]:

@@ -47,6 +47,9 @@ FROM files f LEFT JOIN directories d ON d.dir_id = f.dir_id
 WHERE f.file_id IN carray(?) AND {SEEN_RUN_ID} <> ? GROUP BY 1, 2, 3"""  # noqa: S608 - a constant
 
 _HOLDER = "SELECT holder_file_id FROM instances WHERE study_id = ? AND sop_instance_uid = ?"
+_SENT = """
+SELECT sent_size, sent_sha256 FROM instances
+WHERE study_id = ? AND sop_instance_uid = ? AND sent_outcome NOT NULL"""
 
 
 class Recorder:
@@ -214,14 +217,30 @@ class Recorder:
             if result.sha256 is not None and old.sha256 is not None:
                 same_bytes = result.sha256 == old.sha256
             changes.pass_claim(old, outcome, same_instance=same_instance, same_bytes=same_bytes)
-            put_over_another = same_instance and not same_bytes and outcome in PUT_OVER_ANOTHER
-            if old.outcome <= IN_DOUBT and put_over_another:
-                changes.overtaken.append(old)
+            if outcome in PUT_OVER_ANOTHER and sop_instance_uid is not None:
+                if not (same_instance and old.outcome <= IN_DOUBT):
+                    same_bytes = not self._other_was_sent(study_id, sop_instance_uid, size, result)
+                if not same_bytes:
+                    changes.overtaken.append(
+                        old._replace(study_id=study_id, sop_instance_uid=sop_instance_uid)
+                    )
         if outcome <= HOLDS_MAX and study_id is not None and sop_instance_uid is not None:
             claim = (study_id, sop_instance_uid, file.file_id)
             changes.claims.append(claim)
             if outcome == IN_DOUBT:
                 changes.doubts.append(claim)
+
+    def _other_was_sent(
+        self, study_id: int | None, sop_instance_uid: bytes, size: int, result: Result
+    ) -> bool:
+        """Whether the store had other bytes of an instance than it was sent now.
+
+        Of a file that was refused, broken or another instance since: its row does not say it.
+        """
+        sent = self._connection.execute(_SENT, (study_id, sop_instance_uid)).fetchone()
+        if sent is None or result.evidence is Evidence.BYTES:
+            return False
+        return bool(result.sha256 is None or (size, result.sha256) != sent)
 
     def _keep(self, result: Result, existing: dict[int, Row], changes: Changes) -> Result | None:
         """The row stays as it was decided, perhaps at another path; or what to record instead."""

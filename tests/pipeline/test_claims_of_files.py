@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
 from ingester.cli.exceptions import exception_lines
-from ingester.dicomweb.outcome import Evidence
+from ingester.dicomweb.outcome import Evidence, Outcome
 from tests.pipeline.job import Job, age, uid_of
+from tests.support.faults import Faults
+from tests.support.process import start_ingester
 from tests.support.scripted import (
     Answer,
     Choose,
@@ -42,6 +46,27 @@ def copy(job: Job, source: str, target: str) -> None:
     path = job.archive / target
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(job.archive / source, path)
+
+
+MEANWHILE = ("failed", "rejected", "no DICOM", "another instance", "a link")
+
+
+def become(job: Job, server: ScriptedServer, path: Path, what: str) -> None:
+    """A file changes so that the next run sends nothing of its instance, or is not answered."""
+    name = path.name
+    if what == "no DICOM":
+        path.write_bytes(b"no DICOM" * 99)
+    elif what == "another instance":
+        job.write(name, sop="another")
+    elif what == "a link":
+        path.unlink()
+        path.symlink_to("nowhere")
+        return
+    else:
+        job.write(name, seed=1)
+        reason = 0xA700 if what == "failed" else 0xC122
+        server.default = StoreAll(failures={uid_of(name): reason})
+    age(path, 60)
 
 
 class TestTwoFilesOfOneInstance:
@@ -640,6 +665,32 @@ class TestACopyThatIsMetBeforeTheFileThatChanged:
         assert [ran.outcome("a.dcm"), ran.outcome("f.dcm")] == [outcome, "stored"]
         assert ran.summary.requests == 0
 
+    @pytest.mark.parametrize("meanwhile", MEANWHILE)
+    @pytest.mark.parametrize("name", ["a.dcm", "z.dcm"])
+    @pytest.mark.parametrize(("seed", "outcome"), [(1, "duplicate"), (2, "conflict")])
+    def test_and_was_something_else_for_a_while(
+        self,
+        job: Job,
+        server: ScriptedServer,
+        meanwhile: str,
+        name: str,
+        seed: int,
+        outcome: str,
+    ) -> None:
+        path = job.write("f.dcm")
+        job.write("good.dcm", study=2)
+        job.run()
+        become(job, server, path, meanwhile)
+        job.run(max_attempts=2, check=False)
+        server.default = StoreAll()
+        path.unlink()
+        job.write("f.dcm", seed=1)
+        age(path, 90)
+        job.write(name, sop="f.dcm", seed=seed)
+        job.run(retry="rejected")
+        ran = job.run(retry="rejected")
+        assert [ran.outcome("f.dcm"), ran.outcome(name)] == ["stored", outcome]
+
     def test_with_two_readers_it_is_one_of_both(self, job: Job) -> None:
         path = job.write("f.dcm")
         job.run()
@@ -652,6 +703,20 @@ class TestACopyThatIsMetBeforeTheFileThatChanged:
         assert set(ran.outcomes) <= {"stored", "duplicate", "failed"}
         assert job.run(readers=2).outcomes == {"stored": 1, "duplicate": 20}
         assert job.stored("f.dcm")[1:] == [job.sha256("f.dcm")]
+
+
+class TestACopyOfAFileThatCannotBeRead:
+    @pytest.mark.parametrize("error", [errno.EACCES, errno.EIO])
+    def test_is_compared_when_it_can(self, job: Job, faults: Faults, error: int) -> None:
+        job.write("f.dcm")
+        job.run()
+        copy_with_other_meta(job, "f.dcm", "a.dcm")
+        faults.rule(f"open {error} f.dcm")
+        command = ("run", job.archive, "--url", job.server.url, "--journal", job.journal)
+        with start_ingester(*command, env=faults.environment) as process:
+            assert process.wait().returncode == 3
+        assert job.rows()["a.dcm"].outcome is Outcome.FAILED
+        assert job.run().outcomes == {"stored": 1, "duplicate": 1}
 
 
 class TestACopyOfAFileThatChanges:
@@ -675,6 +740,47 @@ class TestACopyOfAFileThatChanges:
         ran = job.run()
         assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "conflict"]
         assert (ran.exit_code, ran.summary.requests) == (3, 0)
+
+    @pytest.mark.parametrize("meanwhile", MEANWHILE)
+    def test_and_was_something_else_for_a_while_is_compared_too(
+        self, job: Job, server: ScriptedServer, meanwhile: str
+    ) -> None:
+        """The row of the file does not say any more that the store has what the copy is."""
+        path = job.write("a.dcm")
+        job.write("good.dcm", study=2)
+        copy(job, "a.dcm", "b.dcm")
+        job.run()
+        become(job, server, path, meanwhile)
+        ran = job.run(max_attempts=2, check=False)
+        assert ran.outcome("b.dcm") == "duplicate"
+        server.default = StoreAll()
+        path.unlink()
+        job.write("a.dcm", seed=1)
+        age(path, 90)
+        ran = job.run(retry="rejected")
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "failed"]
+        assert ran.rows["b.dcm"].reason_code == "copy_of_an_earlier_version"
+        assert ran.exit_code == 3
+        ran = job.run()
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "conflict"]
+
+    @pytest.mark.parametrize("meanwhile", MEANWHILE)
+    def test_and_is_again_what_it_was_is_a_duplicate_still(
+        self, job: Job, server: ScriptedServer, meanwhile: str
+    ) -> None:
+        path = job.write("a.dcm")
+        job.write("good.dcm", study=2)
+        copy(job, "a.dcm", "b.dcm")
+        job.run()
+        become(job, server, path, meanwhile)
+        job.run(max_attempts=2, check=False)
+        server.default = StoreAll()
+        path.unlink()
+        copy(job, "b.dcm", "a.dcm")
+        age(path, 90)
+        ran = job.run(retry="rejected")
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "duplicate"]
+        assert ran.exit_code == 0
 
     def test_is_not_concerned_where_the_name_is_another_instance_by_now(self, job: Job) -> None:
         job.write("a.dcm")

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -156,6 +158,40 @@ class TestWhereTheOtherFileChanged:
         path.unlink()
         path.mkdir()
         assert compare(scanned(write("b", OTHER_DATA_SET)), there) is Sameness.DIFFERENT
+
+    @pytest.mark.parametrize("error", [errno.EACCES, errno.EIO, errno.ESTALE])
+    def test_and_cannot_be_read_now_is_not_compared_yet(
+        self, write: Write, monkeypatch: pytest.MonkeyPatch, error: int
+    ) -> None:
+        there = holder(write("a", DATA))
+
+        def refuses(_path: bytes) -> NoReturn:
+            raise OSError(error, os.strerror(error))
+
+        here = scanned(write("b", OTHER_GROUP_2))
+        at = look_here(here, there)
+        assert isinstance(at, bytes)
+        with monkeypatch.context() as patch:
+            patch.setattr("ingester.compare.opened", refuses)
+            found = look_there(there, at)
+        assert without_the_other(here, there, found) is Sameness.CHANGED
+
+    def test_and_is_what_the_journal_has_of_it_since_is_not_compared_again(
+        self, write: Write
+    ) -> None:
+        path = write("a", DATA)
+        there = holder(path, current=False)
+        size, mtime_ns = path.stat().st_size, path.stat().st_mtime_ns
+        here = scanned(write("b", OTHER_DATA_SET))
+        assert compare(here, there._replace(row=(size, mtime_ns))) is Sameness.DIFFERENT
+        for row in ((size + 1, mtime_ns), (size, mtime_ns + 1)):
+            assert compare(here, there._replace(row=row)) is Sameness.CHANGED
+        link = path.with_name("link")
+        link.symlink_to(path)
+        there = there._replace(path=os.fsencode(link))
+        for status in (link.stat(), link.lstat()):
+            as_met = there._replace(row=(status.st_size, status.st_mtime_ns))
+            assert compare(here, as_met) is Sameness.DIFFERENT
 
     def test_that_the_journal_knows_it_did_is_enough(self, write: Write) -> None:
         there = holder(write("a", DATA), current=False)
