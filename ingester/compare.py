@@ -105,7 +105,11 @@ def without_the_other(instance: Instance, holder: Holder, there: There) -> Samen
         return Sameness.SAME if there.exists else Sameness.MOVED
     if there.changed:
         return Sameness.CHANGED
-    return Sameness.UNKNOWN if holder.sha256 is None else Sameness.DIFFERENT
+    if holder.sha256 is None:
+        return Sameness.UNKNOWN
+    # It may have moved to where this run has not been yet: one more run shows that.
+    may_come = not there.exists and not instance.file.failed_before
+    return Sameness.CHANGED if may_come else Sameness.DIFFERENT
 
 
 def _data_set_sha256(holder: Holder) -> bytes | None:

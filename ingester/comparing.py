@@ -101,7 +101,7 @@ def _compared(instance: Instance, holder: Holder, found: Found, conflict_words: 
     elif found is Sameness.DIFFERENT:
         result = ended(instance, Outcome.CONFLICT, "other_data_set", conflict_words)
     elif found is Sameness.CHANGED:
-        reason = "the file that was sent with its UIDs has changed, or cannot be read"
+        reason = "the file that was sent with its UIDs has changed, is gone, or cannot be read"
         result = ended(instance, Outcome.FAILED, "other_file_changed", reason)
     else:
         reason = "the file that was stored is gone, and no digest of it was kept"

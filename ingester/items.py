@@ -118,10 +118,18 @@ class FileRef(NamedTuple):
     @property
     def in_doubt(self) -> bool:
         """Whether an earlier run may have sent it, as it is now, without an answer."""
+        return self._was(Outcome.IN_DOUBT)
+
+    @property
+    def failed_before(self) -> bool:
+        """Whether an earlier run has met it, as it is now, and left it to a later one."""
+        return self._was(Outcome.FAILED)
+
+    def _was(self, outcome: Outcome) -> bool:
         previous = self.previous
         return (
             previous is not None
-            and previous.outcome is Outcome.IN_DOUBT
+            and previous.outcome is outcome
             and (previous.size, previous.mtime_ns) == (self.size, self.mtime_ns)
         )
 

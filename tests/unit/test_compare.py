@@ -13,7 +13,7 @@ from ingester.budget import Budget
 from ingester.compare import Sameness, look_here, look_there, without_the_other
 from ingester.dicomweb.outcome import Outcome
 from ingester.files import SourceChanged
-from ingester.items import Holder, Instance
+from ingester.items import Holder, Instance, Previous
 from ingester.scan import Scanner, ScanOptions
 from tests.support.dicom_files import instance_bytes
 from tests.unit.dicom.part10 import group_2, identity, part10, pixels
@@ -102,11 +102,15 @@ class TestWhereTheOtherFileIsGone:
         path.unlink()
         assert compare(scanned(write("b", DATA)), there) is Sameness.MOVED
 
-    def test_other_digests_mean_it_is_another(self, write: Write) -> None:
+    def test_other_digests_mean_it_is_another_when_it_is_gone_twice(self, write: Write) -> None:
         path = write("a", DATA)
         there = holder(path)
         path.unlink()
-        assert compare(scanned(write("b", OTHER_DATA_SET)), there) is Sameness.DIFFERENT
+        here = scanned(write("b", OTHER_DATA_SET))
+        assert compare(here, there) is Sameness.CHANGED
+        before = Previous(Outcome.FAILED, here.file.size, here.file.mtime_ns, None, settled=False)
+        again = here._replace(file=here.file._replace(previous=before))
+        assert compare(again, there) is Sameness.DIFFERENT
 
     def test_without_a_digest_nobody_knows(self, write: Write) -> None:
         path = write("a", DATA)
