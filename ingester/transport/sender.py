@@ -35,6 +35,8 @@ ANSWER_BYTES_PER_FILE = 6 << 10
 """An answer may be as long as both together: a real server writes 0.6 KB of each file."""
 LOOK_UP_BYTES = 8 << 20
 """A page of 1,000 instances, with 8 KiB of each."""
+CONFLICT = 409
+"""It refuses all for what they are, and so it has let us in."""
 PROXY_AUTHENTICATION_REQUIRED = 407
 """Only a proxy says so, and that it let nothing through: it is no word about the files."""
 PAGES_AT_ONCE = 2
@@ -219,7 +221,7 @@ class Sender:
             mended = await self._authorizer.refused(authorized, answer, refused_at)
             sent = "Authorization" in authorized.headers
             return answer._replace(mended=mended, credentials_sent=sent)
-        if answer.status < 300:
+        if answer.status < 300 or answer.status == CONFLICT:
             self._authorizer.accepted(authorized)
         return answer
 

@@ -225,6 +225,24 @@ class TestATokenThatHasExpired:
         assert by_token.seen == ["T1"] * 3 + ["T2"] * 3
         assert server.posts[2].body == server.posts[3].body
 
+    def test_is_waited_for_too_where_nothing_but_conflicts_showed_it_good(
+        self, job: Job, server: ScriptedServer, tmp_path: Path
+    ) -> None:
+        """A store that has everything already answers 409 to all, with a manifest."""
+        job.write_studies(3)
+        token, log = tmp_path / "token", tmp_path / "log"
+        token.write_text("T1")
+        has_it = StoreAll(failures=lambda _uid: 0x0111)
+        server.push(has_it, EXPIRED)
+        server.default = has_it
+        options = (f"--token-file={token}", "--auth-patience-s=60", f"--log-file={log}")
+        with start(job, *options) as process:
+            until_logged(log, "pause")
+            token.write_text("T2")
+            code, outcomes, _ = ended(process)
+        assert code == 3
+        assert "pending" not in outcomes
+
     def test_and_was_never_good_is_not_waited_for(self, job: Job, server: ScriptedServer) -> None:
         job.write_studies(3)
         server.default = EXPIRED
