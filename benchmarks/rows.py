@@ -1,9 +1,9 @@
 """What is measured against what, and the value that is wanted: data.
 
 A row's subject and its rival are measured in one run, turn by turn with everything else of the
-row's group. Scales make a run so long that the start of the interpreter is under 5 % of it, and leave
-a group room in a page cache of 20 GB; curl's bodies are those of the tier as it is, sent so many
-times over.
+row's group. Scales make a run so long that the start of the interpreter is under 5 % of it, and
+leave a group room in a page cache of 20 GB; curl's bodies are those of the tier as it is, sent so
+many times over.
 """
 
 from functools import partial
