@@ -7,12 +7,11 @@ Authorization header.
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
-from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from ingester.auth import Secret
+from ingester.auth import Secret, basic_authorization
 from ingester.errors import UsageError
 from ingester.target import DEFAULT_PORTS, URL_CHARACTERS, is_a_host
 
@@ -52,7 +51,7 @@ def proxy_for(
         whole = False
     if not whole:
         raise UsageError(f"{where}: a proxy must be http://host:port")
-    if b":" in unquote_to_bytes(named.username or ""):
+    if ":" in unquote(named.username or ""):
         raise UsageError(f"{where}: a user name must not hold a colon (RFC 7617 2)")
     return Secret(proxy)
 
@@ -65,8 +64,10 @@ def split_proxy(whole: Secret | None) -> tuple[str | None, Secret | None]:
     bare = f"http://{parts.netloc.rpartition('@')[2]}"
     if parts.username is None:
         return bare, None
-    user, password = unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")
-    return bare, Secret("Basic " + b64encode(user + b":" + password).decode())
+    user, password = (
+        unquote(text or "", errors="surrogateescape") for text in (parts.username, parts.password)
+    )
+    return bare, Secret(basic_authorization(user, Secret(password)))
 
 
 def _bypassed(target: SplitResult, no_proxy: str) -> bool:

@@ -6,7 +6,7 @@ import json
 from base64 import b64encode
 from collections.abc import Iterator
 
-from ingester.dicomweb.outcome import INCOMPLETE, PIXEL_WARNINGS, Outcome
+from ingester.dicomweb.outcome import INCOMPLETE, Outcome, may_warn_of_pixels
 from ingester.journal import FileRow, iter_files, read_status
 from ingester.report.results import as_text, escaped
 
@@ -22,9 +22,8 @@ def exception_lines(path: str) -> Iterator[str]:
         return
     outcomes = INCOMPLETE | {Outcome.PENDING, Outcome.STORED_WITH_WARNING}
     for row in iter_files(path, outcomes):
-        # One that has no code had one that is not known any more, and may be of pixels.
-        harmless = row.warning_code is not None and row.warning_code not in PIXEL_WARNINGS
-        kept = row.outcome is Outcome.STORED_WITH_WARNING and harmless
+        warns = may_warn_of_pixels(row.outcome, row.warning_code)
+        kept = row.outcome is Outcome.STORED_WITH_WARNING and not warns
         if row.seen_run_id == run.run_id and not kept:
             yield json.dumps(_object(row))
 

@@ -22,8 +22,8 @@ through again and again: 7 % of its CPU with Python's own (`archive`, 2026-11)."
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
 KEPT_BYTES, LARGEST_KEPT_BYTES = 128 << 20, 32 << 20
 """What TLS makes of a file is new memory each time, which glibc gives back to the system and gets
-again page by page: 7 % of the time of `cr`, 6 % of `archive`, 3 % of `ct` (medians of eight runs
-by turns, 2026-11)."""
+again page by page: 7 % of the time of `cr`, 6 % of `archive`, 2 % of `ct` over HTTP (medians of
+eight runs by turns, 2026-11)."""
 
 
 def run_loop(main: Coroutine[Any, Any, T], event_loop: str) -> T:

@@ -76,3 +76,10 @@ INCOMPLETE = frozenset(
 
 PIXEL_WARNINGS = frozenset({0xB100, 0xB110, 0xB111, 0xB112, 0xB120})
 """Warning reasons after which pixels may not be readable (AWS HealthImaging, STOW-RS page)."""
+
+
+def may_warn_of_pixels(outcome: Outcome, warning_code: int | None) -> bool:
+    """Whether pixels may not be readable. A warning that nobody knows any more may be of these."""
+    if warning_code is None:
+        return outcome is Outcome.STORED_WITH_WARNING
+    return warning_code in PIXEL_WARNINGS

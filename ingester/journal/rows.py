@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ingester.dicomweb.outcome import PIXEL_WARNINGS, Evidence, Outcome
+from ingester.dicomweb.outcome import Evidence, Outcome, may_warn_of_pixels
 from ingester.items import FileRef, Result, Skipped
 from ingester.journal.carrays import numbers
 from ingester.journal.changes import GONE, IN_DOUBT, PUT_OVER_ANOTHER, Changes, Row
@@ -181,7 +181,7 @@ class Recorder:
         size = file.size if result.size is None else result.size
         mtime_ns = file.mtime_ns if result.mtime_ns is None else result.mtime_ns
         evidence = None if result.evidence is None else EVIDENCE_CODES[result.evidence]
-        pixel_warning = 1 if _may_warn_of_pixels(result) else 0
+        pixel_warning = 1 if may_warn_of_pixels(result.outcome, result.warning_code) else 0
         run_id = self.run_id
         changes.files.append(
             (
@@ -298,13 +298,6 @@ class Recorder:
         return result._replace(
             evidence=Evidence.BYTES, reason_code="same_bytes", reason=reason, moved_from=None
         )
-
-
-def _may_warn_of_pixels(result: Result) -> bool:
-    """Whether pixels may not be readable. A warning that nobody knows any more may be of these."""
-    if result.warning_code is None:
-        return result.outcome is Outcome.STORED_WITH_WARNING
-    return result.warning_code in PIXEL_WARNINGS
 
 
 def _move(row: Row, file: FileRef, existing: dict[int, Row], changes: Changes) -> None:

@@ -736,6 +736,19 @@ class TestACopyOfAFileThatCannotBeRead:
 
 
 class TestACopyOfAFileThatChanges:
+    def take_away(self, job: Job, server: ScriptedServer, meanwhile: str) -> Path:
+        """Its original is something else for one run, and then gone: to be written anew."""
+        path = job.write("a.dcm")
+        job.write("good.dcm", study=2)
+        copy(job, "a.dcm", "b.dcm")
+        job.run()
+        become(job, server, path, meanwhile)
+        ran = job.run(max_attempts=2, check=False)
+        assert ran.outcome("b.dcm") == "duplicate"
+        server.default = StoreAll()
+        path.unlink()
+        return path
+
     def load_and_change(self, job: Job, *, server: str = "generic", meta: bool = False) -> None:
         path = job.write("a.dcm")
         copy(job, "a.dcm", "b.dcm")
@@ -762,15 +775,7 @@ class TestACopyOfAFileThatChanges:
         self, job: Job, server: ScriptedServer, meanwhile: str
     ) -> None:
         """The row of the file does not say any more that the store has what the copy is."""
-        path = job.write("a.dcm")
-        job.write("good.dcm", study=2)
-        copy(job, "a.dcm", "b.dcm")
-        job.run()
-        become(job, server, path, meanwhile)
-        ran = job.run(max_attempts=2, check=False)
-        assert ran.outcome("b.dcm") == "duplicate"
-        server.default = StoreAll()
-        path.unlink()
+        path = self.take_away(job, server, meanwhile)
         job.write("a.dcm", seed=1)
         age(path, 90)
         ran = job.run(retry="rejected")
@@ -784,14 +789,7 @@ class TestACopyOfAFileThatChanges:
     def test_and_is_again_what_it_was_is_a_duplicate_still(
         self, job: Job, server: ScriptedServer, meanwhile: str
     ) -> None:
-        path = job.write("a.dcm")
-        job.write("good.dcm", study=2)
-        copy(job, "a.dcm", "b.dcm")
-        job.run()
-        become(job, server, path, meanwhile)
-        job.run(max_attempts=2, check=False)
-        server.default = StoreAll()
-        path.unlink()
+        path = self.take_away(job, server, meanwhile)
         copy(job, "b.dcm", "a.dcm")
         age(path, 90)
         ran = job.run(retry="rejected")
