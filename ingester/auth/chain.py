@@ -71,10 +71,22 @@ def botocore_chain(profile: str | None) -> Resolve:
         log = logging.getLogger("botocore")
         log.propagate = False
         log.setLevel(logging.CRITICAL + 1)  # of its children too: no record is made at all
-        provider: Provider | None = Session(profile=profile).get_credentials()
+        session = Session(profile=profile)
+        roles = session.get_component("credential_provider").get_provider("assume-role")
+        roles._prompter = _nobody_types  # noqa: SLF001 - it has no public way, and would ask stdin
+        provider: Provider | None = session.get_credentials()
         return provider
 
     return resolve
+
+
+def _nobody_types(prompt: str) -> str:
+    """A run is unattended, and what a code gives ends within hours: at 3 a.m. it would ask again."""
+    raise _CodeWantedError(prompt)
+
+
+class _CodeWantedError(Exception):
+    """A role has an ``mfa_serial``."""
 
 
 class Chain:
@@ -115,6 +127,12 @@ def _credentials(frozen: Frozen) -> Credentials | None:
 
 def _failure(error: Exception) -> FetchFailed:
     kind = type(error).__name__
+    if isinstance(error, _CodeWantedError):
+        return FetchFailed(
+            "the AWS profile's role wants an MFA code, and a run asks nobody for one",
+            "take a role without mfa_serial, or keys that outlast the run: "
+            "aws sts get-session-token --token-code",
+        )
     if kind == "ProfileNotFound":
         return FetchFailed(
             "the AWS profile does not exist", "see aws configure list-profiles", usage=True

@@ -146,6 +146,22 @@ class TestAProfile:
         with pytest.raises(UsageError, match="profile does not exist"):
             await CredentialSource("nobody").start()
 
+    async def test_that_wants_a_code_typed_says_so_and_asks_nobody(
+        self, files: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """A night has nobody who types it, and its keys end after hours."""
+        _add_role(files, "archive-role", "archive", _WANTS_A_CODE)
+        with pytest.raises(NoCredentials, match="wants an MFA code") as refusal:
+            await CredentialSource("archive-role").start()
+        assert "aws sts get-session-token" in refusal.value.hint
+        assert capfd.readouterr() == ("", "")
+
+    async def test_that_another_is_made_from_asks_nobody_either(self, files: Path) -> None:
+        _add_role(files, "archive-role", "archive", _WANTS_A_CODE)
+        _add_role(files, "outer", "archive-role")
+        with pytest.raises(NoCredentials, match="wants an MFA code"):
+            await CredentialSource("outer").start()
+
     async def test_is_read_again_after_a_refusal(self, files: Path) -> None:
         async with CredentialSource() as source:
             files.write_text(_ROTATED)  # noqa: ASYNC240 - a few bytes
@@ -153,6 +169,15 @@ class TestAProfile:
             other = await source.refresh_now(source.snapshot(), 60)
             assert other is not None
             assert revealed(other) == ("C", "c", None)
+
+
+_WANTS_A_CODE = "mfa_serial = arn:aws:iam::123456789012:mfa/operator\n"
+
+
+def _add_role(files: Path, name: str, source: str, more: str = "") -> None:
+    role = f"role_arn = arn:aws:iam::123456789012:role/{name}\nsource_profile = {source}\n"
+    with files.open("a") as profiles:
+        profiles.write(f"[{name}]\n{role}{more}")
 
 
 class TestAProcess:
