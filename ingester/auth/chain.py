@@ -81,7 +81,7 @@ def botocore_chain(profile: str | None) -> Resolve:
 
 
 def _nobody_types(prompt: str) -> str:
-    """A run is unattended, and what a code gives ends within hours: at 3 a.m. it would ask again."""
+    """A run is unattended, and what a code gives ends within hours: it would be asked for again."""
     raise _CodeWantedError(prompt)
 
 
