@@ -19,6 +19,7 @@ from benchmarks.subjects import (
     SLOW_SYNC,
     TLS,
     TLS_LITERAL,
+    TLS_LITERAL_HALVES,
     TLS_LITERAL_NONE,
     TLS_SHA256_NONE,
     Subject,
@@ -130,6 +131,7 @@ class Rows:
         return [
             row("archive-tls-literal", f"TLS, signed `literal`; {to_curl}", TLS_LITERAL, curl, 0.6),
             row("archive-bare", f"TLS, the bare sender; {to_curl}", BARE, curl),
+            row("archive-halves", f"two runs, each with half; {to_curl}", TLS_LITERAL_HALVES, curl),
             row(
                 "archive-dicomweb-client",
                 "TLS, signed `literal`; dicomweb-client, 8 processes",
@@ -174,6 +176,7 @@ class Rows:
         return [
             row("small-tls-literal", f"TLS, signed `literal`; {to_curl}", TLS_LITERAL, curl, 0.35),
             row("small-bare", f"TLS, the bare sender; {to_curl}", BARE, curl),
+            row("small-halves", f"two runs, each with half; {to_curl}", TLS_LITERAL_HALVES, curl),
             Row(
                 "limit-used",
                 "small",
@@ -200,6 +203,7 @@ class Rows:
         return [
             row("cr-tls-literal", f"TLS, signed `literal`; {to_curl}", TLS_LITERAL, curl, 0.7),
             row("cr-bare", f"TLS, the bare sender; {to_curl}", BARE, curl),
+            row("cr-halves", f"two runs, each with half; {to_curl}", TLS_LITERAL_HALVES, curl),
             _rss("huge", self._entry(TLS, "huge")),
         ]
 

@@ -4,6 +4,7 @@ Takes: a `Place`: a corpus on the disk, a directory of the run's own and a sink.
 Gives: a `Job`.
 """
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterable
@@ -142,6 +143,47 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class Halves:
+    """Another subject twice at the same time, each with every other study.
+
+    What a second interpreter would give a run, but for a start that comes twice.
+    """
+
+    whole: Ingester
+
+    @property
+    def name(self) -> str:
+        """As records have it."""
+        return f"{self.whole.name}-halves"
+
+    @property
+    def tls(self) -> bool:
+        """As the whole."""
+        return self.whole.tls
+
+    def reads(self, corpus: Corpus, files: str) -> Iterable[str]:
+        """The corpus itself."""
+        return self.whole.reads(corpus, files)
+
+    def job(self, place: Place) -> Job:
+        """Both commands, with links to the files in a directory of each."""
+        halves = [self._half(place, number) for number in range(2)]
+        job = self.whole.job(place)
+        commands = [json.dumps(each.command) for each in halves]
+        return replace(job, command=(*PYTHON, "benchmarks.at_once", *commands))
+
+    def _half(self, place: Place, number: int) -> Job:
+        directory = os.path.join(place.directory, str(number))
+        files = os.path.join(directory, "files")
+        os.makedirs(files)
+        for name in sorted(os.listdir(place.files))[number::2]:
+            os.mkdir(os.path.join(files, name))
+            for file in os.scandir(os.path.join(place.files, name)):
+                os.link(file.path, os.path.join(files, name, file.name))
+        return self.whole.job(replace(place, directory=directory, files=files))
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """Walk and scan alone, see `scan`: nothing is sent."""
 
@@ -179,5 +221,6 @@ TLS_LITERAL_NONE: Final = replace(TLS_LITERAL, name="tls-literal-none", options=
 TLS_SHA256: Final = replace(TLS_LITERAL, name="tls-sha256", payload_signing="sha256")
 TLS_SHA256_NONE: Final = replace(TLS_SHA256, name="tls-sha256-none", options=_NO_CHECKSUMS)
 PLAIN_RESUMED: Final = Resumed(PLAIN)
+TLS_LITERAL_HALVES: Final = Halves(TLS_LITERAL)
 SCAN: Final = Scan()
 SLOW_SYNC: Final = replace(PLAIN, name="plain-slow-sync", slow_sync_ms=20)

@@ -17,7 +17,7 @@ from benchmarks.figures import Start, of_run
 from benchmarks.records import line_of, record
 from benchmarks.rivals import BARE, BARE_NONE, BARE_PLAIN, Bare, Curl
 from benchmarks.rows import Rows
-from benchmarks.subjects import PLAIN, PLAIN_RESUMED, SCAN, SLOW_SYNC, Ingester, Resumed
+from benchmarks.subjects import PLAIN, PLAIN_RESUMED, SCAN, SLOW_SYNC, Halves, Ingester, Resumed
 from benchmarks.table import last_records, table
 from benchmarks.turns import WrongStartError, measure, measure_group
 from ingester.bench.corpora import Corpus
@@ -175,6 +175,17 @@ class TestMeasure:
         failing = Resumed(Ingester("fail", tls=False, command=command))
         problems = measure(Entry(failing, CORPUS), str(work), timeout_s=60).problems
         assert "exit code 3 of the first run" in problems
+
+    def test_two_runs_of_one_half_each_send_everything(self, work: Path) -> None:
+        seen = measure(Entry(Halves(PLAIN), CORPUS), str(work), timeout_s=60, verify=True)
+        assert seen.problems == []
+        assert (seen.summary["files"], seen.summary["outcomes"]["stored"]) == (6, 6)
+
+    def test_a_half_that_fails_is_a_problem(self, work: Path) -> None:
+        command = (sys.executable, str(work / "client.py"), "fail")
+        halves = Halves(Ingester("fail", tls=False, command=command))
+        problems = measure(Entry(halves, CORPUS), str(work), timeout_s=60).problems
+        assert "exit code 3" in problems
 
     def test_a_client_that_hangs_is_killed(self, work: Path) -> None:
         seen = run(work, "sleep", timeout_s=0.5)
