@@ -24,8 +24,12 @@ from ingester.transport.reply import Answer
 
 OpenEnd = Literal["failed", "unnamed", "later", "look_up"]
 
-READABLE_STATUS = frozenset({200, 201, 202, 206, 400, 409})
-"""Statuses whose body is read for a manifest."""
+READABLE_STATUS = frozenset({200, 201, 202, 203, 206, 400, 409})
+"""Statuses whose body is read for a manifest.
+
+203 is a 200 that a proxy has changed and says so (RFC 9110 15.3.4): of any other proxy on the way
+nobody would know, so what the body names is the server's word as much as under a 200.
+"""
 
 CALLS_IT_A_DUPLICATE = frozenset({0x0111, 45070})
 """Failure reasons: PS3.7 C.4.2, and Azure's. After a doubt they may speak of what it is about."""

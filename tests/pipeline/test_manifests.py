@@ -104,7 +104,7 @@ class TestSomeFailed:
 
 
 class TestAManifestUnderAnyStatus:
-    @pytest.mark.parametrize("status", [200, 202, 400, 409])
+    @pytest.mark.parametrize("status", [200, 202, 203, 400, 409])
     @pytest.mark.parametrize("content_type", ["text/plain", None, "text/html; charset=x", "a"])
     def test_what_it_names_as_stored_is_stored(
         self, job: Job, server: ScriptedServer, status: int, content_type: str | None
