@@ -32,7 +32,7 @@ def no_answer_of(error: Exception, *, sent: bool, expired: str | None, proxied: 
     """What an attempt ended with.
 
     ``sent``: bytes of the body were handed to the transport. ``expired``: which of the watchdog's
-    times was over. ``proxied``: it went through a proxy.
+    times was over, or that the answer broke off. ``proxied``: it went through a proxy.
     """
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         kind, words = _certificate(error.certificate_error)
@@ -54,6 +54,8 @@ def no_answer_of(error: Exception, *, sent: bool, expired: str | None, proxied: 
         return NoAnswer("stalled", "the server took no byte of the body")
     if expired == "answer_timeout":
         return NoAnswer("answer_timeout", "the server had the body and did not answer")
+    if expired == "broken_off":
+        return NoAnswer("lost", "what came as the rest of the answer is no HTTP")
     return NoAnswer("lost", detail)
 
 

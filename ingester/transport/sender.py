@@ -39,6 +39,8 @@ CONFLICT = 409
 """It refuses all for what they are, and so it has let us in."""
 PROXY_AUTHENTICATION_REQUIRED = 407
 """Only a proxy says so, and that it let nothing through: it is no word about the files."""
+HEADER_BYTES = 64 << 10
+"""Of one line. A portal before the store may answer with more than the 8,190 that aiohttp takes."""
 PAGES_AT_ONCE = 2
 """With 32, as after an outage, they took 300 MiB."""
 
@@ -92,6 +94,8 @@ class Sender:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout_s),
             headers={"User-Agent": options.user_agent, "Accept": options.accept},
             trust_env=False,
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
         )
         return self
 
@@ -256,6 +260,7 @@ class _TooLong(Exception):  # noqa: N818 - caught above
 
 
 async def _read_answer(response: aiohttp.ClientResponse, watchdog: Watchdog, limit: int) -> Answer:
+    watchdog.answer = response
     body = bytearray()
     async for piece in response.content.iter_any():
         watchdog.answer_progress()

@@ -3,6 +3,9 @@
 There is no total timeout, a gigabyte may take hours. aiohttp's own ``sock_read`` does not fire
 while a body stalls, so the bytes that left for the kernel are looked at. Waiting for a name server
 or a connection counts as no progress; waiting for our own disk does not.
+
+aiohttp closes a connection on which an answer goes on with what is no HTTP (a chunk without its
+length), but does not tell who reads that answer: that is looked for, too.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from aiohttp import UploadTracker
+from aiohttp import ClientResponse, UploadTracker
 
 from ingester.transport.payload import BodyPayload
 
@@ -27,7 +30,8 @@ class Watchdog:
         stall_timeout_s: float,
         answer_timeout_s: float,
     ) -> None:
-        self.expired: Literal["stalled", "answer_timeout"] | None = None
+        self.expired: Literal["stalled", "answer_timeout", "broken_off"] | None = None
+        self.answer: ClientResponse | None = None  # that is being read
         self._deadline = deadline
         self._tracker = tracker
         self._payload = payload
@@ -49,6 +53,10 @@ class Watchdog:
 
     def _look(self) -> None:
         now = self._loop.time()
+        if self.answer is not None and _is_broken_off(self.answer):
+            self.expired = "broken_off"
+            self._deadline.reschedule(now)
+            return
         progress = self._tracker.bytes_written
         payload = self._payload
         if progress != self._progress or (payload is not None and payload.reading):
@@ -60,3 +68,9 @@ class Watchdog:
             self._deadline.reschedule(now)
             return
         self._timer = self._loop.call_later(self._interval_s, self._look)
+
+
+def _is_broken_off(answer: ClientResponse) -> bool:
+    """Whether its end has not come, and cannot come any more."""
+    connection = answer.connection  # None once all has come
+    return connection is not None and connection.closed and not answer.content.is_eof()
