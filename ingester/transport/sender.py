@@ -20,7 +20,7 @@ from yarl import URL
 from ingester.arena import Region
 from ingester.auth import Secret
 from ingester.logs import DEBUG, log
-from ingester.transport.alerts import listen_for_alert
+from ingester.transport.alerts import Refusals
 from ingester.transport.authorizer import Authorized, Authorizer, FixedHeaders
 from ingester.transport.body import Body
 from ingester.transport.error_type import error_type_of
@@ -76,11 +76,9 @@ class Sender:
         told = options.proxy_authorization
         self._told_proxy = {} if told is None else {"Proxy-Authorization": told.reveal()}
         self._pieces: list[Region] = []
-        self._listening = asyncio.Lock()
         self.pages = asyncio.Semaphore(PAGES_AT_ONCE)  # for those who ask for one
-        self._heard = False  # any answer
-        self._lost = 0  # requests in a row, since then
-        self._alert: str | None = None
+        asked_by = options.ssl_context if options.proxy is None else None
+        self._refusals = Refusals(options.base_url, asked_by)
 
     async def __aenter__(self) -> Self:
         options = self.options
@@ -167,6 +165,7 @@ class Sender:
         watchdog: Watchdog | None = None
         url = self.options.base_url + path
         authorized = self._authorize(method, url, payload)
+        any_refusal = self._refusals.any
         told_proxy = self._told_proxy
         if self.options.ssl_context is None:  # no tunnel: the request itself is the proxy's
             authorized = authorized._replace(headers={**authorized.headers, **told_proxy})
@@ -204,7 +203,7 @@ class Sender:
             said = None if payload is None else payload.last_words()
             if said is None:
                 expired = None if watchdog is None else watchdog.expired
-                return await self._without_answer(error, payload, expired)
+                return await self._without_answer(error, payload, expired, any_refusal)
             answer = _answer(said.status, said.headers, said.body)
             refused_at = said.headers.get("Date")
         finally:
@@ -212,7 +211,7 @@ class Sender:
                 payload.stop_listening()
             if watchdog is not None:
                 watchdog.stop()
-        self._heard, self._lost, self._alert = True, 0, None
+        self._refusals.heard()
         if answer.status == PROXY_AUTHENTICATION_REQUIRED:
             if payload is not None:
                 payload.body.bytes_out = 0
@@ -230,29 +229,15 @@ class Sender:
         return answer
 
     async def _without_answer(
-        self, error: Exception, payload: BodyPayload | None, expired: str | None
+        self, error: Exception, payload: BodyPayload | None, expired: str | None, any_refusal: bool
     ) -> NoAnswer:
         sent = payload is not None and payload.handed_over > 0
         proxied = self.options.proxy is not None
         no_answer = no_answer_of(error, sent=sent, expired=expired, proxied=proxied)
-        no_answer = await self._explained(no_answer)
+        no_answer = await self._refusals.explain(no_answer, any_before=any_refusal)
         if payload is not None and not no_answer.maybe_stored:
             payload.body.bytes_out = 0
         return no_answer
-
-    async def _explained(self, reply: NoAnswer) -> NoAnswer:
-        """Whether requests are lost because the server refuses us in TLS, from the start or now.
-
-        Before its first answer one that is lost is reason to ask; later the second in a row is.
-        """
-        context = self.options.ssl_context
-        if reply.kind != "lost" or context is None or self.options.proxy is not None:
-            return reply
-        async with self._listening:
-            self._lost += 1
-            if self._lost == (2 if self._heard else 1):
-                self._alert = await listen_for_alert(self.options.base_url, context)
-        return reply if self._alert is None else NoAnswer("tls_refused", self._alert)
 
 
 class _TooLong(Exception):  # noqa: N818 - caught above

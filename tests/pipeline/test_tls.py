@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import socket
 import socketserver
 import ssl
 import threading
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
 from tests.cli.said import complaint
 from tests.pipeline.certificate import Certificate, make_certificate
-from tests.pipeline.job import Job, uid_of
+from tests.pipeline.job import Job, Ran, uid_of
 from tests.support.logs import lines_of
 from tests.support.process import Completed, run_ingester
 from tests.support.scripted import NeverRead, ScriptedServer, StoreAll
@@ -234,6 +236,99 @@ class TestAServerThatTrustsUsNoMore:
         assert ran.cause is not None
         assert ran.cause.message.startswith("the server refuses the TLS connection (")
         assert ran.outcomes.get("in_doubt", 0) + ran.outcomes["pending"] == 3
+
+
+PLAIN = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n"
+HANDSHAKE_FAILURE = b"\x15\x03\x03\x00\x02\x02\x28"  # RFC 8446 6: a fatal alert, 40
+
+
+class Balancer(ssl.SSLContext):
+    """Of a server of which a backend is being restarted: some connections meet no TLS there."""
+
+    instead: list[bytes]  # what the next connections get
+    together: int  # of them are answered at a time
+    _held: list[socket.socket]
+
+    @classmethod
+    def of(cls, certificate: Certificate) -> Self:
+        made = cls(ssl.PROTOCOL_TLS_SERVER)
+        made.load_cert_chain(certificate.path, certificate.key)
+        made.instead, made.together, made._held = [], 1, []
+        return made
+
+    def wrap_socket(self, sock: socket.socket, *rest: Any, **more: Any) -> ssl.SSLSocket:
+        if not self.instead:
+            return super().wrap_socket(sock, *rest, **more)
+        self._held.append(sock.dup())
+        if len(self._held) >= self.together:
+            for held in self._held:
+                held.recv(16384)
+                held.sendall(self.instead.pop())
+                held.close()
+            self._held.clear()
+        raise OSError  # the server gives this connection up
+
+
+@pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        (PLAIN, "what listens there does not speak TLS"),
+        (HANDSHAKE_FAILURE, "the server refuses the TLS connection"),
+    ],
+    ids=["plain", "alert"],
+)
+class TestABackendThatIsBeingRestarted:
+    """Others answered well before: the first such is a lost connection, and nothing was sent."""
+
+    def load(
+        self, job: Job, certificate: Certificate, event_loop: str, after: dict[int, list[bytes]],
+        together: int = 1,
+    ) -> tuple[Ran, ScriptedServer]:  # fmt: skip
+        """``after``: what is met in place of TLS after so many answers, each on its connection."""
+        balancer = Balancer.of(certificate)
+        balancer.together = together
+        with ScriptedServer(tls=balancer) as server:
+            job.server = server
+            server.default = StoreAll(headers={"Connection": "close"})
+            server.before_answer(lambda n: balancer.instead.extend(after.get(n, [])))
+            ran = job.run(
+                url=server.url, ca_bundle=str(certificate.path), event_loop=event_loop,
+                max_concurrency=together,
+            )  # fmt: skip
+        return ran, server
+
+    @pytest.mark.parametrize("after", [{1}, {1, 2}])
+    def test_costs_an_attempt(
+        self, job: Job, certificate: Certificate, event_loop: str, word: bytes, told: str,
+        after: set[int],
+    ) -> None:  # fmt: skip
+        del told
+        job.write_studies(4)
+        ran, server = self.load(job, certificate, event_loop, {number: [word] for number in after})
+        assert (ran.exit_code, ran.outcomes) == (0, {"stored": 4})
+        assert ran.summary.retries == len(after)
+        assert len(server.posts) == 4
+
+    def test_twice_in_a_row_ends_the_run(
+        self, job: Job, certificate: Certificate, event_loop: str, word: bytes, told: str
+    ) -> None:
+        job.write_studies(4)
+        ran, server = self.load(job, certificate, event_loop, {2: [word] * 2})
+        assert (ran.exit_code, ran.outcomes) == (1, {"stored": 2, "pending": 2})
+        assert ran.cause is not None
+        assert ran.cause.message.startswith(told)
+        assert len(server.posts) == 2
+
+    def test_costs_each_of_two_requests_an_attempt_that_meet_it_at_the_same_time(
+        self, job: Job, certificate: Certificate, event_loop: str, word: bytes, told: str
+    ) -> None:
+        del told
+        job.write_studies(8)
+        ran, server = self.load(job, certificate, event_loop, {2: [word] * 2}, together=2)
+        assert (ran.exit_code, ran.outcomes) == (0, {"stored": 8})
+        assert ran.summary.retries == 2
+        assert len(server.posts) == 8
 
 
 class TestAClientCertificateThatCannotBeUsed:
