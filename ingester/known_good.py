@@ -25,10 +25,8 @@ from ingester.reconciliation import Reconciled, manifest_of, reconcile_parcel
 from ingester.transport.admission import Admission
 from ingester.transport.breaker import Breaker
 from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
-from ingester.transport.signs import shows_an_outage
+from ingester.transport.signs import CONFLICT, shows_an_outage
 from ingester.transport.trial import Trial
-
-CONFLICT = 409
 
 FindKnownGood = Callable[[], Awaitable[Instance | None]]
 """A file that the store has by the journal, and that is still as it was sent."""

@@ -13,7 +13,14 @@ from typing import NamedTuple
 from ingester.dicomweb.outcome import Outcome
 from ingester.transport.actions import Action, GiveUp, Outage, Refused, Resend, Retry, Split, Stop
 from ingester.transport.reply import Answer, NoAnswer
-from ingester.transport.signs import NO_TRUST, THROTTLED, UNAUTHORIZED, leaves_in_doubt, named
+from ingester.transport.signs import (
+    NO_TRUST,
+    PROXY_AUTHENTICATION_REQUIRED,
+    THROTTLED,
+    UNAUTHORIZED,
+    leaves_in_doubt,
+    named,
+)
 
 CHECK_CREDENTIALS = (
     "check --auth, the credentials and what they may do, and with SigV4 the region and "
@@ -23,6 +30,7 @@ GIVE_CREDENTIALS = (
     "say which with --auth: basic (INGESTER_USERNAME and INGESTER_PASSWORD), "
     "bearer (INGESTER_TOKEN) or sigv4 (AWS credentials)"
 )
+NAME_THE_PROXY = "name it with --proxy, or with its credentials in HTTPS_PROXY or HTTP_PROXY"
 
 TRIAL_CONNECT_ATTEMPTS = 5
 """With waits of 4, 8, 16 and 32 times the back-off base: 30 s by default."""
@@ -134,7 +142,9 @@ def _unauthorized(
         return Retry(_backoff_s(situation, policy, random))
     if not situation.keys_are_good:
         what, hint = "the server refuses the credentials", CHECK_CREDENTIALS
-        if not answer.credentials_sent:
+        if answer.status == PROXY_AUTHENTICATION_REQUIRED:
+            what, hint = "a proxy on the way asks for credentials", NAME_THE_PROXY
+        elif not answer.credentials_sent:
             what, hint = "the server asks for credentials and none were sent", GIVE_CREDENTIALS
         return Stop(
             f"{what} (HTTP {answer.status}){named(answer)}",

@@ -27,7 +27,7 @@ from ingester.transport.error_type import error_type_of
 from ingester.transport.no_answer import no_answer_of
 from ingester.transport.payload import BodyPayload
 from ingester.transport.reply import Answer, NoAnswer, Reply
-from ingester.transport.signs import UNAUTHORIZED
+from ingester.transport.signs import CONFLICT, PROXY_AUTHENTICATION_REQUIRED, UNAUTHORIZED
 from ingester.transport.watchdog import Watchdog
 
 ANSWER_BYTES = 1 << 20
@@ -35,10 +35,6 @@ ANSWER_BYTES_PER_FILE = 6 << 10
 """An answer may be as long as both together: a real server writes 0.6 KB of each file."""
 LOOK_UP_BYTES = 8 << 20
 """A page of 1,000 instances, with 8 KiB of each."""
-CONFLICT = 409
-"""It refuses all for what they are, and so it has let us in."""
-PROXY_AUTHENTICATION_REQUIRED = 407
-"""Only a proxy says so, and that it let nothing through: it is no word about the files."""
 HEADER_BYTES = 64 << 10
 """Of one line. A portal before the store may answer with more than the 8,190 that aiohttp takes."""
 PAGES_AT_ONCE = 2
@@ -73,6 +69,8 @@ class Sender:
         self.requests = 0
         self.in_flight = 0
         self._session: aiohttp.ClientSession | None = None
+        # No tunnel: the requests themselves are the proxy's, and may be answered by it.
+        self._proxy_reads_all = options.proxy is not None and options.ssl_context is None
         told = options.proxy_authorization
         self._told_proxy = {} if told is None else {"Proxy-Authorization": told.reveal()}
         self._pieces: list[Region] = []
@@ -167,7 +165,7 @@ class Sender:
         authorized = self._authorize(method, url, payload)
         any_refusal = self._refusals.any
         told_proxy = self._told_proxy
-        if self.options.ssl_context is None:  # no tunnel: the request itself is the proxy's
+        if told_proxy and self._proxy_reads_all:
             authorized = authorized._replace(headers={**authorized.headers, **told_proxy})
         limit = LOOK_UP_BYTES
         if payload is not None:
@@ -212,7 +210,7 @@ class Sender:
             if watchdog is not None:
                 watchdog.stop()
         self._refusals.heard()
-        if answer.status == PROXY_AUTHENTICATION_REQUIRED:
+        if answer.status == PROXY_AUTHENTICATION_REQUIRED and self._proxy_reads_all:
             if payload is not None:
                 payload.body.bytes_out = 0
             return NoAnswer("no_proxy", f"HTTP {answer.status}")

@@ -6,8 +6,12 @@ from ingester.transport.reply import Answer, NoAnswer
 
 THROTTLED = frozenset({425, 429, 503})
 """Refused for the server's load: nothing was stored, and everybody slows down."""
-UNAUTHORIZED = frozenset({401, 403})
-"""Refused for credentials, or a clock: nothing was stored."""
+CONFLICT = 409
+"""It refuses all for what they are, and so it has let us in."""
+PROXY_AUTHENTICATION_REQUIRED = 407
+"""A proxy let nothing through: ours, or one on the way that nobody named."""
+UNAUTHORIZED = frozenset({401, 403, PROXY_AUTHENTICATION_REQUIRED})
+"""Refused for credentials, or a clock: nothing was stored, and it is no word about the files."""
 
 NO_TRUST = {
     "tls": (

@@ -6,10 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
 
 from ingester.dicomweb.outcome import Evidence
+from tests.healthimaging.proxying import Proxy
+from tests.pipeline.certificate import make_certificate
 from tests.pipeline.job import Job, age, uid_of
 from tests.support.exchange import Exchange
 from tests.support.scripted import (
@@ -738,6 +741,48 @@ class TestAProxyOfPlainHttpThatAsksWhoWeAre:
         assert (ran.exit_code, ran.outcomes) == (1, {"pending": 4})
         assert ran.cause is not None
         assert ran.cause.message == "there is no connection through the proxy (HTTP 407)"
+
+
+class TestA407ThatNoProxyOfOursCanHaveSaid:
+    """A proxy on the way that nobody named asks for credentials: somebody has to name it."""
+
+    WORDS = "a proxy on the way asks for credentials (HTTP 407)"
+
+    def test_for_a_moment_costs_no_file(self, job: Job, server: ScriptedServer) -> None:
+        job.write_studies(4)
+        server.push(StoreAll(), ASKS)
+        ran = job.run()
+        assert (ran.exit_code, ran.outcomes) == (0, {"stored": 4})
+        assert server.posts[1].body == server.posts[2].body
+
+    @pytest.mark.parametrize("stored", [0, 1])
+    def test_twice_ends_the_run_at_once(
+        self, job: Job, server: ScriptedServer, stored: int
+    ) -> None:
+        job.write_studies(4)
+        server.push(*[StoreAll()] * stored)
+        server.default = server.default_get = ASKS
+        ran = job.run()
+        assert ran.exit_code == 1
+        assert ran.outcomes.get("stored", 0) == stored
+        assert ran.outcomes["pending"] == 4 - stored
+        assert len(server.posts) == stored + 2
+        assert ran.cause is not None
+        assert ran.cause.message == self.WORDS
+        assert "--proxy" in ran.cause.hint
+
+    def test_in_a_tunnel_is_not_our_proxys_either(self, job: Job, tmp_path: Path) -> None:
+        job.write_studies(4)
+        certificate = make_certificate(tmp_path)
+        with ScriptedServer(tls=certificate.context) as server, Proxy() as proxy:
+            server.default = ASKS
+            ran = job.run(
+                url=server.url, ca_bundle=str(certificate.path), proxy=f"http://{proxy.address}"
+            )
+            assert len(server.posts) == 2
+        assert (ran.exit_code, ran.outcomes) == (1, {"pending": 4})
+        assert ran.cause is not None
+        assert ran.cause.message == self.WORDS
 
 
 def _go_down(server: ScriptedServer, then: Callable[[], None]) -> Step:
