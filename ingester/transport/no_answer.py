@@ -25,7 +25,8 @@ CONNECTING = (
     aiohttp.ClientConnectorDNSError,
     aiohttp.ConnectionTimeoutError,
 )
-"""With a proxy it is the proxy that these are about: nobody else is looked up or connected to."""
+"""With a proxy it is the proxy that these are about: nobody else is looked up or connected to.
+So is a time that was over before a byte went out: it did not answer, or let nothing through."""
 
 
 def no_answer_of(error: Exception, *, sent: bool, expired: str | None, proxied: bool) -> NoAnswer:
@@ -48,7 +49,7 @@ def no_answer_of(error: Exception, *, sent: bool, expired: str | None, proxied: 
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return NoAnswer("no_proxy", f"HTTP {error.status}")
     if not sent:
-        way_ended = proxied and isinstance(error, CONNECTING)
+        way_ended = proxied and (isinstance(error, CONNECTING) or expired == "stalled")
         return NoAnswer("no_proxy" if way_ended else "not_sent", detail)
     if expired == "stalled":
         return NoAnswer("stalled", "the server took no byte of the body")

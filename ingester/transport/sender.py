@@ -87,7 +87,11 @@ class Sender:
                 ssl=True if options.ssl_context is None else options.ssl_context,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_timeout_s),
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                connect=options.stall_timeout_s,  # all of it: a proxy may take a CONNECT and hang
+                sock_connect=options.connect_timeout_s,
+            ),
             headers={"User-Agent": options.user_agent, "Accept": options.accept},
             trust_env=False,
             max_line_size=HEADER_BYTES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from ingester.dicomweb.outcome import Evidence
 from tests.healthimaging.proxying import Proxy
 from tests.pipeline.certificate import make_certificate
-from tests.pipeline.job import Job, age, uid_of
+from tests.pipeline.job import Job, Ran, age, uid_of
 from tests.support.exchange import Exchange
 from tests.support.scripted import (
     Answer,
@@ -783,6 +784,61 @@ class TestA407ThatNoProxyOfOursCanHaveSaid:
         assert (ran.exit_code, ran.outcomes) == (1, {"pending": 4})
         assert ran.cause is not None
         assert ran.cause.message == self.WORDS
+
+
+class _ProxyThatHangs(Proxy):
+    """From some moment on it takes a CONNECT and says nothing more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hangs = threading.Event()
+
+    def _carry(self, client: socket.socket) -> None:
+        if not self.hangs.is_set():
+            super()._carry(client)
+        while client.recv(4096):
+            pass
+
+
+class TestAProxyThatTakesAConnectAndHangs:
+    @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+    def test_from_the_start_is_told(self, job: Job, tmp_path: Path, event_loop: str) -> None:
+        ran, server = self.load(job, tmp_path, 0, stall_timeout_s=1, event_loop=event_loop)
+        assert (ran.exit_code, ran.outcomes) == (1, {"pending": 4})
+        assert ran.cause is not None
+        assert ran.cause.message.startswith("there is no connection through the proxy (")
+        assert server.requests == []
+
+    def test_in_mid_run_is_told_and_neither_body_nor_look_up_waits_for_an_answer(
+        self, job: Job, tmp_path: Path
+    ) -> None:
+        began = time.monotonic()
+        ran, server = self.load(
+            job, tmp_path, 1, stall_timeout_s=1, answer_timeout_s=30, max_outage_s=10
+        )
+        assert time.monotonic() - began < 25
+        assert (ran.exit_code, ran.outcomes) == (1, {"stored": 1, "pending": 3})
+        assert ran.cause is not None
+        assert "the proxy has let nothing through" in ran.cause.message
+        assert len(server.requests) == 1
+
+    def load(
+        self, job: Job, tmp_path: Path, after: int, **options: object
+    ) -> tuple[Ran, ScriptedServer]:
+        """Loads four studies through a proxy that hangs after so many answers."""
+        job.write_studies(4)
+        certificate = make_certificate(tmp_path)
+        with ScriptedServer(tls=certificate.context) as server, _ProxyThatHangs() as proxy:
+            job.server = server
+            server.default = StoreAll(headers={"Connection": "close"})
+            server.before_answer(lambda number: proxy.hangs.set() if number == after else None)
+            if not after:
+                proxy.hangs.set()
+            ran = job.run(
+                options, url=server.url, ca_bundle=str(certificate.path),
+                proxy=f"http://{proxy.address}",
+            )  # fmt: skip
+        return ran, server
 
 
 def _go_down(server: ScriptedServer, then: Callable[[], None]) -> Step:
