@@ -21,7 +21,7 @@ def journal_lines(path: str) -> Standing:
         "outcomes": _outcomes(status.totals),
         "run": None,
     }
-    lines = [f"journal {path}, target {status.target}"]
+    lines = [f"journal {path}, target {status.target or 'none yet'}"]
     if run is not None:
         data["run"] = {
             "run_id": run.run_id,

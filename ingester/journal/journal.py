@@ -40,7 +40,7 @@ from ingester.journal.lock import RunLock, refuse_network_file_system
 from ingester.journal.lookup import Ids, KnownFiles, stored_samples
 from ingester.journal.names import announced_file
 from ingester.journal.opening import connect_writer, create_private, journal_error
-from ingester.journal.runs import RunFigures, RunInfo, end_run, insert_run, utc_now
+from ingester.journal.runs import RunFigures, RunInfo, end_run, insert_run
 from ingester.journal.schema import HIGHEST_DROPPED
 from ingester.journal.totals import Totals
 from ingester.journal.writer import Writer
@@ -85,10 +85,11 @@ class Journal:
     ) -> Journal:
         """Lock, check and open the journal, or make it.
 
-        ``target`` is the normalised address of the store; a journal of another one is taken over
-        only with ``rebind``. Both callbacks are called in the writer's thread: ``on_commit`` with
-        results that are on the disk, in their order, as they were recorded; ``on_failure`` when
-        nothing more can be recorded, or nothing more announced, there in the announcer's thread.
+        ``target`` is the normalised address of the store, which the journal belongs to once a run
+        has started; one of another store is taken only with ``rebind``. Both callbacks are called
+        in the writer's thread: ``on_commit`` with results that are on the disk, in their order, as
+        they were recorded; ``on_failure`` when nothing more can be recorded, or nothing more
+        announced, there in the announcer's thread.
 
         Raises JournalError: held by another live run, on a network file system, no such
         directory, not writable, foreign, damaged, newer. WrongTargetError: of another target.
@@ -273,25 +274,17 @@ def _close_quietly(connection: apsw.Connection) -> None:
 
 
 def _prepare(connection: apsw.Connection, path: str, target: str, *, rebind: bool) -> Ids:
-    """Bind a new journal to its target, check that of an old one; the numbers to go on with."""
+    """Check that it is of this target, or of none yet; the numbers to go on with."""
     import apsw  # noqa: PLC0415 - loaded by whoever made the connection
 
     try:
-        with connection:
-            bound = connection.execute("SELECT value FROM meta WHERE key = 'target'").get
-            if bound is None:
-                connection.executemany(
-                    "INSERT INTO meta VALUES (?, ?)",
-                    [("target", target), ("created_at", utc_now())],
-                )
-            elif bound != target and not rebind:
-                raise WrongTargetError(
-                    f"the journal belongs to another target ({bound}, not {target}): {path}",
-                    "if it is the same store under a new name, add --rebind; "
-                    "else name another file with --journal",
-                )
-            elif bound != target:
-                connection.execute("UPDATE meta SET value = ? WHERE key = 'target'", (target,))
+        bound = connection.execute("SELECT value FROM meta WHERE key = 'target'").get
+        if bound not in {None, target} and not rebind:
+            raise WrongTargetError(
+                f"the journal belongs to another target ({bound}, not {target}): {path}",
+                "if it is the same store under a new name, add --rebind; "
+                "else name another file with --journal",
+            )
         recover(connection, path)
         with connection:
             max_file_id = connection.execute("SELECT max(file_id) FROM files").get

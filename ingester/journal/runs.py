@@ -57,7 +57,9 @@ def utc_now() -> str:
 
 
 def insert_run(connection: apsw.Connection, info: RunInfo, target: str) -> int:
-    """A run starts now; its id."""
+    """A run starts now, and the journal is of its target from now on; its id."""
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('created_at', ?)", (utc_now(),))
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('target', ?)", (target,))
     connection.execute(
         "INSERT INTO runs (name, operator, host, version, config_digest, target, started_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",

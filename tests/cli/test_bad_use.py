@@ -408,6 +408,20 @@ class TestAJournalOfAnotherTarget:
         other = ("--url", "http://127.0.0.1:9/b", "--rebind")
         assert run_ingester("run", "archive", *other, cwd=here).returncode == 0
 
+    def test_stays_that_target_s_where_the_command_that_says_so_is_bad_use(
+        self, here: Path
+    ) -> None:
+        assert run_ingester("run", "archive", *TO, cwd=here).returncode == 0
+        other = ("--url", "http://127.0.0.1:9/b", "--rebind")
+        assert run_ingester("run", "nowhere", *other, cwd=here).returncode == 2
+        assert run_ingester("run", "archive", *TO, cwd=here).returncode == 0
+
+    def test_is_of_none_where_the_first_command_was_bad_use(self, here: Path) -> None:
+        misspelt = ("--url", "http://127.0.0.1:9/dicom-wbe")
+        assert run_ingester("run", "nowhere", *misspelt, cwd=here).returncode == 2
+        assert "target none yet" in run_ingester("status", cwd=here).stdout
+        assert run_ingester("run", "archive", *TO, cwd=here).returncode == 0
+
 
 class TestAWorkingDirectoryThatIsGone:
     """As of a shell whose directory somebody has removed."""

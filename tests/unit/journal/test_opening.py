@@ -125,7 +125,8 @@ class TestAnExistingJournal:
 
     def test_can_be_bound_to_a_new_name_of_its_target(self, path: str) -> None:
         Session(path).end()
-        Journal.open(path, target="https://new.example/", rebind=True).close()
+        with Journal.open(path, target="https://new.example/", rebind=True) as journal:
+            journal.start_run(RunInfo())
         assert read_status(path).target == "https://new.example/"
         refusal(path, TARGET, WrongTargetError)
 
