@@ -46,9 +46,10 @@ async def resolve_sources(
     Each is looked at in a thread, for ``timeout_s`` at most.
 
     Raises:
-        UsageError: a source is missing, or is neither a file nor a directory, or two have a name.
-        FatalError: it does not answer, or is missing but the journal (``known_files_under``) has
-            files under it.
+        UsageError: a source is missing, may not be read, or is neither a file nor a directory, or
+            two have a name.
+        FatalError: it does not answer, or is missing or may not be read but the journal
+            (``known_files_under``) has files under it.
     """
     import asyncio  # noqa: PLC0415 - heavy, and --help knows this module
 
@@ -110,12 +111,27 @@ def _merge_files(resolved: Sequence[ResolvedSource]) -> list[ResolvedSource]:
 
 
 def _resolve(source: Source, known_files_under: KnownFilesUnder) -> ResolvedSource:
+    try:
+        return _found(source, known_files_under)
+    except PermissionError as error:
+        reason = os.strerror(error.errno or 0)
+        known = known_files_under(source.name, real_path(source.path))
+        raise (FatalError if known else UsageError)(
+            f"a source cannot be read ({reason}): {os.fsdecode(source.path)}",
+            "let this user list and enter it, and enter each directory above it (r and x); "
+            "then give the same command again",
+        ) from error
+
+
+def _found(source: Source, known_files_under: KnownFilesUnder) -> ResolvedSource:
     shown = os.fsdecode(source.path)
     if not source.path:  # it would be the current directory
         raise UsageError("a source is empty")
     try:
         path = os.path.realpath(source.path, strict=True)
         status = os.stat(path)
+    except PermissionError:
+        raise
     except OSError as error:
         path = real_path(source.path)
         if known_files_under(source.name, path):
@@ -140,6 +156,8 @@ def _refuse_an_empty_mount_point(
     try:
         with os.scandir(path) as entries:
             empty = next(entries, None) is None
+    except PermissionError:
+        raise
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise UsageError(f"a source cannot be listed ({reason}): {os.fsdecode(path)}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.cli.said import complaint
 from tests.support.dicom_files import write_corpus
 from tests.support.process import run_ingester, start_python
+from tests.support.scripted import ScriptedServer
 
 THE_PROGRAM = """
 import os, runpy
@@ -17,6 +19,12 @@ os.rmdir(os.getcwd())
 runpy.run_module("ingester", run_name="__main__", alter_sys=True)
 """
 IN_A_DIRECTORY_THAT_GOES = ("-P", "-c", THE_PROGRAM)  # as the installed command: not in its path
+WITHOUT_PRIVILEGES = """
+import ctypes, os, sys
+for capability in (1, 2):  # to read what the modes deny, of the super-user: nobody else has them
+    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+os.execv(sys.executable, [sys.executable, "-m", "ingester", *sys.argv[1:]])
+"""
 URL = "http://127.0.0.1:9/dicom-web"
 TO = ("--url", URL)
 
@@ -463,3 +471,29 @@ class TestAWorkingDirectoryThatIsGone:
             "the working directory is gone, and a path begins there: .",
             "change to a directory that is there, or give absolute paths",
         )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the super-user of others may read all")
+class TestASourceThatMayNotBeRead:
+    @pytest.mark.parametrize("denied", ["above/archive", "above"])
+    @pytest.mark.parametrize("known", [False, True])
+    def test_is_not_called_gone(self, tmp_path: Path, denied: str, known: bool) -> None:
+        """Its own mode denies it, or that of a directory above it; 1 if the journal knows it."""
+        archive = tmp_path / "above" / "archive"
+        write_corpus(archive, studies=1, instances_per_study=1)
+        if known:
+            with ScriptedServer() as server:
+                to = ("--url", server.url)
+                assert run_ingester("run", archive, *to, cwd=tmp_path).returncode == 0
+        else:
+            to = TO
+        (tmp_path / denied).chmod(0)
+        try:
+            with start_python("-c", WITHOUT_PRIVILEGES, "run", archive, *to, cwd=tmp_path) as run:
+                completed = run.wait()
+        finally:
+            (tmp_path / denied).chmod(0o700)
+        assert completed.returncode == (1 if known else 2)
+        line, hint = complaint(completed)
+        assert line == f"a source cannot be read (Permission denied): {archive}"
+        assert hint.startswith("let this user list and enter it, and enter each directory above it")
