@@ -107,7 +107,7 @@ class RunReport:
             _log_result(result)
             if self._first_not_taken is None and result.outcome in NOT_TAKEN:
                 self._first_not_taken = None if result.unchanged else result
-            if result.evidence is not None and result.outcome in IN_THE_STORE:
+            if result.attempts and result.outcome in IN_THE_STORE:
                 self.instances_stored += 1
                 self._bytes_stored += result.size or 0
         with suppress(RuntimeError):  # the loop is closed: nobody is left to be told

@@ -16,7 +16,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What ``run --json`` prints.
 
     ``files`` and ``outcomes`` speak of every file met in this run, with the state the journal has
-    for it; bytes, rates, requests and retries are this run's.
+    for it; requests and retries are this run's, bytes and rates are of what it sent and the store
+    has.
     """
 
     run_id: int

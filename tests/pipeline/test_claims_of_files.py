@@ -469,11 +469,15 @@ class TestWhatTheStoreHasOfARowThatSaysOtherwise:
         job.archive.mkdir()
         for name in names:
             (job.archive / name).symlink_to(elsewhere / name)
-        job.run(follow_symlinks=True)
+        size = sum((job.archive / name).stat().st_size for name in names)
+        assert job.run(follow_symlinks=True).summary.bytes_stored == size
         assert job.run().outcomes == {"skipped": 30}
         ran = job.run(follow_symlinks=True)
         assert ran.outcomes == {"stored": 30}
         assert ran.rows[names[0]].evidence is Evidence.BYTES
+        figures = ran.summary  # of what it sent, and it sent nothing
+        assert (figures.requests, figures.bytes_stored) == (0, 0)
+        assert (figures.mb_per_s, figures.instances_per_s) == (0, 0)
         assert all(len(job.stored(name)) == 1 for name in names)
 
     def test_it_was_broken_and_is_whole_again_beside_a_copy(
