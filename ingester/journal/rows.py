@@ -19,6 +19,7 @@ from ingester.journal.details import details_of, has_details
 from ingester.journal.listings import Met, stamp_directories
 from ingester.journal.schema import (
     EVIDENCE_CODES,
+    EVIDENCES,
     HOLDS_MAX,
     IN_THE_STORE_MAX,
     OUTCOME_CODES,
@@ -47,6 +48,9 @@ FROM files f LEFT JOIN directories d ON d.dir_id = f.dir_id
 WHERE f.file_id IN carray(?) AND {SEEN_RUN_ID} <> ? GROUP BY 1, 2, 3"""  # noqa: S608 - a constant
 
 _HOLDER = "SELECT holder_file_id FROM instances WHERE study_id = ? AND sop_instance_uid = ?"
+_SAID = """
+SELECT f.evidence, x.warning_code FROM files f LEFT JOIN details x USING (file_id)
+WHERE f.file_id = ?"""
 _SENT = """
 SELECT sent_size, sent_sha256 FROM instances
 WHERE study_id = ? AND sop_instance_uid = ? AND sent_outcome NOT NULL"""
@@ -146,7 +150,7 @@ class Recorder:
             if result.moved_from is not None or result.unchanged:
                 instead = self._keep(result, existing, changes)
                 if instead is None:
-                    recorded.append(result)
+                    recorded.append(self._with_what_its_row_says(result))
                     continue
                 result = instead  # noqa: PLW2901 - the row it speaks of is not there
             recorded.append(self._replace_row_of(result, existing, changes))
@@ -267,6 +271,15 @@ class Recorder:
         changes.count(old, -1)
         changes.count(old._replace(size=size, seen_run_id=self.run_id), 1)
         return None
+
+    def _with_what_its_row_says(self, result: Result) -> Result:
+        """Of a file that moved: on what evidence it is stored, and with which warning."""
+        if result.moved_from is None:
+            return result
+        ((evidence, warning_code),) = self._connection.execute(_SAID, (result.moved_from,))
+        return result._replace(
+            evidence=None if evidence is None else EVIDENCES[evidence], warning_code=warning_code
+        )
 
     def _is_of(self, row: Row | None, result: Result) -> bool:
         """Whether a row is of the instance that a result is about, and holds its claim."""

@@ -521,6 +521,23 @@ class TestWhatTheStoreHasOfARowThatSaysOtherwise:
         assert ran.rows["f.dcm"].warning_code == warning
         assert ran.exit_code == (3 if warning == 0xB120 else 0)
 
+    @pytest.mark.parametrize("warning", [None, 0xB007])
+    def test_it_moved_and_its_line_says_all_that_is_known_of_it(
+        self, job: Job, server: ScriptedServer, warning: int | None
+    ) -> None:
+        path = job.write("a.dcm")
+        if warning is not None:
+            server.default = StoreAll(warnings={uid_of("a.dcm"): warning})
+        (first,) = job.run().lines
+        path.rename(job.archive / "b.dcm")
+        ran = job.run()
+        (line,) = ran.lines
+        assert line["reason_code"] == "moved"
+        for name in ("file_id", "outcome", "evidence", "warning_code", "sha256"):
+            assert line[name] == first[name]
+        assert (line["evidence"], line["warning_code"]) == ("manifest", warning)
+        assert (ran.summary.requests, ran.summary.bytes_stored) == (0, 0)
+
     def test_retry_sends_what_has_a_warning_although_its_bytes_are_known(
         self, job: Job, server: ScriptedServer
     ) -> None:
