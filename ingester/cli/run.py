@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -56,13 +57,22 @@ def command(
         tell(f"warning: {log_file.dropped:,} lines are missing in the log file")
     if isinstance(cause, FatalError):
         complain(cause)
-    if as_json:
-        say(to_json(summary))
-    else:
-        for line in to_lines(summary):
-            say(printable(line))
+    try:
+        for line in [to_json(summary)] if as_json else map(printable, to_lines(summary)):
+            say(line)
+    except BrokenPipeError:
+        if summary.exit_code <= 128:
+            raise
+        _give_up_stdout()  # that a signal stopped it says more than that nobody listens
     if summary.exit_code:
         raise click.exceptions.Exit(summary.exit_code)
+
+
+def _give_up_stdout() -> None:
+    """Have what is still to be written go nowhere: at the end it would be an error again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _run(config: Config, sources: Sequence[Source]) -> tuple[RunSummary, Cause | None]:

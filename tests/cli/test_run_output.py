@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from ingester.dicomweb.outcome import Outcome
 from tests.support.dicom_files import write_corpus
 from tests.support.process import clean_environment, run_ingester
-from tests.support.scripted import ScriptedServer
+from tests.support.scripted import ScriptedServer, StoreAll, Wait
 
 SUMMARY = (
     "run_id started_at finished_at version files unreadable_directories skipped_directories "
@@ -151,6 +152,26 @@ class TestWhoeverListens:
         assert completed.returncode == 1
         assert all(PROGRESS.fullmatch(line) for line in completed.stderr.splitlines())
         assert stored(archive) == {"exit_code": 0, "stored": 12}
+
+    @pytest.mark.parametrize("flags", [(), ("--json",)])
+    def test_may_leave_stdout_of_a_run_that_a_signal_stops(
+        self, archive: Path, server: ScriptedServer, flags: tuple[str, ...]
+    ) -> None:
+        """The code says that the same command resumes, whoever had gone first."""
+        server.default = Wait(0.5, StoreAll())
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer, "wb") as pipe:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ingester", "run", "archive", "--url", server.url, *flags],
+                cwd=archive, env=clean_environment(), stdout=pipe, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        server.wait_until(lambda: bool(server.posts))
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 143
+        assert "Error" not in stderr
+        assert stored(archive)["exit_code"] == 143
 
     def test_may_leave_stderr_and_the_run_goes_on(
         self, archive: Path, server: ScriptedServer
