@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import signal
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -36,9 +37,14 @@ def run_loop(main: Coroutine[Any, Any, T], event_loop: str) -> T:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     _keep_memory()
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.get_loop().set_exception_handler(on_loop_exception)
-        return runner.run(main)
+    at_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.get_loop().set_exception_handler(on_loop_exception)
+            return runner.run(main)
+    finally:
+        if signal.getsignal(signal.SIGINT) is not at_interrupt:  # a loop leaves Python's own
+            signal.signal(signal.SIGINT, at_interrupt)
 
 
 def _keep_memory() -> None:
