@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Final
 
 from ingester.errors import JournalError
+from ingester.journal.opening import hint_for
 from ingester.mounts import NETWORK_FILE_SYSTEMS, mount_type, read_mountinfo
 
 LOCK_PATIENCE_S: Final = 0.5  # a `status` that looks whether a run is live holds it for an instant
@@ -44,7 +45,7 @@ class RunLock:
         except OSError as error:
             raise JournalError(
                 f"the journal cannot be locked: {error.strerror}: {path}",
-                "name a file in a directory you may write to with --journal",
+                hint_for(error, "name a file in a directory you may write to with --journal"),
             ) from error
         try:
             self._acquire(journal_path)

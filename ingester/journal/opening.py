@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -21,6 +21,7 @@ BUSY_TIMEOUT_MS: Final = 10_000
 CHECKPOINT_PAGES: Final = 4_000  # 16 MiB of WAL between checkpoints
 WRITER_CACHE_KIB: Final = 16_384
 READER_CACHE_KIB: Final = 4_096
+DESCRIPTORS_OF_SQLITE: Final = 4  # of the journal, its WAL, its shared memory, their directory
 _NO_SHARED_MEMORY: Final = 4874  # SQLITE_IOERR_SHMSIZE: the disk has no room for its 32 KiB
 _DAMAGED: Final = ("the file is damaged", "restore it from a backup, or start a new one")
 _HINTS: Final = {
@@ -57,13 +58,26 @@ def journal_error(path: str, action: str, error: BaseException) -> JournalError:
 
 
 def _no_descriptor() -> tuple[str, str] | None:
-    """What to say where this process has no more open files: then no file is at fault."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    except OSError as error:
-        if error.errno in {errno.EMFILE, errno.ENFILE}:
-            return os.strerror(error.errno), "raise the limit of open files (ulimit -n)"
+    """What to say where this process has no more open files: then no file is at fault.
+
+    What SQLite had opened before the one that failed is closed again by now.
+    """
+    with ExitStack() as taken:
+        try:
+            for _ in range(DESCRIPTORS_OF_SQLITE):
+                fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                taken.callback(os.close, fd)
+        except OSError as error:
+            if hint := hint_for(error, ""):
+                return os.strerror(error.errno or 0), hint
     return None
+
+
+def hint_for(error: OSError, otherwise: str) -> str:
+    """What to do about a file that cannot be opened: ``otherwise``, if the file is at fault."""
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return "raise the limit of open files (ulimit -n)"
+    return otherwise
 
 
 def _why_not(path: str) -> str:
@@ -85,7 +99,8 @@ def write_error(path: str, error: BaseException) -> JournalError:
             f"what is about to be sent could not be written down: {type(error).__name__}: {path}",
             "the same command continues where the journal ends",
         )
-    reason, hint = os.strerror(error.errno or 0), _HINTS["CantOpenError"][1]
+    reason = os.strerror(error.errno or 0)
+    hint = hint_for(error, _HINTS["CantOpenError"][1])
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         reason, hint = _HINTS["FullError"]
     elif error.errno == errno.EIO:
@@ -121,7 +136,7 @@ def create_private(path: str) -> None:
     except OSError as error:
         raise JournalError(
             f"the journal cannot be opened: {error.strerror}: {path}",
-            "name a file in a directory you may write to with --journal",
+            hint_for(error, "name a file in a directory you may write to with --journal"),
         ) from error
 
 
