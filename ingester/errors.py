@@ -5,6 +5,7 @@
     │   └── WrongTargetError   the journal belongs to another store
     └── FatalError       the run cannot go on: exit code 1, what was met stays pending
         ├── StoppedEarly a signal came before anything was read: exit code 128 + its number
+        ├── NoThreadError  the system gives this process no thread
         ├── SourceError  a source vanished or does not answer: the others go on first
         └── JournalError the record cannot be opened, read or written
 
@@ -57,6 +58,10 @@ class StoppedEarly(FatalError):  # noqa: N818 - a wish, and no error
         super().__init__("stopped before anything was read")
         self.args = (signal_number,)
         self.exit_code = 128 + signal_number
+
+
+class NoThreadError(FatalError):
+    """The system gives this process no thread. The caller ends others, or raises the limit."""
 
 
 class SourceError(FatalError):

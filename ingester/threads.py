@@ -21,6 +21,8 @@ from concurrent.futures import Executor, Future
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
+from ingester.errors import NoThreadError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -141,6 +143,18 @@ def let_others_go_first() -> None:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
+def start(thread: threading.Thread) -> None:
+    """Start it. Raises NoThreadError."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise NoThreadError(
+            "the system gives this process no thread",
+            "raise the limit of processes and threads (ulimit -u, or that of the container), "
+            "or that of memory",
+        ) from error
+
+
 class DaemonExecutor(Executor):
     """At most ``threads`` daemon threads that run what is submitted, in order.
 
@@ -170,7 +184,7 @@ class DaemonExecutor(Executor):
             self._calls.put(call)
             try:
                 self._start_threads()
-            except RuntimeError:  # nobody is there to run it, now or ever
+            except NoThreadError:  # nobody is there to run it, now or ever
                 future.cancel()
                 raise
         return future
@@ -215,7 +229,7 @@ class DaemonExecutor(Executor):
     def _start_threads(self) -> None:
         """As many as there is work for; with the lock held.
 
-        Raises RuntimeError where the system has no thread left for the first of them.
+        Raises NoThreadError where the system has none left for the first of them.
         """
         running = len(self._threads) - self.stuck
         if self._calls.qsize() > self._idle and running < self._limit:
@@ -223,8 +237,8 @@ class DaemonExecutor(Executor):
                 target=self._work, name=f"{self._name}-{self._started}", daemon=True
             )
             try:
-                thread.start()
-            except RuntimeError:
+                start(thread)
+            except NoThreadError:
                 if running:
                     return  # those that are there get to it
                 raise

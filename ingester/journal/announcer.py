@@ -23,6 +23,7 @@ from ingester.journal.announcement_file import AnnouncementFile
 from ingester.journal.announcements import encode, encode_numbers
 from ingester.journal.opening import write_error
 from ingester.journal.waiters import Waiters
+from ingester.threads import start
 
 
 class Standing(NamedTuple):
@@ -65,7 +66,7 @@ class Announcer:
         self._closing = False
         self._failure: JournalError | None = None
         self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
-        self._thread.start()
+        start(self._thread)
 
     def announce(self, run_id: int, instances: Sequence[Instance]) -> int:
         """These are about to be sent together; a ticket to wait for. The sequence must not change.

@@ -27,7 +27,7 @@ from ingester.journal.opening import journal_error
 from ingester.journal.rows import Recorder
 from ingester.journal.totals import NOTHING, Totals
 from ingester.journal.waiters import Waiters
-from ingester.threads import let_others_go_first
+from ingester.threads import let_others_go_first, start
 
 if TYPE_CHECKING:
     import apsw
@@ -92,7 +92,7 @@ class Writer:
         self._waiters = Waiters(self._changed)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-        self._thread.start()
+        start(self._thread)
 
     def hand_over(
         self,

@@ -14,7 +14,7 @@ import pytest
 
 from ingester.dicomweb.outcome import Outcome
 from tests.support.dicom_files import write_corpus
-from tests.support.process import clean_environment, run_ingester
+from tests.support.process import clean_environment, run_ingester, start_python
 from tests.support.scripted import ScriptedServer, StoreAll, Wait
 
 SUMMARY = (
@@ -242,3 +242,31 @@ class TestAnEncodingThatIsNotUtf8:
         assert json.loads(run.stdout)["journal"] == "ö日.db"
         status = run_ingester("status", *journal, cwd=archive, env=env)
         assert json.loads(status.stdout)["journal"] == "ö日.db"
+
+
+FEW_THREADS = """
+import resource, runpy, sys, threading
+threading.stack_size(1 << 30)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+most = used + (int(sys.argv.pop(1)) << 30) + (1 << 29)
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+runpy.run_module("ingester", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks at /proc")
+class TestASystemWithFewThreads:
+    """A stack is of 1 GiB, and there is memory for so many."""
+
+    @pytest.mark.parametrize("threads", [0, 1, 2, 3, 4])
+    def test_is_told_of_by_name(self, archive: Path, server: ScriptedServer, threads: int) -> None:
+        run = ("run", "archive", "--url", server.url, "--scan-processes", "0", "--readers", "4096")
+        with start_python("-c", FEW_THREADS, str(threads), *run, cwd=archive) as process:
+            ended = process.wait()
+        assert ended.returncode == 1
+        said = [line for line in ended.stderr.splitlines() if not PROGRESS.fullmatch(line)]
+        assert said[-2] == "ingester: the system gives this process no thread"
+        assert said[-1].startswith("  hint: raise the limit of processes and threads (ulimit -u")
+        assert "  at " not in ended.stderr
+        assert run_ingester(*run, cwd=archive).returncode == 0
+        assert stored(archive) == {"exit_code": 0, "stored": 12}

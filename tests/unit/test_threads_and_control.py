@@ -15,7 +15,7 @@ from contextlib import suppress
 import pytest
 
 from ingester.control import StopControl
-from ingester.errors import FatalError, JournalError
+from ingester.errors import FatalError, JournalError, NoThreadError
 from ingester.threads import (
     LOOKS,
     DaemonExecutor,
@@ -96,7 +96,7 @@ class TestADaemonExecutor:
         executor, gate, ran = DaemonExecutor(2, "x"), threading.Event(), list[int]()
         with monkeypatch.context() as without_threads:
             without_threads.setattr(threading.Thread, "start", start)
-            with pytest.raises(RuntimeError, match="new thread"):
+            with pytest.raises(NoThreadError, match="no thread"):
                 executor.submit(ran.append, 1)
         first = executor.submit(gate.wait, 60)
         with monkeypatch.context() as without_threads:

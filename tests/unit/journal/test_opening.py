@@ -13,7 +13,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from ingester.errors import IngesterError, JournalError, WrongTargetError
+from ingester.errors import IngesterError, JournalError, NoThreadError, WrongTargetError
 from ingester.journal import Journal, RunInfo, iter_files, read_status
 from ingester.journal.lock import refuse_network_file_system
 from ingester.journal.opening import (
@@ -192,7 +192,7 @@ class TestAnExistingJournal:
 
         with monkeypatch.context() as no_thread:
             no_thread.setattr(threading.Thread, "start", all_but_the_journal)
-            with pytest.raises(RuntimeError):
+            with pytest.raises(NoThreadError):
                 Journal.open(path, target=TARGET)
         assert not [each for each in threading.enumerate() if each not in before]
         Journal.open(path, target=TARGET).close()
