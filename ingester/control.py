@@ -23,6 +23,7 @@ class StopControl:
 
     def __init__(self) -> None:
         self.cause: Cause | None = None
+        self.starting = False  # in a wait that ends when the run is asked to
         self._requested = asyncio.Event()
         self._abandoned = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
@@ -68,12 +69,12 @@ class StopControl:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(0 if self.requested else None) as wait:
-                inside = True
+                self.starting = inside = True
                 self.when_requested(lambda: wait.reschedule(loop.time()) if inside else None)
                 try:
                     yield
                 finally:
-                    inside = False
+                    self.starting = inside = False
         except TimeoutError:
             if not wait.expired() or self.cause is None:
                 raise

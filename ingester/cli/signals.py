@@ -40,5 +40,5 @@ def _on_signal(
         stop.abandon(number)
         return
     stop.request(number)
-    if acknowledge is not None:
+    if acknowledge is not None and not stop.starting:  # else it has nothing to finish
         acknowledge(number)
