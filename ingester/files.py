@@ -31,15 +31,29 @@ OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 MAY_PASS = frozenset({errno.ESTALE, errno.EIO})
 """Errors that may be gone when the file is opened again."""
 
+MAY_NOT_READ = (
+    "let this user list and enter it, and enter each directory above it (r and x); "
+    "then give the same command again"
+)
+"""What to do about a source whose permissions deny it."""
+
 
 class SourceChanged(Exception):  # noqa: N818 - a finding about a file, handled as a value above
     """The file is not the one that was read before: other size, times, inode, or fewer bytes."""
 
 
 def check_root(root: Root) -> None:
-    """Raise SourceError if a root is not what it was when the run started: unmounted, or gone."""
+    """Raise SourceError if a root is not what it was when the run started: unmounted, or gone.
+
+    Or if it may not be read any more.
+    """
     try:
         device: int | None = os.stat(root.path).st_dev
+    except PermissionError as error:
+        reason = os.strerror(error.errno or 0)
+        raise SourceError(
+            f"a source cannot be read any more ({reason}): {os.fsdecode(root.path)}", MAY_NOT_READ
+        ) from error
     except OSError:
         device = None
     if device is None or root.device not in (None, device):

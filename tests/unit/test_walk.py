@@ -7,6 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,6 +97,18 @@ class Walked:
     @property
     def reasons(self) -> dict[bytes, tuple[Outcome, str]]:
         return {one.file.name: (one.outcome, one.reason_code) for one in self.decided}
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """As somebody whom modes deny something, if this is the super-user."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65_533)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
 
 
 def walker(
@@ -651,6 +664,19 @@ class TestARootThatVanishes:
         one = Walker(Root(1, real, real, None, os.stat(real).st_dev + 1), WalkOptions(), Catalog())
         with pytest.raises(FatalError, match="vanished"):
             one.step()
+
+    def test_that_may_not_be_read_any_more_is_not_called_vanished(self, tmp_path: Path) -> None:
+        above = tmp_path / "above"
+        (above / "mount").mkdir(parents=True)
+        one = walker(above / "mount")
+        above.chmod(0)
+        with without_privileges(), pytest.raises(FatalError) as caught:
+            one.step()
+        above.chmod(0o700)
+        assert caught.value.message == (
+            f"a source cannot be read any more (Permission denied): {above / 'mount'}"
+        )
+        assert caught.value.hint.startswith("let this user list and enter it")
 
     def test_that_is_a_file_by_now_cannot_be_listed(self, tmp_path: Path) -> None:
         source = tmp_path / "mount"
