@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM
+from ingester.dicomweb.outcome import HOLDS_ITS_CLAIM, IN_THE_STORE, Outcome
 from ingester.items import Holder, Instance, InstanceKey, Result
 
 NOBODY: deque[Instance] = deque(maxlen=0)
@@ -157,7 +157,7 @@ class Claims:
             if claim is None or claim.absent or claim.decided is not None:
                 continue
             if result.outcome in HOLDS_ITS_CLAIM:
-                claim.decided = result
+                claim.decided = _kept(claim.earlier, result) or result
                 if claim.waiting:
                     self._wake(claim)
             elif claim.waiting:
@@ -185,6 +185,21 @@ class Claims:
 
     def __len__(self) -> int:
         return len(self._claims)
+
+
+def _kept(earlier: Holder | None, result: Result) -> Holder | None:
+    """What the store has of an earlier run, where it keeps that and not what it was sent now."""
+    if result.outcome is not Outcome.ALREADY_STORED:
+        return None
+    if earlier is None or earlier.outcome not in IN_THE_STORE:
+        return None
+    now = _holder_of(result)
+    if (now.size, now.sha256) == (earlier.size, earlier.sha256):
+        return None
+    return now._replace(
+        outcome=earlier.outcome, size=earlier.size, sha256=earlier.sha256,
+        current=False, decided_now=True, row=(now.size, now.mtime_ns),
+    )  # fmt: skip
 
 
 def _holder_of(result: Result) -> Holder:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import apsw
 
 GONE: Final = 99  # instead of an outcome: the row goes away
+ALREADY_STORED: Final = OUTCOME_CODES[Outcome.ALREADY_STORED]
 IN_DOUBT: Final = OUTCOME_CODES[Outcome.IN_DOUBT]
 PENDING: Final = OUTCOME_CODES[Outcome.PENDING]
 ENDS_A_DOUBT: Final = frozenset(
@@ -56,13 +57,17 @@ WHERE CAST(excluded.value AS INTEGER) > CAST(value AS INTEGER)"""  # noqa: S608 
 _DROP_FILE = "DELETE FROM files WHERE file_id = ?"
 _PUT_DETAILS = "REPLACE INTO details VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DROP_DETAILS = "DELETE FROM details WHERE file_id = ?"
-# A claim gives way to one that is firmer, and to every instance that the store says it has.
+# A claim gives way to one that is firmer, and to every instance that the store says it has; but
+# of what it had already, only where that is not known to be something else.
 _OUTCOME_OF = "(SELECT outcome FROM files WHERE file_id = {}.holder_file_id)"
+_BYTES_OF = "(SELECT size, sha256 FROM files WHERE file_id = excluded.holder_file_id)"
 _PUT_CLAIM = f"""
 INSERT INTO instances (study_id, sop_instance_uid, holder_file_id) VALUES {{rows}}
 ON CONFLICT DO UPDATE SET holder_file_id = excluded.holder_file_id,
     sent_outcome = NULL, sent_size = NULL, sent_sha256 = NULL
-WHERE {_OUTCOME_OF.format("excluded")} <= {IN_THE_STORE_MAX}
+WHERE {_OUTCOME_OF.format("excluded")} < {ALREADY_STORED}
+    OR {_OUTCOME_OF.format("excluded")} = {ALREADY_STORED}
+        AND (sent_outcome IS NULL OR (sent_size, sent_sha256) IS {_BYTES_OF})
     OR {_OUTCOME_OF.format("excluded")} < coalesce(
         sent_outcome, {_OUTCOME_OF.format("instances")}, 99)"""  # noqa: S608 - constants
 _DROP_CLAIM = """
@@ -155,7 +160,8 @@ class Changes:
     ) -> None:
         """What becomes of the claim of a row that had ``old`` and now has ``outcome``."""
         if old.outcome <= IN_THE_STORE_MAX:
-            if not (same_instance and outcome <= IN_THE_STORE_MAX):
+            kept = outcome == ALREADY_STORED and not same_bytes  # what the store was sent before
+            if kept or not (same_instance and outcome <= IN_THE_STORE_MAX):
                 self._freeze_claim(old)
         elif old.outcome == IN_DOUBT:
             if same_instance and same_bytes and outcome in ENDS_A_DOUBT:

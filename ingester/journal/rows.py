@@ -222,9 +222,10 @@ class Recorder:
                 same_bytes = result.sha256 == old.sha256
             changes.pass_claim(old, outcome, same_instance=same_instance, same_bytes=same_bytes)
             if outcome in PUT_OVER_ANOTHER and sop_instance_uid is not None:
-                if not (same_instance and old.outcome <= IN_DOUBT):
-                    same_bytes = not self._other_was_sent(study_id, sop_instance_uid, size, result)
-                if not same_bytes:
+                known = same_instance and old.outcome <= IN_DOUBT
+                if not (known and same_bytes) and self._other_was_sent(
+                    study_id, sop_instance_uid, size, result, unless_frozen=known
+                ):
                     changes.overtaken.append(
                         old._replace(study_id=study_id, sop_instance_uid=sop_instance_uid)
                     )
@@ -235,15 +236,24 @@ class Recorder:
                 changes.doubts.append(claim)
 
     def _other_was_sent(
-        self, study_id: int | None, sop_instance_uid: bytes, size: int, result: Result
+        self,
+        study_id: int | None,
+        sop_instance_uid: bytes,
+        size: int,
+        result: Result,
+        *,
+        unless_frozen: bool,
     ) -> bool:
         """Whether the store had other bytes of an instance than it was sent now.
 
-        Of a file that was refused, broken or another instance since: its row does not say it.
+        Of a file that was refused, broken or another instance since, or that the store has an
+        earlier version of, its row does not say it. ``unless_frozen``: what the row says.
         """
-        sent = self._connection.execute(_SENT, (study_id, sop_instance_uid)).fetchone()
-        if sent is None or result.evidence is Evidence.BYTES:
+        if result.evidence is Evidence.BYTES:
             return False
+        sent = self._connection.execute(_SENT, (study_id, sop_instance_uid)).fetchone()
+        if sent is None:
+            return unless_frozen
         return bool(result.sha256 is None or (size, result.sha256) != sent)
 
     def _keep(self, result: Result, existing: dict[int, Row], changes: Changes) -> Result | None:
@@ -282,12 +292,12 @@ class Recorder:
         )
 
     def _is_of(self, row: Row | None, result: Result) -> bool:
-        """Whether a row is of the instance that a result is about, and holds its claim."""
+        """Whether a row is of the instance that a result is about, and of what was sent of it."""
         header = result.header
         return (
             row is not None
             and header is not None
-            and row.outcome <= HOLDS_MAX
+            and row.outcome in {OUTCOME_CODES[result.outcome], IN_DOUBT}
             and row.study_id == self._series.of(header).study_id
             and row.sop_instance_uid == pack_uid(header.sop_instance_uid)
         )

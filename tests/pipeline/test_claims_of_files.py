@@ -851,6 +851,59 @@ class TestACopyOfAFileThatChanges:
         assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "conflict"]
 
 
+class TestWhereTheStoreKeepsTheFirst:
+    """A file was stored, and was edited since: the store has what it was."""
+
+    def load_and_edit(self, job: Job) -> bytes:
+        """The bytes that the store has."""
+        path = job.write("f.dcm")
+        first = path.read_bytes()
+        job.run(server="orthanc")
+        job.write("f.dcm", seed=1)
+        age(path, 60)
+        return first
+
+    def put(self, job: Job, name: str, content: bytes) -> None:
+        (job.archive / name).write_bytes(content)
+        age(job.archive / name)
+
+    @pytest.mark.parametrize("name", ["a.dcm", "z.dcm"])
+    @pytest.mark.parametrize("later", [False, True])
+    def test_a_backup_is_a_duplicate_and_a_copy_of_the_edited_is_none(
+        self, job: Job, name: str, *, later: bool
+    ) -> None:
+        first = self.load_and_edit(job)
+        if later:
+            job.run(server="orthanc")
+        self.put(job, name, first)
+        copy(job, "f.dcm", f"edited-{name}")
+        job.run(server="orthanc")
+        ran = job.run(server="orthanc")
+        assert ran.outcome("f.dcm") == "already_stored"
+        assert [ran.outcome(name), ran.outcome(f"edited-{name}")] == ["duplicate", "conflict"]
+        assert (ran.exit_code, ran.summary.requests) == (3, 0)
+
+    @pytest.mark.parametrize("meanwhile", ["no DICOM", "another instance", "edited again"])
+    def test_it_is_still_known_after_more_edits(
+        self, job: Job, server: ScriptedServer, meanwhile: str
+    ) -> None:
+        first = self.load_and_edit(job)
+        job.run(server="orthanc")
+        path = job.archive / "f.dcm"
+        if meanwhile != "edited again":
+            become(job, server, path, meanwhile)
+            job.run(server="orthanc")
+        job.write("f.dcm", seed=2)
+        age(path, 90)
+        assert job.run(server="orthanc").outcome("f.dcm") == "already_stored"
+        self.put(job, "b.dcm", first)
+        ran = job.run(server="orthanc")
+        assert [ran.outcome("f.dcm"), ran.outcome("b.dcm")] == ["already_stored", "duplicate"]
+        self.put(job, "f.dcm", first)
+        age(path, 120)
+        assert job.run(server="orthanc").outcomes == {"stored": 1, "duplicate": 1}
+
+
 class TestTheNumberOfARowThatIsGone:
     @pytest.mark.parametrize("same", [True, False])
     def test_is_not_given_to_another_file(
