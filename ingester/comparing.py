@@ -1,5 +1,6 @@
 """Settles instances that meet a decided claim: compared in reader threads, decided on the loop.
 
+A file that is not any more as it was sent is stood for by its copies, as the journal has them.
 Each step runs in a thread of the root of the file that it touches. Gives results to the ledger,
 and an instance's buffer back.
 """
@@ -7,18 +8,20 @@ and an instance's buffer back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 
 from ingester.compare import Sameness, look_here, look_there, without_the_other
 from ingester.dicomweb.outcome import Outcome
 from ingester.files import SourceChanged
-from ingester.items import Holder, Instance, Result, ended, pending
+from ingester.items import Holder, Instance, InstanceKey, Result, ended, pending
 from ingester.ledger import Ledger
 from ingester.readers import SOURCE_PAUSED, Readers, SourcePausedError, failure_of
 
 COMPARED_AT_ONCE = 64
 """Comparisons handed to the readers together."""
 
+FindCopies = Callable[[InstanceKey, int], Sequence[Holder]]
 Found = Sameness | OSError | SourceChanged
 """What a comparison shows, or why it could not be made."""
 
@@ -26,10 +29,19 @@ Found = Sameness | OSError | SourceChanged
 class Comparer:
     """For the grouping stage."""
 
-    def __init__(self, readers: Readers, ledger: Ledger, conflict_words: str) -> None:
+    def __init__(
+        self,
+        readers: Readers,
+        ledger: Ledger,
+        conflict_words: str,
+        lookups: Executor,
+        find_copies: FindCopies,
+    ) -> None:
         self._readers = readers
         self._ledger = ledger
         self._conflict_words = conflict_words
+        self._lookups = lookups
+        self._find_copies = find_copies
 
     async def decide(self, instances: Sequence[Instance], holder: Holder) -> None:
         """Decide what has the UIDs of a decided holder; as many at a time as there are readers."""
@@ -64,9 +76,23 @@ class Comparer:
             there = await run(other, look_there, holder, here)
             if there.sameness is not None:
                 return there.sameness
-            return await run(own, without_the_other, instance, holder, there)
+            found = await run(own, without_the_other, instance, holder, there)
+            if found not in {Sameness.SAME, Sameness.MOVED}:
+                found = await self._by_copies(instance, here, found)
         except (OSError, SourceChanged) as error:
             return error
+        return found
+
+    async def _by_copies(self, instance: Instance, here: bytes | None, found: Sameness) -> Sameness:
+        """What is to be said of an instance that is not ``found`` to be what was sent."""
+        run = asyncio.get_running_loop().run_in_executor
+        key, file = instance.key, instance.file
+        for copy in await run(self._lookups, self._find_copies, key, file.file_id):
+            readers = self._readers.holding(copy.path) or self._readers.of(file.directory.root)
+            there = await run(readers, look_there, copy, here)
+            if there.sameness is Sameness.SAME:
+                return Sameness.SAME
+        return found
 
     def end(self, instances: Sequence[Instance], holder: Holder, found: Sequence[Found]) -> None:
         """They end as comparisons showed: together, for the journal counts how often it is told."""

@@ -22,7 +22,7 @@ from ingester.batches import Batches, BatchLimits
 from ingester.channel import Channel, ChannelClosed, Sink
 from ingester.claims import Claim, Claims
 from ingester.compare import Sameness
-from ingester.comparing import Comparer
+from ingester.comparing import Comparer, FindCopies
 from ingester.dicomweb.outcome import NEVER_SENT, Outcome
 from ingester.items import (
     Holder,
@@ -73,6 +73,7 @@ class Group:
         out: Sink[ToUpload],
         ledger: Ledger,
         find_holders: FindHolders,
+        find_copies: FindCopies,
         lookups: Executor,
         readers: Readers,
         idle_s: Callable[[], float],
@@ -84,7 +85,7 @@ class Group:
         self._inbox = inbox
         self._out = out
         self._ledger = ledger
-        self._comparer = Comparer(readers, ledger, options.conflict_words)
+        self._comparer = Comparer(readers, ledger, options.conflict_words, lookups, find_copies)
         self._find_holders = find_holders
         self._lookups = lookups
         self._batches = Batches(limits, options.max_open)

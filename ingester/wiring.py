@@ -128,7 +128,8 @@ def build_stages(
         GroupOptions(
             config.max_open_instances, conflict_words(config.server_profile), config.idle_slot_s
         ),
-        limits, scanned, batches, ledger, journal.find_holders, lookups, readers,
+        limits, scanned, batches, ledger, journal.find_holders, journal.find_copies,
+        lookups, readers,
         upload.idle_s, budget.is_crowded,
     )  # fmt: skip
     return Stages(

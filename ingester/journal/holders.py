@@ -14,7 +14,7 @@ from ingester.dicomweb.outcome import SETTLED, Outcome
 from ingester.items import Holder, InstanceKey
 from ingester.journal.carrays import blobs
 from ingester.journal.opening import connect_reader, reading
-from ingester.journal.schema import OUTCOMES, pack_uid
+from ingester.journal.schema import OUTCOME_CODES, OUTCOMES, pack_uid
 
 UNKNOWN_MTIME_NS: Final = -(2**63)  # no file has it: what the store was sent had another
 TO_BE_MET: Final = (-1, UNKNOWN_MTIME_NS)  # the next: what its row says is looked at again
@@ -35,6 +35,14 @@ LEFT JOIN series s ON s.series_id = f.series_id
 LEFT JOIN directories d ON d.dir_id = f.dir_id
 LEFT JOIN roots r ON r.root_id = d.root_id
 WHERE i.study_id = ? AND i.sop_instance_uid = ?"""
+
+COPIES_AT_MOST: Final = 64  # that stand for a file that is gone; one is enough
+_COPIES = f"""
+SELECT f.file_id, r.path, d.rel_path, f.name, f.size, f.mtime_ns, f.sha256
+FROM files f JOIN directories d ON d.dir_id = f.dir_id JOIN roots r ON r.root_id = d.root_id
+WHERE f.series_id IN (SELECT series_id FROM series WHERE study_id = ?) AND f.sop_instance_uid = ?
+    AND f.outcome = {OUTCOME_CODES[Outcome.DUPLICATE]} AND f.file_id <> ?
+LIMIT {COPIES_AT_MOST}"""  # noqa: S608 - constants
 
 
 class Holders:
@@ -105,6 +113,18 @@ class Holders:
             file_id, path, outcome, sent[1], mtime_ns, sent[2], current, now, True, overtaken,
             row_is,
         )  # fmt: skip
+
+    def copies(self, key: InstanceKey, but: int) -> list[Holder]:
+        """Other files that were found to be what the store has of an instance."""
+        with self._lock, reading(self._path):
+            study_id = self._connection.execute(_STUDY, (pack_uid(key.study_instance_uid),)).get
+            found: list[Any] = self._connection.execute(
+                _COPIES, (study_id, pack_uid(key.sop_instance_uid), but)
+            ).fetchall()
+        return [
+            Holder(file_id, os.path.join(*path), Outcome.DUPLICATE, size, mtime_ns, sha256, True)
+            for file_id, *path, size, mtime_ns, sha256 in found
+        ]
 
     def close(self) -> None:
         """Idempotent."""

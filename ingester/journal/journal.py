@@ -194,6 +194,10 @@ class Journal:
             self._holders = Holders(self.path, self._settled)
         return self._holders.find(keys)
 
+    def find_copies(self, key: InstanceKey, but: int) -> list[Holder]:
+        """Files but one that were found to be what the store has. Reads the disk, as above."""
+        return [] if self._holders is None else self._holders.copies(key, but)
+
     def stored_samples(self) -> list[tuple[FileRef, bytes | None]]:
         """Small files that the store has, of the latest, with their digests. Reads the disk."""
         return stored_samples(self.path)

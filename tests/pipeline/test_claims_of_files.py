@@ -904,6 +904,45 @@ class TestWhereTheStoreKeepsTheFirst:
         assert job.run(server="orthanc").outcomes == {"stored": 1, "duplicate": 1}
 
 
+class TestACopyOfAFileThatIsGone:
+    """Another copy, which is as it was, stands for it."""
+
+    @pytest.mark.parametrize("checksums", ["sha256", "none"])
+    @pytest.mark.parametrize("name", ["0.dcm", "z.dcm"])
+    def test_is_compared_with_what_is_left(self, job: Job, name: str, checksums: str) -> None:
+        path = job.write("a.dcm")
+        copy(job, "a.dcm", "b.dcm")
+        job.run(checksums=checksums)
+        path.unlink()
+        copy_with_other_meta(job, "b.dcm", name)
+        job.write(f"other-{name}", sop="a.dcm", seed=1)
+        for _ in range(2):
+            ran = job.run(check=False, checksums=checksums)
+        assert [ran.outcome(name), ran.outcome(f"other-{name}")] == ["duplicate", "conflict"]
+
+    def test_is_compared_with_a_backup_where_the_file_was_edited(self, job: Job) -> None:
+        path = job.write("a.dcm")
+        copy(job, "a.dcm", "b.dcm")
+        job.run(server="orthanc")
+        copy_with_other_meta(job, "b.dcm", "c.dcm")
+        job.write("a.dcm", seed=1)
+        age(path, 60)
+        for _ in range(2):
+            ran = job.run(server="orthanc")
+            assert ran.outcomes == {"already_stored": 1, "duplicate": 2}
+
+    def test_is_not_compared_with_one_that_has_changed_too(self, job: Job) -> None:
+        path = job.write("a.dcm")
+        copy(job, "a.dcm", "b.dcm")
+        job.run()
+        path.unlink()
+        copy_with_other_meta(job, "b.dcm", "c.dcm")
+        job.write("b.dcm", sop="a.dcm", seed=1)
+        age(job.archive / "b.dcm", 60)
+        ran = job.run(check=False)
+        assert [ran.outcome("b.dcm"), ran.outcome("c.dcm")] == ["failed", "failed"]
+
+
 class TestTheNumberOfARowThatIsGone:
     @pytest.mark.parametrize("same", [True, False])
     def test_is_not_given_to_another_file(

@@ -46,7 +46,8 @@ class Grouping:
         self.journal: dict[InstanceKey, Holder] = {}
         self.group = Group(
             GroupOptions(max_open), limits or BatchLimits(1 << 20, 100), self.inbox, self.out,
-            self.ledger, self.find, Direct(), readers_of(), lambda: self.idle_s, lambda: self.is_crowded,
+            self.ledger, self.find, lambda *_: (), Direct(), readers_of(), lambda: self.idle_s,
+            lambda: self.is_crowded,
         )  # fmt: skip
         self.idle_s = 0.0
         self.lists = 0
