@@ -269,6 +269,7 @@ class Result(NamedTuple):
     elapsed_s: float = 0.0
     unchanged: bool = False  # read again and found to be what was recorded before
     known_as: int | None = None  # file_id of its row, which comes here from below another root
+    over_another: bool = False  # an earlier run sent something under its UIDs, perhaps of another
 
     @property
     def row_id(self) -> int:

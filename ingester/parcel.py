@@ -129,6 +129,7 @@ class Parcel:
             request_id="" if answer is None else answer.request_id,
             elapsed_s=round(time.monotonic() - self.started, 3),
             known_as=instance.known_as,
+            over_another=instance.earlier is not None,
         )
 
     def replaces_another(self, position: int) -> bool:

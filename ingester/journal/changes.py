@@ -89,6 +89,10 @@ UPDATE series SET seen = seen + ?, stored = stored + ?, exceptions = exceptions 
 WHERE series_id = ?"""
 
 
+Overtaken = tuple[int | None, bytes, int]
+"""An instance (study_id, packed UID), and the file_id of what was sent of it."""
+
+
 class Row(NamedTuple):
     """What a row of ``files`` says that counts."""
 
@@ -115,7 +119,7 @@ class Changes:
         self.dropped: list[tuple[int]] = []
         self.details: list[tuple[object, ...]] = []
         self.details_dropped: list[tuple[int]] = []
-        self.overtaken: list[Row] = []  # what the store had of files that were sent again
+        self.overtaken: list[Overtaken] = []  # the store had other bytes than were sent now
         self.claims: list[tuple[int, bytes, int]] = []
         self.doubts: list[tuple[int, bytes, int]] = []  # of these
         self.claims_dropped: list[tuple[int, bytes, int]] = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ingester.dicomweb.outcome import Outcome
 from ingester.items import Directory, FileRef, Result, Root
-from ingester.journal.changes import Changes, Row
+from ingester.journal.changes import Changes, Overtaken, Row
 from ingester.journal.schema import OUTCOME_CODES, SEEN_RUN_ID
 
 if TYPE_CHECKING:
@@ -35,17 +35,16 @@ _SAY_WHY = "UPDATE details SET reason_code = ?, reason = ? WHERE file_id = ?"
 def take_up_copies(
     connection: apsw.Connection,
     run_id: int,
-    overtaken: Sequence[tuple[Row, int]],
+    overtaken: Sequence[tuple[Overtaken, int]],
     positions: Mapping[int, int],
 ) -> list[Result]:
-    """What becomes of the copies of these rows as they were. In the transaction that is open.
+    """What becomes of the copies of what the store had. In the transaction that is open.
 
     ``positions``, by file_id, among the results that are recorded now: a copy that comes behind the
     one that changed was compared with what that is by now.
     """
     changes, taken = Changes(run_id), dict[int, Result]()
-    for row, position in overtaken:
-        key = (row.study_id, row.sop_instance_uid)
+    for (*key, other_file_id), position in overtaken:
         found: list[Any] = connection.execute(_COPIES, key).fetchall()
         for *columns, name, dir_id, rel_path, root_id, root, path in found:
             copy = Row._make(columns)
@@ -56,7 +55,7 @@ def take_up_copies(
             directory = Directory(dir_id, Root(root_id, root, path), rel_path)
             file = FileRef(copy.file_id, directory, name, copy.size, copy.mtime_ns, None)
             taken[copy.file_id] = Result(
-                file, Outcome.FAILED, CODE, WORDS, sha256=copy.sha256, other_file_id=row.file_id
+                file, Outcome.FAILED, CODE, WORDS, sha256=copy.sha256, other_file_id=other_file_id
             )
     connection.executemany(_TAKE_UP, [(file_id,) for file_id in taken])
     connection.executemany(_SAY_WHY, [(CODE, WORDS, file_id) for file_id in taken])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ingester.dicomweb.outcome import Evidence, Outcome, may_warn_of_pixels
 from ingester.items import FileRef, Result, Skipped
 from ingester.journal.carrays import numbers
-from ingester.journal.changes import GONE, IN_DOUBT, PUT_OVER_ANOTHER, Changes, Row
+from ingester.journal.changes import GONE, IN_DOUBT, PUT_OVER_ANOTHER, Changes, Overtaken, Row
 from ingester.journal.copies import take_up_copies
 from ingester.journal.details import details_of, has_details
 from ingester.journal.listings import Met, stamp_directories
@@ -145,7 +145,7 @@ class Recorder:
         ids.extend([result.row_id for result in results if result.row_id != result.file.file_id])
         existing = self._existing(ids)
         changes = Changes(self.run_id)
-        overtaken: list[tuple[Row, int]] = []
+        overtaken: list[tuple[Overtaken, int]] = []
         for position, result in enumerate(results):
             if result.moved_from is not None or result.unchanged:
                 instead = self._keep(result, existing, changes)
@@ -154,7 +154,7 @@ class Recorder:
                     continue
                 result = instead  # noqa: PLW2901 - the row it speaks of is not there
             recorded.append(self._replace_row_of(result, existing, changes))
-            overtaken.extend((row, position) for row in changes.overtaken[len(overtaken) :])
+            overtaken.extend((what, position) for what in changes.overtaken[len(overtaken) :])
         changes.write(self._connection)
         self._series.stamp_studies(set(changes.series))
         if overtaken:
@@ -221,14 +221,18 @@ class Recorder:
             if result.sha256 is not None and old.sha256 is not None:
                 same_bytes = result.sha256 == old.sha256
             changes.pass_claim(old, outcome, same_instance=same_instance, same_bytes=same_bytes)
-            if outcome in PUT_OVER_ANOTHER and sop_instance_uid is not None:
-                known = same_instance and old.outcome <= IN_DOUBT
-                if not (known and same_bytes) and self._other_was_sent(
-                    study_id, sop_instance_uid, size, result, unless_frozen=known
-                ):
-                    changes.overtaken.append(
-                        old._replace(study_id=study_id, sop_instance_uid=sop_instance_uid)
-                    )
+            known = same_instance and old.outcome <= IN_DOUBT
+            over_another = not (known and same_bytes)
+        else:
+            known = False
+            over_another = result.over_another or outcome == IN_DOUBT
+        if (
+            over_another
+            and outcome in PUT_OVER_ANOTHER
+            and sop_instance_uid is not None
+            and self._other_was_sent(study_id, sop_instance_uid, size, result, unless_frozen=known)
+        ):
+            changes.overtaken.append((study_id, sop_instance_uid, file.file_id))
         if outcome <= HOLDS_MAX and study_id is not None and sop_instance_uid is not None:
             claim = (study_id, sop_instance_uid, file.file_id)
             changes.claims.append(claim)

@@ -850,6 +850,33 @@ class TestACopyOfAFileThatChanges:
         ran = job.run()
         assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["stored", "conflict"]
 
+    def refuse_and_send_another(self, job: Job, server: ScriptedServer, later: Step) -> None:
+        """The claim passes to a file that this journal has not known: its row tells nothing."""
+        self.load_and_change(job)
+        job.write("z.dcm", sop="a.dcm", seed=2)
+        job.write("good.dcm", study=2)
+        another = (job.archive / "z.dcm").read_bytes()
+        refused = (job.archive / "a.dcm").read_bytes()
+        failure = StoreAll(failures={uid_of("a.dcm"): 0xC122})
+
+        def pick(post: Request) -> Step:
+            if another in post.body:
+                return later
+            return failure if refused in post.body else StoreAll()
+
+        server.default = Choose(pick)
+        ran = job.run(max_attempts=1, max_outage_s=0.2, check=False)
+        assert ran.outcome("a.dcm") == "rejected"
+        assert ran.rows["b.dcm"].reason_code == "copy_of_an_earlier_version"
+
+    def test_is_compared_where_the_change_is_refused_and_another_file_is_sent(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        self.refuse_and_send_another(job, server, StoreAll())
+        ran = job.run(check=False)
+        assert [ran.outcome("b.dcm"), ran.outcome("z.dcm")] == ["conflict", "stored"]
+        assert job.stored("a.dcm")[-1] == job.sha256("z.dcm")
+
 
 class TestWhereTheStoreKeepsTheFirst:
     """A file was stored, and was edited since: the store has what it was."""
