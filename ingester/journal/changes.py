@@ -61,13 +61,18 @@ _DROP_DETAILS = "DELETE FROM details WHERE file_id = ?"
 # of what it had already, only where that is not known to be something else.
 _OUTCOME_OF = "(SELECT outcome FROM files WHERE file_id = {}.holder_file_id)"
 _BYTES_OF = "(SELECT size, sha256 FROM files WHERE file_id = excluded.holder_file_id)"
+# A doubt takes the claim, and what was stored before stays with it: it may be there still.
+_DOUBT_OVER_STORED = f"""
+    sent_outcome <= {IN_THE_STORE_MAX} AND {_OUTCOME_OF.format("excluded")} = {IN_DOUBT}"""
 _PUT_CLAIM = f"""
 INSERT INTO instances (study_id, sop_instance_uid, holder_file_id) VALUES {{rows}}
 ON CONFLICT DO UPDATE SET holder_file_id = excluded.holder_file_id,
-    sent_outcome = NULL, sent_size = NULL, sent_sha256 = NULL
+    (sent_outcome, sent_size, sent_sha256) = (
+        SELECT sent_outcome, sent_size, sent_sha256 WHERE {_DOUBT_OVER_STORED})
 WHERE {_OUTCOME_OF.format("excluded")} < {ALREADY_STORED}
     OR {_OUTCOME_OF.format("excluded")} = {ALREADY_STORED}
         AND (sent_outcome IS NULL OR (sent_size, sent_sha256) IS {_BYTES_OF})
+    OR {_DOUBT_OVER_STORED}
     OR {_OUTCOME_OF.format("excluded")} < coalesce(
         sent_outcome, {_OUTCOME_OF.format("instances")}, 99)"""  # noqa: S608 - constants
 _DROP_CLAIM = """

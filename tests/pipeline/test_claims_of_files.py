@@ -877,6 +877,20 @@ class TestACopyOfAFileThatChanges:
         assert [ran.outcome("b.dcm"), ran.outcome("z.dcm")] == ["conflict", "stored"]
         assert job.stored("a.dcm")[-1] == job.sha256("z.dcm")
 
+    @pytest.mark.parametrize("again", [True, False])
+    def test_and_where_nobody_knows_whether_that_was_stored(
+        self, job: Job, server: ScriptedServer, *, again: bool
+    ) -> None:
+        self.refuse_and_send_another(job, server, StoreThenDrop())
+        copy(job, "b.dcm", "c.dcm")
+        if again:
+            server.default = StoreAll()
+        ran = job.run(max_attempts=1, max_outage_s=0.2, check=False)
+        there = {ran.outcome(name) for name in ("b.dcm", "c.dcm")}
+        assert ran.outcome("z.dcm") == ("stored" if again else "in_doubt")
+        assert there == {"conflict"} if again else there <= {"failed", "pending"}
+        assert job.stored("a.dcm")[-1] == job.sha256("z.dcm")
+
 
 class TestWhereTheStoreKeepsTheFirst:
     """A file was stored, and was edited since: the store has what it was."""
