@@ -27,7 +27,7 @@ _ROWS = """
 SELECT f.file_id, r.name, r.path, d.rel_path, f.name, f.size, f.mtime_ns, f.outcome, f.evidence,
     {seen_run_id}, f.decided_run_id, t.uid, s.uid, f.sop_instance_uid, f.sha256,
     x.reason_code, x.reason, x.warning_code, x.failure_code, x.http_status, x.attempts,
-    x.request_id, x.other_file_id, x.findings
+    x.request_id, (SELECT file_id FROM files WHERE file_id = x.other_file_id), x.findings
 FROM files f
 JOIN directories d ON d.dir_id = f.dir_id
 JOIN roots r ON r.root_id = d.root_id
@@ -62,7 +62,7 @@ class FileRow(NamedTuple):
     http_status: int | None
     attempts: int | None  # None: nothing was kept, because nothing was special
     request_id: str
-    other_file_id: int | None
+    other_file_id: int | None  # None also where the row of that file is gone
     findings: tuple[str, ...]
 
 

@@ -189,6 +189,8 @@ class Job:
         counted = Counter(row.outcome.value for row in met)
         assert counted == Counter(ran.outcomes), "the totals are not what a recount finds"
         by_id = {row.file_id: row for row in ran.rows.values()}
+        others = {row.other_file_id for row in ran.rows.values()}
+        assert others <= {None, *by_id}, "a row that is gone is named"
         last = {line["file_id"]: line for line in ran.lines}
         for file_id, line in last.items():
             row = by_id[int(str(file_id))]

@@ -985,6 +985,18 @@ class TestACopyOfAFileThatIsGone:
 
 
 class TestTheNumberOfARowThatIsGone:
+    def test_is_not_shown_as_that_of_another_file(self, job: Job) -> None:
+        """What was the original of a duplicate had another file put in its place."""
+        a = job.write("a.dcm", payload_bytes=300)
+        b = job.write("b.dcm")
+        copy(job, "b.dcm", "c.dcm")
+        first = job.run()
+        assert first.rows["c.dcm"].other_file_id == first.rows["b.dcm"].file_id
+        a.replace(b)
+        ran = job.run(check=False)
+        assert ran.rows["b.dcm"].file_id == first.rows["a.dcm"].file_id
+        assert [ran.outcome("c.dcm"), ran.rows["c.dcm"].other_file_id] == ["duplicate", None]
+
     @pytest.mark.parametrize("same", [True, False])
     def test_is_not_given_to_another_file(
         self, job: Job, server: ScriptedServer, *, same: bool

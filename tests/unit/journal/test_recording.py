@@ -45,6 +45,8 @@ class TestAResult:
     def test_is_kept_with_everything_it_says(self, path: str) -> None:
         session = Session(path)
         ref = session.ref(b"caf\xe9\n.dcm", rel_path=b"sub/\xff")
+        other = session.ref(b"other")
+        session.journal.record(stored(other))
         session.journal.record(
             Result(
                 ref,
@@ -54,7 +56,7 @@ class TestAResult:
                 header=header("1.2", "1.2.9", "1.2.3"),
                 size=77,
                 sha256=b"x" * 32,
-                other_file_id=41,
+                other_file_id=other.file_id,
                 findings=("late_uid", "meta_differs"),
                 warning_code=0xB007,
                 failure_code=0xA700,
@@ -64,13 +66,13 @@ class TestAResult:
             ),
         )
         session.end()
-        (row,) = iter_files(path)
+        row, _ = iter_files(path)
         assert row.path == b"/archive/sub/\xff/caf\xe9\n.dcm"
         assert row.rel_path == b"sub/\xff/caf\xe9\n.dcm"
         assert (row.file_id, row.root, row.size, row.mtime_ns) == (1, b"archive", 77, MTIME_NS)
         assert (row.outcome, row.evidence, row.sha256) == (Outcome.CONFLICT, None, b"x" * 32)
         assert (row.study_instance_uid, row.series_instance_uid) == ("1.2", "1.2.9")
-        assert (row.sop_instance_uid, row.other_file_id) == ("1.2.3", 41)
+        assert (row.sop_instance_uid, row.other_file_id) == ("1.2.3", other.file_id)
         assert (row.reason_code, row.reason) == ("other_data_set", "r?eason")
         assert row.findings == ("late_uid", "meta_differs")
         assert (row.warning_code, row.failure_code, row.http_status) == (0xB007, 0xA700, 409)
