@@ -214,40 +214,42 @@ class Recorder:
             changes.details.append(details_of(result))
         elif old is not None:
             changes.details_dropped.append((file.file_id,))
-        if old is not None:
-            changes.count(old, -1)
-            same_instance = study_id == old.study_id and sop_instance_uid == old.sop_instance_uid
-            same_bytes = (size, clean_int(mtime_ns)) == (old.size, old.mtime_ns)
-            if result.sha256 is not None and old.sha256 is not None:
-                same_bytes = result.sha256 == old.sha256
-            changes.pass_claim(old, outcome, same_instance=same_instance, same_bytes=same_bytes)
-            known = same_instance and old.outcome <= IN_DOUBT
-            over_another = not (known and same_bytes)
-        else:
-            known = False
-            over_another = result.over_another or outcome == IN_DOUBT
-        if (
-            over_another
-            and outcome in PUT_OVER_ANOTHER
-            and sop_instance_uid is not None
-            and self._other_was_sent(study_id, sop_instance_uid, size, result, unless_frozen=known)
-        ):
-            changes.overtaken.append((study_id, sop_instance_uid, file.file_id))
+        if old is not None or result.over_another or outcome == IN_DOUBT:
+            new = Row(
+                file.file_id, size, outcome, pixel_warning, run_id,
+                series_id, study_id, sop_instance_uid, result.sha256, clean_int(mtime_ns),
+            )  # fmt: skip
+            self._follow(result, old, new, changes)
         if outcome <= HOLDS_MAX and study_id is not None and sop_instance_uid is not None:
             claim = (study_id, sop_instance_uid, file.file_id)
             changes.claims.append(claim)
             if outcome == IN_DOUBT:
                 changes.doubts.append(claim)
 
-    def _other_was_sent(
-        self,
-        study_id: int | None,
-        sop_instance_uid: bytes,
-        size: int,
-        result: Result,
-        *,
-        unless_frozen: bool,
-    ) -> bool:
+    def _follow(self, result: Result, old: Row | None, new: Row, changes: Changes) -> None:
+        """What a row was, if it was, goes; and with it what others were copies of, perhaps."""
+        known, over_another = False, True
+        if old is not None:
+            changes.count(old, -1)
+            same_instance = (new.study_id, new.sop_instance_uid) == (
+                old.study_id,
+                old.sop_instance_uid,
+            )
+            same_bytes = (new.size, new.mtime_ns) == (old.size, old.mtime_ns)
+            if new.sha256 is not None and old.sha256 is not None:
+                same_bytes = new.sha256 == old.sha256
+            changes.pass_claim(old, new.outcome, same_instance=same_instance, same_bytes=same_bytes)
+            known = same_instance and old.outcome <= IN_DOUBT
+            over_another = not (known and same_bytes)
+        if (
+            over_another
+            and new.outcome in PUT_OVER_ANOTHER
+            and new.sop_instance_uid is not None
+            and self._other_was_sent(result, new, unless_frozen=known)
+        ):
+            changes.overtaken.append((new.study_id, new.sop_instance_uid, new.file_id))
+
+    def _other_was_sent(self, result: Result, new: Row, *, unless_frozen: bool) -> bool:
         """Whether the store had other bytes of an instance than it was sent now.
 
         Of a file that was refused, broken or another instance since, or that the store has an
@@ -255,10 +257,10 @@ class Recorder:
         """
         if result.evidence is Evidence.BYTES:
             return False
-        sent = self._connection.execute(_SENT, (study_id, sop_instance_uid)).fetchone()
+        sent = self._connection.execute(_SENT, (new.study_id, new.sop_instance_uid)).fetchone()
         if sent is None:
             return unless_frozen
-        return bool(result.sha256 is None or (size, result.sha256) != sent)
+        return bool(new.sha256 is None or (new.size, new.sha256) != sent)
 
     def _keep(self, result: Result, existing: dict[int, Row], changes: Changes) -> Result | None:
         """The row stays as it was decided, perhaps at another path; or what to record instead."""
