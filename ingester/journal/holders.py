@@ -106,7 +106,9 @@ class Holders:
         overtaken = bool(same_uids) and not same_bytes and OUTCOMES[outcome] is Outcome.IN_DOUBT
         row_is = None
         if name is not None and not current:
-            row_is = (size, mtime_ns) if OUTCOMES[outcome] in self._settled else TO_BE_MET
+            # As another instance it is known, whatever becomes of that one.
+            known = OUTCOMES[outcome] in self._settled or same_uids == 0
+            row_is = (size, mtime_ns) if known else TO_BE_MET
         mtime_ns = mtime_ns if current else UNKNOWN_MTIME_NS
         outcome = OUTCOMES[sent[0]]
         return Holder(

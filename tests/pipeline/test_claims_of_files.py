@@ -260,6 +260,19 @@ class TestAFileThatMoved:
             ran = job.run(check=False)
             assert ran.outcome("b.dcm") == "conflict"
 
+    def test_to_where_another_was_and_both_were_edited_is_a_conflict(self, job: Job) -> None:
+        """Each holds the claim of the other, and neither shows what was sent."""
+        job.write_many(1)
+        job.write("a.dcm")
+        job.write("b.dcm")
+        job.run()
+        for name, sop in (("a.dcm", "b.dcm"), ("b.dcm", "a.dcm")):
+            job.write(name, sop=sop, seed=1)
+            age(job.archive / name, 60)
+        for _ in range(3):
+            ran = job.run(check=False)
+        assert [ran.outcome("a.dcm"), ran.outcome("b.dcm")] == ["conflict", "conflict"]
+
     @pytest.mark.parametrize("name", ["b.dcm", "zz.dcm"])
     @pytest.mark.parametrize("readers", [1, 3])
     def test_is_compared_where_it_is_by_now(self, job: Job, name: str, readers: int) -> None:
