@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +23,9 @@ from benchmarks.table import last_records, table
 from benchmarks.turns import WrongStartError, measure, measure_group
 from ingester.bench.corpora import Corpus
 from ingester.bench.measure import Run
+from ingester.bench.processes import send
+from tests.support.process import is_alive, start_python
+from tests.support.waiting import wait_until
 
 CORPUS = Corpus("tiny", files=6, size=4096, studies=2)
 ROOT = Path(__file__).parents[3]
@@ -191,6 +195,27 @@ class TestMeasure:
         seen = run(work, "sleep", timeout_s=0.5)
         assert seen.wall_s < 60
         assert seen.problems[0] == "exit code -9, out of time"
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+    def test_clients_that_run_at_once_end_with_what_started_them(
+        self, work: Path, number: signal.Signals
+    ) -> None:
+        program = "import os, pathlib, sys, time; "
+        program += "pathlib.Path(sys.argv[1], str(os.getpid())).touch(); time.sleep(600)"
+        pids = work / "pids"
+        pids.mkdir()
+        command = json.dumps([sys.executable, "-c", program, str(pids)])
+        at_once = ("-m", "benchmarks.at_once", command, command)
+        with start_python(*at_once, cwd=ROOT) as process:
+            try:
+                wait_until(lambda: len(list(pids.iterdir())) == 2, process)
+                process.signal(number)
+                assert process.wait().returncode == -number
+                wait_until(lambda: not any(is_alive(int(each.name)) for each in pids.iterdir()))
+            finally:
+                for each in pids.iterdir():
+                    send(int(each.name), signal.SIGKILL)
 
 
 class TestCurl:
