@@ -31,6 +31,7 @@ import msgspec
 from ingester.appending import open_private
 from ingester.errors import FatalError
 from ingester.frames import frames_of
+from ingester.threads import start
 
 Field = str | int | float | bool | None | list[str]
 
@@ -84,7 +85,11 @@ class LogFile:
         self._torn = False  # the last line was written in part
         self._handler = _Handler(self)
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
-        self._thread.start()
+        try:
+            start(self._thread)
+        except BaseException:
+            os.close(self._fd)
+            raise
         _LOG.addHandler(self._handler)
         _LOG.setLevel(LEVELS[level])
 

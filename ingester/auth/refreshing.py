@@ -18,8 +18,9 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from ingester.auth.fetching import Fetch, Fetched, FetchFailed
-from ingester.errors import FatalError, UsageError
+from ingester.errors import FatalError, NoThreadError, UsageError
 from ingester.logs import INFO, WARNING, log
+from ingester.threads import start
 
 MAX_STUCK = 4
 """Threads, each perhaps with a child process, that a dead source may cost."""
@@ -203,10 +204,10 @@ class Refreshing(Generic[V]):
             target=self._fly, args=(loop, flight), name="credentials", daemon=True
         )
         try:
-            thread.start()
-        except RuntimeError:  # it would never land, and count as a thread that hangs
+            start(thread)
+        except NoThreadError as error:  # it would never land, and count as a thread that hangs
             self._end_flight(flight)
-            self._fail(FetchFailed(f"there is no thread to ask for the {self._what}"))
+            self._fail(FetchFailed(f"there is no thread to ask for the {self._what}", error.hint))
             return None
         return flight
 

@@ -258,9 +258,13 @@ runpy.run_module("ingester", run_name="__main__", alter_sys=True)
 class TestASystemWithFewThreads:
     """A stack is of 1 GiB, and there is memory for so many."""
 
+    @pytest.mark.parametrize("flags", [(), ("--log-file", "log")], ids=["", "with a log"])
     @pytest.mark.parametrize("threads", [0, 1, 2, 3, 4])
-    def test_is_told_of_by_name(self, archive: Path, server: ScriptedServer, threads: int) -> None:
-        run = ("run", "archive", "--url", server.url, "--scan-processes", "0", "--readers", "4096")
+    def test_is_told_of_by_name(
+        self, archive: Path, server: ScriptedServer, threads: int, flags: tuple[str, ...]
+    ) -> None:
+        few = ("--scan-processes", "0", "--readers", "4096", *flags)
+        run = ("run", "archive", "--url", server.url, *few)
         with start_python("-c", FEW_THREADS, str(threads), *run, cwd=archive) as process:
             ended = process.wait()
         assert ended.returncode == 1

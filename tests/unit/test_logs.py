@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ingester.errors import FatalError
+from ingester.errors import FatalError, NoThreadError
 from ingester.logs import (
     DEBUG,
     ERROR,
@@ -205,6 +205,20 @@ class TestADiskThatHangs:
         told = sum(line["lines"] for line in lines if line["event"] == "lines_dropped")
         assert told == file.dropped == dropped
         assert sum(line["event"] == "event" for line in lines) + dropped == written
+
+    def test_without_a_thread_to_write_it_is_fatal_and_is_closed(
+        self, fifo: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def start(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(NoThreadError, match="no thread"), opened(str(fifo), "info"):
+            pytest.fail("it was opened")
+        assert os.read(reader, 1) == b""  # nobody has it open to write
+        os.close(reader)
+        assert not wanted(ERROR)
 
     def test_that_nobody_reads_is_refused(self, fifo: Path) -> None:
         with (

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ingester.auth.credentials import CredentialSource, wait_s
-from ingester.auth.refreshing import MAX_STUCK
+from ingester.auth.refreshing import MAX_STUCK, NoCredentials
 from tests.unit.signing.made import until
 
 
@@ -147,6 +147,18 @@ async def test_where_the_system_has_no_thread_for_a_while_it_is_asked_later(
                 assert await source.refresh_now(first, 1) is None
                 await asyncio.sleep(0.05)
         assert await source.refresh_now(first, 60) not in {None, first}
+
+
+async def test_no_thread_for_the_first_keys_is_told_with_what_to_do(
+    chain: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(NoCredentials, match="there is no thread to ask for the ") as caught:
+        await CredentialSource(resolve=chain).start()
+    assert caught.value.hint.startswith("raise the limit of processes and threads (ulimit -u")
 
 
 async def test_keys_that_come_late_do_not_replace_younger_ones(chain: Source) -> None:
