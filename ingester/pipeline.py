@@ -155,7 +155,9 @@ class Run:
             helpers = [
                 tasks.create_task(self._end_when_stopped(producers, workers)),
                 tasks.create_task(self._report.keep_watching()),
-                tasks.create_task(self._readers.watch(self._config.read_timeout_s)),
+                tasks.create_task(
+                    self._readers.watch(self._config.read_timeout_s, self._stop.request)
+                ),
             ]
             await asyncio.wait([*producers, *workers])
             for cause in self._readers.causes[:1]:  # last of all: the others went on

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
 
 from ingester.arena import Arena, Region
-from ingester.errors import SourceError
+from ingester.errors import NoThreadError, SourceError
 from ingester.files import MAY_PASS, PIECE_BYTES, SourceChanged, check_root
 from ingester.items import Root
 from ingester.mounts import NETWORK_FILE_SYSTEMS, mount_type, read_mountinfo
@@ -79,7 +79,7 @@ class RootReaders(DaemonExecutor):
         """Ask nothing more of this root; the first cause counts. For any thread."""
         if self.cause is None:
             self.cause = cause
-        self.fail_waiting(SourcePausedError())
+        self.fail_waiting(SourcePausedError)
 
     def on_failure(self, error: OSError) -> None:
         """A file could not be read: is it the file, or the root? In a reader thread.
@@ -208,12 +208,18 @@ class Readers:
         """Why roots are paused."""
         return [each.cause for each in self._roots.values() if each.cause is not None]
 
-    async def watch(self, timeout_s: float) -> None:
-        """Give up calls that make no progress for ``timeout_s``, until it is cancelled."""
+    async def watch(self, timeout_s: float, fail: Callable[[NoThreadError], None]) -> None:
+        """Give up calls that make no progress for ``timeout_s``, until it is cancelled.
+
+        ``fail(error)``: no thread is to be had in their place. The others are still watched.
+        """
         while True:
             await asyncio.sleep(timeout_s / LOOKS)
             for each in self._roots.values():
-                each.look()
+                try:
+                    each.look()
+                except NoThreadError as error:
+                    fail(error)
 
     def shutdown(self) -> None:
         """Let all threads and processes end that can; waits for no thread."""

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from ingester.errors import NoThreadError
@@ -193,7 +194,10 @@ class DaemonExecutor(Executor):
         """A file could not be read, says a thread of this executor. Nothing here."""
 
     def look(self) -> int:
-        """Write off every call without progress since the last LOOKS looks; how many."""
+        """Write off every call without progress since the last LOOKS looks; how many.
+
+        Raises NoThreadError, as what waits for its turn does then: no thread is there to run it.
+        """
         with self._lock:
             running = list(self._running)
         stuck = [call for call in running if call.look()]
@@ -201,12 +205,21 @@ class DaemonExecutor(Executor):
             with self._lock:
                 self._running.discard(call)
                 self.stuck += 1
-                self._start_threads()
             call.future.set_exception(ReadTimeoutError())
+        try:
+            for _ in stuck:
+                with self._lock:
+                    self._start_threads()
+        except NoThreadError as error:
+            self.fail_waiting(partial(NoThreadError, *error.args))
+            raise
         return len(stuck)
 
-    def fail_waiting(self, error: BaseException) -> None:
-        """Let what was submitted and not begun end with ``error``."""
+    def fail_waiting(self, error: Callable[[], BaseException]) -> None:
+        """Let what was submitted and not begun end with an ``error()`` each.
+
+        One for all would have the frames of all, and whoever clears them ends the others.
+        """
         while True:
             try:
                 call = self._calls.get_nowait()
@@ -216,7 +229,7 @@ class DaemonExecutor(Executor):
                 self._calls.put(None)
                 return
             if call.future.set_running_or_notify_cancel():
-                call.future.set_exception(error)
+                call.future.set_exception(error())
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads end after what was submitted. Never waits for a stuck one."""

@@ -19,7 +19,7 @@ from ingester.listing import CHUNK_NAMES
 from ingester.wiring import MAX_LANES
 from tests.pipeline.job import Job
 from tests.support.faults import Faults
-from tests.support.process import Process, start_ingester
+from tests.support.process import Process, start_python
 from tests.support.scripted import Answer, EarlyAnswer, ReadSlowly, ScriptedServer, StoreAll, Wait
 from tests.support.waiting import wait_until
 
@@ -29,6 +29,17 @@ TIMEOUT_S = 2
 """Of a read. A run that has one to give up takes a little longer."""
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
 SIGNED = ("--auth=sigv4", "--region=us-east-1", "--payload-signing=sha256")
+
+NO_OTHER_READER = """
+import runpy, threading
+start = threading.Thread.start
+def limited(thread):
+    if thread.name.startswith("reader-") and thread.name != "reader-0":
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = limited
+runpy.run_module("ingester", run_name="__main__", alter_sys=True)
+"""
 
 
 @pytest.fixture(params=[0, 1], ids=["threads", "processes"], autouse=True)
@@ -45,10 +56,11 @@ def start(
     *flags: str,
     roots: tuple[str, ...] = ("",),
     timeout_s: int = TIMEOUT_S,
+    how: tuple[str, ...] = ("-m", "ingester"),
 ) -> Process:
     """Starts the command on these directories of the archive."""
-    return start_ingester(
-        "run", *(job.archive / root for root in roots), "--json",
+    return start_python(
+        *how, "run", *(job.archive / root for root in roots), "--json",
         "--url", job.server.url, "--journal", job.journal, "--results", job.results,
         f"--read-timeout-s={timeout_s}", "--backoff-base-s=0.01", *flags,
         env={**faults.environment, **KEYS},
@@ -182,6 +194,29 @@ class TestAFileThatDoesNotAnswer:
         assert Counter(Path(line["path"]).name for line in lines) == Counter(names)
         assert outcomes(job) == {"stored": 9, "unreadable": 1}
         job.check_nothing_is_claimed_falsely()
+
+    def test_and_leaves_no_thread_to_be_had_stops_the_run_which_drains(
+        self, job: Job, server: ScriptedServer, faults: Faults, tmp_path: Path
+    ) -> None:
+        """One request waits for its answer; of two files that are sent, one hangs, one waits."""
+        job.write("1/good.dcm", study="good")
+        for name in ("2/a.dcm", "2/b.dcm"):
+            job.write(name, study=name, payload_bytes=3_000_000)
+        faults.rule("read hang /2/")
+        gate, log = threading.Event(), tmp_path / "log"
+        server.default = Wait(gate)
+        flags = ("--readers=1", "--batch-age-s=0.01", f"--log-file={log}")
+        with start(job, faults, *flags, how=("-c", NO_OTHER_READER)) as process:
+            wait_until(lambda: log.exists() and '"event":"stop"' in log.read_text(), process)
+            gate.set()
+            ended = process.wait()
+        assert ended.returncode == 1
+        assert "ingester: the system gives this process no thread\n  hint: raise " in ended.stderr
+        assert "  at " not in ended.stderr
+        assert ended.elapsed_s < 20  # --drain-timeout-s: what cannot be read is not waited for
+        assert job.rows()["1/good.dcm"].outcome.value == "stored"
+        job.check_nothing_is_claimed_falsely()
+        assert_completes(job, faults, 3)
 
 
 class TestAMountThatDoesNotAnswer:

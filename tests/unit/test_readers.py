@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ingester.errors import SourceError
+from ingester.errors import NoThreadError, SourceError
 from ingester.files import SourceChanged, reopening
 from ingester.items import Root
 from ingester.readers import (
@@ -120,13 +120,14 @@ class TestARootThatFails:
 
     async def test_is_given_up_by_the_watch(self, tmp_path: Path) -> None:
         root = root_of(tmp_path)
-        readers, gate = Readers([root], 1), threading.Event()
-        watch = asyncio.create_task(readers.watch(0.2))
+        readers, gate, failures = Readers([root], 1), threading.Event(), list[NoThreadError]()
+        watch = asyncio.create_task(readers.watch(0.2, failures.append))
         with pytest.raises(ReadTimeoutError):
             await asyncio.wrap_future(readers.of(root).submit(gate.wait, 60))
         watch.cancel()
         gate.set()
         assert readers.causes == []
+        assert failures == []
 
     def test_that_answers_itself_is_not_paused_for_files_that_do_not(self, tmp_path: Path) -> None:
         readers, gate = RootReaders(root_of(tmp_path), 2), threading.Event()

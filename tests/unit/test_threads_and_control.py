@@ -197,6 +197,25 @@ class TestACallThatDoesNotComeBack:
         assert waiting.result(10) == 5
         assert not stuck.ended.is_set()
 
+    def test_and_leaves_no_thread_to_be_had_ends_and_so_does_what_waits(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def start(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        executor = DaemonExecutor(2, "x")
+        stuck = [Stuck(executor) for _ in range(2)]
+        waiting = executor.submit(lambda: 5)
+        monkeypatch.setattr(threading.Thread, "start", start)
+        assert [executor.look() for _ in range(LOOKS)] == [0] * LOOKS
+        with pytest.raises(NoThreadError):
+            executor.look()
+        for each in stuck:
+            with pytest.raises(ReadTimeoutError):
+                each.future.result(1)
+        with pytest.raises(NoThreadError):
+            waiting.result(1)
+
     def test_brings_nothing_when_it_comes_back_too_late(self) -> None:
         executor = DaemonExecutor(1, "x")
         stuck = Stuck(executor)
