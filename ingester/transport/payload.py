@@ -23,6 +23,7 @@ from aiohttp.payload import Payload
 from ingester.arena import Region
 from ingester.auth.chunks import ChunkSeed, encoded_length
 from ingester.budget import Buffer
+from ingester.errors import NoThreadError
 from ingester.files import PIECE_BYTES, SourceChanged
 from ingester.threads import ReadTimeoutError
 from ingester.transport.body import Body, source_failure
@@ -57,7 +58,8 @@ class BodyPayload(Payload):
     """Writes a Body once: one attempt.
 
     ``handed_over`` counts the bytes given to the transport; ``failure`` says which file broke the
-    attempt off. ``piece`` is the worker's own MiB for what is read again.
+    attempt off, ``no_thread`` that the system did. ``piece`` is the worker's own MiB for what is
+    read again.
     """
 
     def __init__(self, body: Body, piece: Region, chunk_bytes: int = 0) -> None:
@@ -78,6 +80,7 @@ class BodyPayload(Payload):
         self.complete = False
         self._settled = False
         self.failure: SourceFailed | None = None
+        self.no_thread: NoThreadError | None = None
 
     def sign_chunks(self, seed: ChunkSeed | None) -> None:
         """Send the body in chunks signed from this seed, or as it is."""
@@ -93,6 +96,7 @@ class BodyPayload(Payload):
 
         Raises:
             SourceBroke: a file is not what was scanned; ``failure`` has the details.
+            NoThreadError: there is none to read or to sign; ``no_thread`` says it, too.
             aiohttp.ClientError, OSError: the connection broke.
         """
         self._writer = writer
@@ -102,6 +106,8 @@ class BodyPayload(Payload):
         try:
             await self._write_all(writer)
         except BaseException as error:
+            if isinstance(error, NoThreadError):  # aiohttp would call the connection lost
+                self.no_thread = NoThreadError(*error.args)
             # aiohttp keeps it with the request; its frames would keep an open file and the piece
             # until a collection, which is rare.
             clear_frames(error.__traceback__)

@@ -113,6 +113,7 @@ class Sender:
 
         Raises:
             NoCredentials: they have expired, and nothing newer is to be had. Nothing was stored.
+            NoThreadError: there is none to read or to sign the body.
         """
         if self._authorizer.needs_sha256 and (failed := await body.hash_whole()) is not None:
             return failed
@@ -129,6 +130,8 @@ class Sender:
         finally:
             self.in_flight -= 1
             self._settle(payload)
+        if payload.no_thread is not None:
+            raise payload.no_thread
         return reply if payload.failure is None else payload.failure
 
     def _settle(self, payload: BodyPayload) -> None:

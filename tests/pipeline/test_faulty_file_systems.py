@@ -28,18 +28,22 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the library is 
 TIMEOUT_S = 2
 """Of a read. A run that has one to give up takes a little longer."""
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
+CHUNKED = ("--auth=sigv4", "--region=us-east-1", "--payload-signing=aws-chunked")
 SIGNED = ("--auth=sigv4", "--region=us-east-1", "--payload-signing=sha256")
 
-NO_OTHER_READER = """
-import runpy, threading
-start = threading.Thread.start
+NO_THREAD = """
+import re, runpy, sys, threading
+import ingester.threads
+ingester.threads.IDLE_S = float(sys.argv.pop(1))
+start, refused = threading.Thread.start, re.compile(sys.argv.pop(1))
 def limited(thread):
-    if thread.name.startswith("reader-") and thread.name != "reader-0":
+    if refused.match(thread.name):
         raise RuntimeError("can't start new thread")
     start(thread)
 threading.Thread.start = limited
 runpy.run_module("ingester", run_name="__main__", alter_sys=True)
 """
+NO_OTHER_READER = ("-c", NO_THREAD, "60", "reader-[1-9]")
 
 
 @pytest.fixture(params=[0, 1], ids=["threads", "processes"], autouse=True)
@@ -206,7 +210,7 @@ class TestAFileThatDoesNotAnswer:
         gate, log = threading.Event(), tmp_path / "log"
         server.default = Wait(gate)
         flags = ("--readers=1", "--batch-age-s=0.01", f"--log-file={log}")
-        with start(job, faults, *flags, how=("-c", NO_OTHER_READER)) as process:
+        with start(job, faults, *flags, how=NO_OTHER_READER) as process:
             wait_until(lambda: log.exists() and '"event":"stop"' in log.read_text(), process)
             gate.set()
             ended = process.wait()
@@ -217,6 +221,31 @@ class TestAFileThatDoesNotAnswer:
         assert job.rows()["1/good.dcm"].outcome.value == "stored"
         job.check_nothing_is_claimed_falsely()
         assert_completes(job, faults, 3)
+
+
+class TestAThreadThatIsNotToBeHad:
+    @pytest.mark.parametrize(
+        ("refused", "payload_bytes", "signing"),
+        [
+            ("reader-[1-9]", 300, ()),
+            ("reader-[1-9]", 3_000_000, ()),
+            ("hash-", 300, CHUNKED),
+        ],
+        ids=["small", "large", "chunked"],
+    )
+    def test_to_read_or_to_sign_a_body_is_not_taken_for_a_lost_server(
+        self, job: Job, faults: Faults, refused: str, payload_bytes: int, signing: tuple[str, ...]
+    ) -> None:
+        """The thread that scanned has ended for want of work."""
+        job.write("a.dcm", payload_bytes=payload_bytes)
+        flags = ("--readers=1", "--inline-limit=1", "--batch-age-s=1", "--idle-slot-s=600")
+        with start(job, faults, *flags, *signing, how=("-c", NO_THREAD, "0", refused)) as process:
+            ended = process.wait(30)
+        assert ended.returncode == 1
+        assert "ingester: the system gives this process no thread\n  hint: raise " in ended.stderr
+        assert "  at " not in ended.stderr
+        assert outcomes(job) in ({"pending": 1}, {"in_doubt": 1})
+        assert_completes(job, faults, 1)
 
 
 class TestAMountThatDoesNotAnswer:
