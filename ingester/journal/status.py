@@ -17,8 +17,8 @@ from ingester.journal.totals import NOTHING, Totals, read_totals
 class Status:
     """Where a journal stands."""
 
-    target: str
-    created_at: str
+    target: str | None  # None until a run has started
+    created_at: str  # empty until then
     pid: int | None  # of the live run; 0 if it does not say; None if none is live
     run: Run | None  # the last one
     run_totals: Totals  # files met in that run
@@ -88,7 +88,7 @@ class Reading:
         meta: dict[str, Any] = dict(self._connection.execute("SELECT key, value FROM meta"))
         runs = read_runs(self._connection, last=1)
         return Status(
-            target=meta.get("target", ""),  # a run that was killed at once had not told it yet
+            target=meta.get("target"),
             created_at=meta.get("created_at", ""),
             pid=live_pid(os.path.realpath(self._path)),  # beside which the lock lies
             run=runs[0] if runs else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -428,6 +429,7 @@ class TestAJournalOfAnotherTarget:
         misspelt = ("--url", "http://127.0.0.1:9/dicom-wbe")
         assert run_ingester("run", "nowhere", *misspelt, cwd=here).returncode == 2
         assert "target none yet" in run_ingester("status", cwd=here).stdout
+        assert json.loads(run_ingester("status", "--json", cwd=here).stdout)["target"] is None
         assert run_ingester("run", "archive", *TO, cwd=here).returncode == 0
 
 

@@ -218,7 +218,7 @@ class TestAnExistingJournal:
         create_private(path)
         connect_writer(path).close()
         status = read_status(path)
-        assert (status.target, status.run, status.pid) == ("", None, None)
+        assert (status.target, status.run, status.pid) == (None, None, None)
 
 
 class TestAnErrorOfTheDisk:
