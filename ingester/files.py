@@ -31,15 +31,19 @@ OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 MAY_PASS = frozenset({errno.ESTALE, errno.EIO})
 """Errors that may be gone when the file is opened again."""
 
-MAY_NOT_READ = (
-    "let this user list and enter it, and enter each directory above it (r and x); "
-    "then give the same command again"
-)
-"""What to do about a source whose permissions deny it."""
-
 
 class SourceChanged(Exception):  # noqa: N818 - a finding about a file, handled as a value above
     """The file is not the one that was read before: other size, times, inode, or fewer bytes."""
+
+
+def may_not_read(error: PermissionError) -> str:
+    """What to do about a source that may not be read."""
+    kept = error.errno == errno.EPERM  # modes give EACCES
+    system = ", or the system keeps it from this program (macOS: Full Disk Access)" if kept else ""
+    return (
+        f"let this user list and enter it, and enter each directory above it (r and x){system}; "
+        "then give the same command again"
+    )
 
 
 def check_root(root: Root) -> None:
@@ -52,7 +56,8 @@ def check_root(root: Root) -> None:
     except PermissionError as error:
         reason = os.strerror(error.errno or 0)
         raise SourceError(
-            f"a source cannot be read any more ({reason}): {os.fsdecode(root.path)}", MAY_NOT_READ
+            f"a source cannot be read any more ({reason}): {os.fsdecode(root.path)}",
+            may_not_read(error),
         ) from error
     except OSError:
         device = None

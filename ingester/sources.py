@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ingester.errors import FatalError, SourceError, UsageError
-from ingester.files import MAY_NOT_READ
+from ingester.files import may_not_read
 from ingester.items import Root
 from ingester.real_path import real_path
 from ingester.threads import DaemonExecutor
@@ -119,7 +119,7 @@ def _resolve(source: Source, known_files_under: KnownFilesUnder) -> ResolvedSour
         known = known_files_under(source.name, real_path(source.path))
         raise (FatalError if known else UsageError)(
             f"a source cannot be read ({reason}): {os.fsdecode(source.path)}",
-            MAY_NOT_READ,
+            may_not_read(error),
         ) from error
 
 

@@ -248,6 +248,25 @@ class TestAThreadThatIsNotToBeHad:
         assert_completes(job, faults, 1)
 
 
+class TestASourceThatTheSystemKeepsFromThisProgram:
+    """As macOS does, whatever the modes are."""
+
+    @pytest.mark.parametrize("known", [False, True])
+    def test_is_told_with_what_to_do(self, job: Job, faults: Faults, *, known: bool) -> None:
+        job.write("a.dcm")
+        if known:
+            assert_completes(job, faults, 1)
+        faults.rule(f"list {errno.EPERM} archive")
+        with start(job, faults) as process:
+            ended = process.wait()
+        assert ended.returncode == (1 if known else 2)
+        *_, line, hint = ended.stderr.splitlines()
+        shown = f"(Operation not permitted): {job.archive}"
+        assert line == f"ingester: a source cannot be read {shown}"
+        assert hint.startswith("  hint: let this user list and enter it, and enter each directory")
+        assert "or the system keeps it from this program (macOS: Full Disk Access)" in hint
+
+
 class TestAMountThatDoesNotAnswer:
     """One of two roots, while the first request of the other is answered."""
 
