@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -60,12 +62,21 @@ def command(
     try:
         for line in [to_json(summary)] if as_json else map(printable, to_lines(summary)):
             say(line)
-    except BrokenPipeError:
-        if summary.exit_code <= 128:
+    except (BrokenPipeError, FatalError) as error:
+        if summary.exit_code <= 128 or not _nobody_listens(error):
             raise
         _give_up_stdout()  # that a signal stopped it says more than that nobody listens
     if summary.exit_code:
         raise click.exceptions.Exit(summary.exit_code)
+
+
+def _nobody_listens(error: Exception) -> bool:
+    """Whether stdout cannot be written because a pipe's reader has gone, or the terminal."""
+    if isinstance(error, BrokenPipeError):
+        return True
+    cause = error.__cause__
+    gone = isinstance(cause, OSError) and cause.errno == errno.EIO
+    return gone and stat.S_ISCHR(os.fstat(sys.stdout.fileno()).st_mode)  # of a disk it is damage
 
 
 def _give_up_stdout() -> None:

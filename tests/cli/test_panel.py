@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import fcntl
 import io
+import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -101,7 +103,7 @@ def resize(terminal: int, columns: int, lines: int) -> None:
 
 
 class Pty:
-    """A real terminal with ``ingester run archive`` on its stderr; stdout is a file."""
+    """A real terminal with ``ingester run archive`` on its stderr; stdout is a file, or not."""
 
     def __init__(
         self,
@@ -113,6 +115,7 @@ class Pty:
         lines: int = 24,
         controls: bool = False,
         stopped: bool = False,
+        stdout_too: bool = False,
     ) -> None:
         self.output = ""
         self._lock = threading.Lock()
@@ -128,7 +131,8 @@ class Pty:
                 [sys.executable, *before, "-m", "ingester", "run", "archive",
                  "--url", server.url, *flags],
                 cwd=directory, env=clean_environment({"TERM": "xterm", "NO_COLOR": ""} | (env or {})),
-                stdin=subprocess.DEVNULL, stdout=stdout, stderr=slave, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=slave if stdout_too else stdout, stderr=slave,
+                start_new_session=True,
             )  # fmt: skip
         os.close(slave)
         self._reader = threading.Thread(target=self._read)
@@ -549,6 +553,20 @@ class TestATerminal:
             go_on.set()
             assert terminal.wait() == 0
         assert (archive / "stdout").read_text().startswith("12 files: stored 12\n")
+
+    def test_whose_end_stops_the_run_says_so_by_the_exit_code(
+        self, archive: Path, server: ScriptedServer, go_on: threading.Event
+    ) -> None:
+        """The kernel sends SIGHUP, and nothing can be written any more, nor need it."""
+        with on_terminal(archive, server, controls=True, stdout_too=True) as terminal:
+            terminal.wait_for(lambda text: "in flight" in text)
+            terminal.hang_up()
+            time.sleep(0.2)  # some drawings into nothing
+            go_on.set()
+            assert terminal.wait() == 128 + signal.SIGHUP
+        status = json.loads(run_ingester("status", "--json", cwd=archive).stdout)
+        assert status["run"]["exit_code"] == 128 + signal.SIGHUP
+        assert status["outcomes"]["stored"]
 
     def test_may_be_stopped_and_the_run_goes_on(
         self, archive: Path, server: ScriptedServer
