@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,8 @@ class TestWhoeverListens:
         self, archive: Path, server: ScriptedServer, flags: tuple[str, ...]
     ) -> None:
         """The code says that the same command resumes, whoever had gone first."""
-        server.default = Wait(0.5, StoreAll())
+        asked = threading.Event()
+        server.default = Wait(asked, StoreAll())
         reader, writer = os.pipe()
         os.close(reader)
         with os.fdopen(writer, "wb") as pipe:
@@ -166,9 +168,15 @@ class TestWhoeverListens:
                 [sys.executable, "-m", "ingester", "run", "archive", "--url", server.url, *flags],
                 cwd=archive, env=clean_environment(), stdout=pipe, stderr=subprocess.PIPE, text=True,
             )  # fmt: skip
-        server.wait_until(lambda: bool(server.posts))
-        process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=60)
+        try:
+            server.wait_until(lambda: bool(server.posts))
+            process.send_signal(signal.SIGTERM)
+            asked.set()
+            _, stderr = process.communicate(timeout=60)
+        finally:
+            asked.set()
+            process.kill()  # unless it has ended
+            process.wait()
         assert process.returncode == 143
         assert "Error" not in stderr
         assert stored(archive)["exit_code"] == 143
