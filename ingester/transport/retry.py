@@ -102,9 +102,7 @@ def decide(
     if leaves_in_doubt(reply):
         return _in_doubt(situation, policy, random)
     if status == 409 and situation.conflict_is_transient:
-        action = _again(Retry, situation, policy, random)
-        used_up = isinstance(action, Outage | GiveUp)  # it answers: it is not away
-        return Refused(Outcome.FAILED, "attempts_used_up") if used_up else action
+        return _again_while_it_answers(situation, policy, random)
     if status < 300:
         return Refused(Outcome.IN_DOUBT, "not_confirmed")
     return Refused(Outcome.REJECTED, "refused")
@@ -151,6 +149,8 @@ def _unauthorized(
             hint,
             unless_known_good=situation.proven and answer.status == 403,
         )
+    if answer.status == PROXY_AUTHENTICATION_REQUIRED:  # others pass: no word about the files
+        return _again_while_it_answers(situation, policy, random)
     return Refused(Outcome.REJECTED, "refused")
 
 
@@ -177,6 +177,13 @@ def _again(
     if action is Resend:
         return Resend(wait_s)
     return Retry(wait_s, hold_all_s=(asked_s or wait_s) if slow_all else 0.0)
+
+
+def _again_while_it_answers(situation: Situation, policy: RetryPolicy, random: Random) -> Action:
+    """Of a refusal that is neither of the files nor a sign that the server is away."""
+    action = _again(Retry, situation, policy, random)
+    used_up = isinstance(action, Outage | GiveUp)
+    return Refused(Outcome.FAILED, "attempts_used_up") if used_up else action
 
 
 def _used_up(situation: Situation) -> Action:

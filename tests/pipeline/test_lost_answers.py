@@ -54,6 +54,12 @@ def assert_one_body(server: ScriptedServer, attempts: int) -> None:
         assert request.content_length == len(longest)
 
 
+def assert_one_body_of(server: ScriptedServer, sop: str, attempts: int) -> None:
+    """All that went out with this instance is one body."""
+    bodies = [request.body for request in server.posts if sop.encode() in request.body]
+    assert bodies == bodies[:1] * attempts
+
+
 class TestA503Or429WithRetryAfter:
     @pytest.mark.parametrize("status", [503, 429, 425])
     def test_the_same_body_goes_again_when_the_server_wants_it(
@@ -772,6 +778,31 @@ class TestA407ThatNoProxyOfOursCanHaveSaid:
         assert ran.cause.message == self.WORDS
         assert "--proxy" in ran.cause.hint
 
+    @pytest.mark.parametrize("times", [2, 4])
+    def test_now_and_then_while_others_are_stored_costs_no_file(
+        self, job: Job, server: ScriptedServer, times: int
+    ) -> None:
+        names = job.write_studies(16)
+        server.default = Choose(_AsksOver(server, uid_of(names[0]), times))
+        ran = job.run(max_concurrency=2)
+        assert (ran.exit_code, ran.outcomes) == (0, {"stored": 16})
+        assert ran.summary.retries == times
+        assert_one_body_of(server, uid_of(names[0]), times + 1)
+
+    def test_for_one_batch_alone_is_no_word_about_its_files(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        names = job.write_studies(16)
+        job.write_many(2, study=0, prefix="000/more")
+        server.default = Choose(_AsksOver(server, uid_of(names[0]), 1000))
+        ran = job.run(max_concurrency=2)
+        assert (ran.exit_code, ran.outcomes) == (3, {"stored": 15, "failed": 3})
+        row = ran.rows[names[0]]
+        assert (row.reason_code, row.http_status) == ("attempts_used_up", 407)
+        assert_one_body_of(server, uid_of(names[0]), 6)
+        server.default = StoreAll()
+        assert job.run().outcomes == {"stored": 18}
+
     def test_in_a_tunnel_is_not_our_proxys_either(self, job: Job, tmp_path: Path) -> None:
         job.write_studies(4)
         certificate = make_certificate(tmp_path)
@@ -784,6 +815,28 @@ class TestA407ThatNoProxyOfOursCanHaveSaid:
         assert (ran.exit_code, ran.outcomes) == (1, {"pending": 4})
         assert ran.cause is not None
         assert ran.cause.message == self.WORDS
+
+
+class _AsksOver:
+    """One file meets 407 so many times, the second time after others were stored meanwhile."""
+
+    def __init__(self, server: ScriptedServer, sop: str, times: int) -> None:
+        self._server = server
+        self._sop = sop.encode()
+        self._times = times
+        self._asked = 0
+        self._stored = 0
+
+    def __call__(self, request: Request) -> Step:
+        """The step for a request whose body was read."""
+        if self._sop not in request.body or self._asked == self._times:
+            return StoreAll()
+        self._asked += 1
+        if self._asked == 1:
+            self._stored = len(self._server.stored)
+        elif self._asked == 2:  # with two workers the third of four was sent after the first 407
+            self._server.wait_until(lambda: len(self._server.stored) >= self._stored + 4)
+        return ASKS
 
 
 class _ProxyThatHangs(Proxy):
