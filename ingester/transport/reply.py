@@ -41,6 +41,7 @@ class Answer(NamedTuple):
     request_id: str = ""
     mended: bool = False  # a 401 or 403, and the next attempt has other keys or another clock
     credentials_sent: bool = True  # False: a 401 or 403 to a request that had none
+    tunnelled: bool = False  # a refusal of credentials from behind the proxy that was named
     error_type: str = ""  # what AWS calls the error; letters, digits and dots
 
     @property

@@ -31,6 +31,7 @@ GIVE_CREDENTIALS = (
     "bearer (INGESTER_TOKEN) or sigv4 (AWS credentials)"
 )
 NAME_THE_PROXY = "name it with --proxy, or with its credentials in HTTPS_PROXY or HTTP_PROXY"
+ASK_WHO_RUNS_IT = "it is behind the proxy that was named: whoever runs the server must mend that"
 
 TRIAL_CONNECT_ATTEMPTS = 5
 """With waits of 4, 8, 16 and 32 times the back-off base: 30 s by default."""
@@ -142,6 +143,8 @@ def _unauthorized(
         what, hint = "the server refuses the credentials", CHECK_CREDENTIALS
         if answer.status == PROXY_AUTHENTICATION_REQUIRED:
             what, hint = "a proxy on the way asks for credentials", NAME_THE_PROXY
+            if answer.tunnelled:
+                what, hint = "something behind --url asks for proxy credentials", ASK_WHO_RUNS_IT
         elif not answer.credentials_sent:
             what, hint = "the server asks for credentials and none were sent", GIVE_CREDENTIALS
         return Stop(

@@ -228,7 +228,8 @@ class Sender:
                 self._settle(payload)  # meanwhile its connection is another's
             mended = await self._authorizer.refused(authorized, answer, refused_at)
             sent = "Authorization" in authorized.headers
-            return answer._replace(mended=mended, credentials_sent=sent)
+            tunnelled = self.options.proxy is not None and not self._proxy_reads_all
+            return answer._replace(mended=mended, credentials_sent=sent, tunnelled=tunnelled)
         if answer.status < 300 or answer.status == CONFLICT:
             self._authorizer.accepted(authorized)
         return answer

@@ -814,7 +814,9 @@ class TestA407ThatNoProxyOfOursCanHaveSaid:
             assert len(server.posts) == 2
         assert (ran.exit_code, ran.outcomes) == (1, {"pending": 4})
         assert ran.cause is not None
-        assert ran.cause.message == self.WORDS
+        assert ran.cause.message == "something behind --url asks for proxy credentials (HTTP 407)"
+        assert "name it" not in ran.cause.hint
+        assert "behind the proxy that was named" in ran.cause.hint
 
 
 class _AsksOver:
