@@ -25,7 +25,7 @@ from ingester.reconciliation import Reconciled, manifest_of, reconcile_parcel
 from ingester.transport.admission import Admission
 from ingester.transport.breaker import Breaker
 from ingester.transport.reply import Answer, NoAnswer, Reply, SourceFailed
-from ingester.transport.signs import CONFLICT, shows_an_outage
+from ingester.transport.signs import CONFLICT, NO_TRUST, shows_an_outage
 from ingester.transport.trial import Trial
 
 FindKnownGood = Callable[[], Awaitable[Instance | None]]
@@ -61,6 +61,7 @@ class KnownGood:
         self._max_outage_s = max_outage_s
         self._file: Instance | None = None
         self._unwell = False  # what was sent last says nothing of the file
+        self._no_trust = False  # nor is there a connection to send it by, and there will be none
         self._checking = asyncio.Lock()
         self._not_checking = asyncio.Event()
         self._not_checking.set()
@@ -121,6 +122,7 @@ class KnownGood:
             self._unwell = isinstance(reply, Answer | NoAnswer) and (
                 shows_an_outage(reply) or (isinstance(reply, Answer) and reply.mended)
             )
+            self._no_trust = isinstance(reply, NoAnswer) and reply.kind in NO_TRUST
             if not isinstance(reply, SourceFailed):
                 return parcel, reply
             self._file = None
@@ -146,7 +148,7 @@ class KnownGood:
         pause.trip(time.monotonic())
         waited = False
         while (taken := await self.is_taken(anew=waited)) is False:
-            if not (while_refused or self._unwell):
+            if self._no_trust or not (while_refused or self._unwell):
                 return False
             waited = True
             now = time.monotonic()

@@ -34,8 +34,9 @@ BODY_WITHOUT_A_LOOK = 4
 """One probe in so many is the batch itself although the look-up before it failed."""
 DEATHS_THAT_BLAME = 2
 """Once may be chance: the server was well before a request and gone after it."""
-TRIAL_OUTAGE_IN_BACKOFFS = 60
-"""Before anything was ever stored, a server that dies is waited for 60 back-off bases: 30 s."""
+PATIENCE_IN_BACKOFFS = 60
+"""Before anything was ever stored, a server that dies is waited for 60 back-off bases: 30 s. So is
+one that refuses TLS after it has answered: it may be starting again."""
 
 
 class Outages:
@@ -56,7 +57,7 @@ class Outages:
         self._sender = sender
         self._known_good = known_good
         self._max_outage_s = max_outage_s
-        self._trial_outage_s = TRIAL_OUTAGE_IN_BACKOFFS * backoff_base_s
+        self._trial_outage_s = PATIENCE_IN_BACKOFFS * backoff_base_s
         self._no_proxy = False  # the last that was heard of a server that is away
         self._lost_in_a_row = 0  # of anybody, without an answer to anybody in between
 
@@ -73,6 +74,8 @@ class Outages:
         if taken is None and await self._is_well(parcel):
             return True
         parcel.failed_probes += 1
+        if self._sender.refused_for_good:
+            return True  # nothing to wait for: its own attempt is told so, and ends the run
         # Its look-ups may be what is away, or it wants no file twice: the body, now and then.
         return parcel.failed_probes % BODY_WITHOUT_A_LOOK == 0
 

@@ -29,6 +29,7 @@ from ingester.journal import Journal, KnownFiles
 from ingester.journal.names import journal_files
 from ingester.known_good import FindKnownGood
 from ingester.ledger import Ledger
+from ingester.outages import PATIENCE_IN_BACKOFFS
 from ingester.parcel import Parcel
 from ingester.parsing import command_words
 from ingester.proxy import split_proxy
@@ -207,6 +208,7 @@ def sender_options(config: Config) -> SenderOptions:
         connect_timeout_s=config.connect_timeout_s,
         stall_timeout_s=config.stall_timeout_s,
         answer_timeout_s=config.answer_timeout_s,
+        refusal_patience_s=PATIENCE_IN_BACKOFFS * config.backoff_base_s,
     )
 
 

@@ -6,14 +6,16 @@ closed connection hides it: the request looks lost, its files in doubt. So befor
 answer one lost request is followed by a connection on which nothing is sent; after it the second
 in a row is, as a certificate may expire in mid-run.
 
-A balancer, one of whose backends is being restarted, may refuse a handshake, too, or answer it
-without TLS. After an answer the first such is a lost connection like any other.
+A server that is starting, or a balancer one of whose backends is, may refuse a handshake, too, or
+answer it without TLS. After an answer that is a lost connection like any other, unless it goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+import time
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from ingester.transport.reply import NoAnswer
@@ -73,31 +75,36 @@ class Refusals:
     """What all requests to one server have met in TLS since its last answer.
 
     ``context``: of connections to ask by; None where there is no TLS, or a proxy before it.
+    ``patience_s``: for so long after an answer it may refuse handshakes, and is starting.
     """
 
-    def __init__(self, url: str, context: ssl.SSLContext | None) -> None:
-        self.any = False  # a handshake that it refused, or answered without TLS
+    def __init__(
+        self,
+        url: str,
+        context: ssl.SSLContext | None,
+        patience_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.for_good = False  # whoever asks again is refused again
         self._url = url
         self._context = context
+        self._patience_s = patience_s
+        self._clock = clock
         self._listening = asyncio.Lock()
         self._heard = False  # any answer
+        self._since: float | None = None  # that it refused a handshake
         self._lost = 0
         self._alert: str | None = None
 
     def heard(self) -> None:
         """It has answered."""
-        self.any, self._heard, self._lost, self._alert = False, True, 0, None
+        self._heard, self._since, self._lost, self._alert = True, None, 0, None
+        self.for_good = False
 
-    async def explain(self, reply: NoAnswer, *, any_before: bool) -> NoAnswer:
-        """What a request without an answer shows, with what others have met.
-
-        ``any_before``: what ``any`` was when the request began. Of those that were under way
-        together none is the second in a row.
-        """
+    async def explain(self, reply: NoAnswer) -> NoAnswer:
+        """What a request without an answer shows, with what others have met."""
         if reply.kind in ("no_tls", "tls_refused"):
-            stays = not self._heard or (any_before and self.any)
-            self.any = True
-            return reply if stays else NoAnswer("not_sent", reply.detail)
+            return reply if self._goes_on() else NoAnswer("not_sent", reply.detail)
         if reply.kind != "lost" or self._context is None:
             return reply
         async with self._listening:
@@ -105,3 +112,11 @@ class Refusals:
             if self._lost == (2 if self._heard else 1):
                 self._alert = await listen_for_alert(self._url, self._context)
         return reply if self._alert is None else NoAnswer("tls_refused", self._alert)
+
+    def _goes_on(self) -> bool:
+        """Whether a handshake that was refused now was so for longer than while a server starts."""
+        now = self._clock()
+        if self._since is None:
+            self._since = now
+        self.for_good = not self._heard or now - self._since > self._patience_s
+        return self.for_good

@@ -58,6 +58,7 @@ class SenderOptions:
     connect_timeout_s: float = 10.0
     stall_timeout_s: float = 60.0
     answer_timeout_s: float = 600.0
+    refusal_patience_s: float = 30.0  # with one that answered before and now refuses TLS
 
 
 class Sender:
@@ -76,7 +77,12 @@ class Sender:
         self._pieces: list[Region] = []
         self.pages = asyncio.Semaphore(PAGES_AT_ONCE)  # for those who ask for one
         asked_by = options.ssl_context if options.proxy is None else None
-        self._refusals = Refusals(options.base_url, asked_by)
+        self._refusals = Refusals(options.base_url, asked_by, options.refusal_patience_s)
+
+    @property
+    def refused_for_good(self) -> bool:
+        """Whether the server has refused TLS since long, or from the first: asking is no use."""
+        return self._refusals.for_good
 
     async def __aenter__(self) -> Self:
         options = self.options
@@ -170,7 +176,6 @@ class Sender:
         watchdog: Watchdog | None = None
         url = self.options.base_url + path
         authorized = self._authorize(method, url, payload)
-        any_refusal = self._refusals.any
         told_proxy = self._told_proxy
         if told_proxy and self._proxy_reads_all:
             authorized = authorized._replace(headers={**authorized.headers, **told_proxy})
@@ -208,7 +213,7 @@ class Sender:
             said = None if payload is None else payload.last_words()
             if said is None:
                 expired = None if watchdog is None else watchdog.expired
-                return await self._without_answer(error, payload, expired, any_refusal)
+                return await self._without_answer(error, payload, expired)
             answer = _answer(said.status, said.headers, said.body)
             refused_at = said.headers.get("Date")
         finally:
@@ -235,12 +240,12 @@ class Sender:
         return answer
 
     async def _without_answer(
-        self, error: Exception, payload: BodyPayload | None, expired: str | None, any_refusal: bool
+        self, error: Exception, payload: BodyPayload | None, expired: str | None
     ) -> NoAnswer:
         sent = payload is not None and payload.handed_over > 0
         proxied = self.options.proxy is not None
         no_answer = no_answer_of(error, sent=sent, expired=expired, proxied=proxied)
-        no_answer = await self._refusals.explain(no_answer, any_before=any_refusal)
+        no_answer = await self._refusals.explain(no_answer)
         if payload is not None and not no_answer.maybe_stored:
             payload.body.bytes_out = 0
         return no_answer

@@ -8,6 +8,7 @@ import socket
 import socketserver
 import ssl
 import threading
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from tests.pipeline.certificate import Certificate, make_certificate
 from tests.pipeline.job import Job, Ran, uid_of
 from tests.support.logs import lines_of
 from tests.support.process import Completed, run_ingester
-from tests.support.scripted import NeverRead, ScriptedServer, StoreAll
+from tests.support.scripted import Answer, NeverRead, ScriptedServer, StoreAll
 
 SHOUT = "WARNING: --insecure: nobody verifies who the server is; patient data may go to anybody"
 
@@ -279,11 +280,11 @@ class Balancer(ssl.SSLContext):
     ids=["plain", "alert"],
 )
 class TestABackendThatIsBeingRestarted:
-    """Others answered well before: the first such is a lost connection, and nothing was sent."""
+    """Others answered well before: for 60 back-off bases each such costs an attempt."""
 
     def load(
         self, job: Job, certificate: Certificate, event_loop: str, after: dict[int, list[bytes]],
-        together: int = 1,
+        together: int = 1, **options: object,
     ) -> tuple[Ran, ScriptedServer]:  # fmt: skip
         """``after``: what is met in place of TLS after so many answers, each on its connection."""
         balancer = Balancer.of(certificate)
@@ -293,39 +294,85 @@ class TestABackendThatIsBeingRestarted:
             server.default = StoreAll(headers={"Connection": "close"})
             server.before_answer(lambda n: balancer.instead.extend(after.get(n, [])))
             ran = job.run(
-                url=server.url, ca_bundle=str(certificate.path), event_loop=event_loop,
+                options, url=server.url, ca_bundle=str(certificate.path), event_loop=event_loop,
                 max_concurrency=together,
             )  # fmt: skip
         return ran, server
 
-    @pytest.mark.parametrize("after", [{1}, {1, 2}])
-    def test_costs_an_attempt(
+    @pytest.mark.parametrize("after", [{1: 1}, {1: 1, 2: 1}, {1: 5}, {2: 3, 3: 2}])
+    def test_costs_an_attempt_each_time(
         self, job: Job, certificate: Certificate, event_loop: str, word: bytes, told: str,
-        after: set[int],
+        after: dict[int, int],
     ) -> None:  # fmt: skip
         del told
         job.write_studies(4)
-        ran, server = self.load(job, certificate, event_loop, {number: [word] for number in after})
+        met = {number: [word] * times for number, times in after.items()}
+        ran, server = self.load(job, certificate, event_loop, met, backoff_base_s=1.0)
         assert (ran.exit_code, ran.outcomes) == (0, {"stored": 4})
-        assert ran.summary.retries == len(after)
+        assert ran.summary.retries == sum(after.values())
         assert len(server.posts) == 4
 
-    def test_twice_in_a_row_ends_the_run(
+    def test_is_waited_for_when_the_attempts_are_used_up(
+        self, job: Job, certificate: Certificate, event_loop: str, word: bytes, told: str
+    ) -> None:
+        del told
+        job.write_studies(4)
+        ran, server = self.load(
+            job, certificate, event_loop, {2: [word] * 9}, backoff_base_s=1.0, max_outage_s=60
+        )
+        assert (ran.exit_code, ran.outcomes) == (0, {"stored": 4})
+        assert len(server.stored) == 4
+
+    def test_for_good_ends_the_run_and_is_no_outage_that_is_waited_for(
         self, job: Job, certificate: Certificate, event_loop: str, word: bytes, told: str
     ) -> None:
         job.write_studies(4)
-        ran, server = self.load(job, certificate, event_loop, {2: [word] * 2})
+        balancer = Balancer.of(certificate)
+        with ScriptedServer(tls=balancer) as server:
+            job.server = server
+            server.default = StoreAll(headers={"Connection": "close"})
+            server.before_answer(lambda n: balancer.instead.extend([word] * 1000 * (n == 2)))
+            ran = job.run(
+                url=server.url, ca_bundle=str(certificate.path), event_loop=event_loop,
+                max_outage_s=600,
+            )  # fmt: skip
         assert (ran.exit_code, ran.outcomes) == (1, {"stored": 2, "pending": 2})
         assert ran.cause is not None
         assert ran.cause.message.startswith(told)
         assert len(server.posts) == 2
+        refused = 1000 - len(balancer.instead)
+        assert refused <= 8, "six attempts, a look-up, and the body that is told so"
+
+    def test_for_good_ends_the_wait_for_a_stored_file_too(
+        self, job: Job, certificate: Certificate, event_loop: str, word: bytes, told: str
+    ) -> None:
+        """It is sent to see whether six refusals are the files' or the setting's."""
+        del told
+        job.write_studies(8)
+        balancer = Balancer.of(certificate)
+        began = time.monotonic()
+        with ScriptedServer(tls=balancer) as server:
+            job.server = server
+            server.push(StoreAll(headers={"Connection": "close"}))
+            server.default = Answer(422, {"Connection": "close"})
+            server.before_answer(lambda n: balancer.instead.extend([word] * 1000 * (n == 7)))
+            ran = job.run(
+                url=server.url, ca_bundle=str(certificate.path), event_loop=event_loop,
+                max_outage_s=60,
+            )  # fmt: skip
+        assert time.monotonic() - began < 30
+        assert (ran.exit_code, ran.outcomes) == (1, {"stored": 1, "pending": 7})
+        assert ran.cause is not None
+        assert ran.cause.message.startswith("6 unrelated requests in a row were refused")
 
     def test_costs_each_of_two_requests_an_attempt_that_meet_it_at_the_same_time(
         self, job: Job, certificate: Certificate, event_loop: str, word: bytes, told: str
     ) -> None:
         del told
         job.write_studies(8)
-        ran, server = self.load(job, certificate, event_loop, {2: [word] * 2}, together=2)
+        ran, server = self.load(
+            job, certificate, event_loop, {2: [word] * 2}, together=2, backoff_base_s=1.0
+        )
         assert (ran.exit_code, ran.outcomes) == (0, {"stored": 8})
         assert ran.summary.retries == 2
         assert len(server.posts) == 8
