@@ -16,6 +16,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from ingester.transport.reply import NoAnswer
@@ -54,20 +55,30 @@ def alert_in(error: BaseException) -> str | None:
     return None
 
 
-async def listen_for_alert(url: str, context: ssl.SSLContext) -> str | None:
+class Alert(NamedTuple):
+    """What a server said to a connection on which nothing was sent."""
+
+    name: str
+    in_handshake: bool  # and not after it, as of our certificate in TLS 1.3
+
+
+async def listen_for_alert(url: str, context: ssl.SSLContext) -> Alert | None:
     """Connect, say nothing, and hear what the server finds wrong with us."""
     parts = urlsplit(url)
+    in_handshake = True
     try:
         async with asyncio.timeout(LISTEN_S):
             reader, writer = await asyncio.open_connection(
                 parts.hostname, parts.port or 443, ssl=context
             )
+            in_handshake = False
             try:
                 await reader.read(1)
             finally:
                 writer.transport.abort()
     except OSError as error:  # TimeoutError is one, and so is SSLError
-        return alert_in(error)
+        alert = alert_in(error)
+        return None if alert is None else Alert(alert, in_handshake)
     return None
 
 
@@ -110,7 +121,9 @@ class Refusals:
         async with self._listening:
             self._lost += 1
             if self._lost == (2 if self._heard else 1):
-                self._alert = await listen_for_alert(self._url, self._context)
+                alert = await listen_for_alert(self._url, self._context)
+                if alert is not None and (not alert.in_handshake or self._goes_on()):
+                    self._alert = alert.name
         return reply if self._alert is None else NoAnswer("tls_refused", self._alert)
 
     def _goes_on(self) -> bool:

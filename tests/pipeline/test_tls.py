@@ -17,6 +17,7 @@ import pytest
 from tests.cli.said import complaint
 from tests.pipeline.certificate import Certificate, make_certificate
 from tests.pipeline.job import Job, Ran, uid_of
+from tests.support.exchange import Exchange
 from tests.support.logs import lines_of
 from tests.support.process import Completed, run_ingester
 from tests.support.scripted import Answer, NeverRead, ScriptedServer, StoreAll
@@ -376,6 +377,40 @@ class TestABackendThatIsBeingRestarted:
         assert (ran.exit_code, ran.outcomes) == (0, {"stored": 8})
         assert ran.summary.retries == 2
         assert len(server.posts) == 8
+
+
+class _Both:
+    """Two requests are lost at the same moment, and the next connection meets no handshake."""
+
+    def __init__(self, balancer: Balancer, word: bytes) -> None:
+        self._here = threading.Barrier(2, lambda: balancer.instead.append(word))
+
+    def play(self, exchange: Exchange) -> None:
+        """Waits for the other one and resets."""
+        exchange.read_body()
+        self._here.wait(60)
+        exchange.reset()
+
+
+class TestAConnectionThatAsksWhyTwoRequestsWereLost:
+    @pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+    @pytest.mark.parametrize("word", [PLAIN, HANDSHAKE_FAILURE], ids=["plain", "alert"])
+    def test_and_meets_a_backend_that_is_being_restarted_ends_no_run(
+        self, job: Job, certificate: Certificate, event_loop: str, word: bytes
+    ) -> None:
+        job.write_studies(8)
+        balancer = Balancer.of(certificate)
+        with ScriptedServer(tls=balancer) as server:
+            job.server = server
+            server.default = StoreAll(headers={"Connection": "close"})
+            lost = _Both(balancer, word)
+            server.push(server.default, server.default, lost, lost)
+            ran = job.run(
+                url=server.url, ca_bundle=str(certificate.path), event_loop=event_loop,
+                max_concurrency=2, backoff_base_s=1.0, backoff_cap_s=0.5,
+            )  # fmt: skip
+        assert (ran.exit_code, ran.outcomes) == (0, {"stored": 8})
+        assert balancer.instead == []
 
 
 class TestAClientCertificateThatCannotBeUsed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -10,6 +12,8 @@ from ingester.config import load_config
 from ingester.transport.alerts import Refusals
 from ingester.transport.reply import NoAnswer
 from ingester.wiring import sender_options
+from tests.pipeline.certificate import Certificate, make_certificate
+from tests.support.scripted import ScriptedServer
 
 
 class Clock:
@@ -74,6 +78,63 @@ class TestAHandshakeThatIsRefused:
         await refusals.explain(NoAnswer("no_tls" if kind == "tls_refused" else "tls_refused", ""))
         clock.now += 31
         assert await refusals.explain(NoAnswer(kind, "why")) == NoAnswer(kind, "why")
+
+
+LOST = NoAnswer("lost", "ServerDisconnectedError")
+
+
+class TestTheConnectionThatAsksWhyRequestsWereLost:
+    @pytest.fixture
+    def certificate(self, tmp_path: Path) -> Certificate:
+        return make_certificate(tmp_path)
+
+    @pytest.fixture
+    def trusting(self, certificate: Certificate) -> ssl.SSLContext:
+        """Of a client without a certificate."""
+        return ssl.create_default_context(cafile=certificate.path)
+
+    @pytest.fixture
+    def asking(self, certificate: Certificate) -> ssl.SSLContext:
+        """Of a server that wants a certificate."""
+        context = certificate.context
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    async def test_hears_whatever_there_is_before_any_answer(
+        self, asking: ssl.SSLContext, trusting: ssl.SSLContext, clock: Clock,
+        version: ssl.TLSVersion,
+    ) -> None:  # fmt: skip
+        asking.minimum_version = asking.maximum_version = version
+        with ScriptedServer(tls=asking) as server:
+            refusals = Refusals(server.url, trusting, 30.0, clock)
+            assert (await refusals.explain(LOST)).kind == "tls_refused"
+
+    async def test_hears_what_is_said_after_a_handshake_also_after_an_answer(
+        self, asking: ssl.SSLContext, trusting: ssl.SSLContext, clock: Clock
+    ) -> None:
+        """In TLS 1.3 that is no server that is starting: it has seen who we are."""
+        asking.minimum_version = ssl.TLSVersion.TLSv1_3
+        with ScriptedServer(tls=asking) as server:
+            refusals = Refusals(server.url, trusting, 30.0, clock)
+            refusals.heard()
+            assert await refusals.explain(LOST) == LOST
+            required = NoAnswer("tls_refused", "certificate required")
+            assert await refusals.explain(LOST) == required
+            assert await refusals.explain(LOST) == required
+
+    async def test_that_is_refused_its_handshake_after_an_answer_is_one_such_refusal(
+        self, asking: ssl.SSLContext, trusting: ssl.SSLContext, clock: Clock
+    ) -> None:
+        asking.maximum_version = ssl.TLSVersion.TLSv1_2
+        refused = NoAnswer("tls_refused", "handshake failure")
+        with ScriptedServer(tls=asking) as server:
+            refusals = Refusals(server.url, trusting, 30.0, clock)
+            refusals.heard()
+            for _ in range(3):
+                assert await refusals.explain(LOST) == LOST
+        clock.now += 31.0
+        assert await refusals.explain(refused) == refused, "it was the first"
 
 
 @pytest.mark.parametrize(("base_s", "patience_s"), [(0.5, 30.0), (0.01, 0.6)])
