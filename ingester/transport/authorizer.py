@@ -77,7 +77,7 @@ class Authorizer(Protocol):
         ...
 
     async def refused(self, authorized: Authorized, answer: Answer, date: str | None) -> bool:
-        """The server answered 401 or 403, with this Date: mend what can be mended.
+        """The server answered 401, 403 or 407, with this Date: mend what can be mended.
 
         Returns whether an attempt that starts now would be authorized otherwise.
 

@@ -27,6 +27,8 @@ CONNECTING = (
 )
 """With a proxy it is the proxy that these are about: nobody else is looked up or connected to.
 So is a time that was over before a byte went out: it did not answer, or let nothing through."""
+BROKEN_OFF = "the connection was closed before the end of the answer, or the rest is no HTTP"
+"""Which of the two aiohttp does not tell: it closes a connection on which no HTTP comes."""
 
 
 def no_answer_of(error: Exception, *, sent: bool, expired: str | None, proxied: bool) -> NoAnswer:
@@ -56,7 +58,7 @@ def no_answer_of(error: Exception, *, sent: bool, expired: str | None, proxied: 
     if expired == "answer_timeout":
         return NoAnswer("answer_timeout", "the server had the body and did not answer")
     if expired == "broken_off":
-        return NoAnswer("lost", "what came as the rest of the answer is no HTTP")
+        return NoAnswer("lost", BROKEN_OFF)
     return NoAnswer("lost", detail)
 
 

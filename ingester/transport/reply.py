@@ -39,8 +39,8 @@ class Answer(NamedTuple):
     body: bytes
     retry_after: str | None = None
     request_id: str = ""
-    mended: bool = False  # a 401 or 403, and the next attempt has other keys or another clock
-    credentials_sent: bool = True  # False: a 401 or 403 to a request that had none
+    mended: bool = False  # a 401, 403 or 407, and the next attempt has other keys or another clock
+    credentials_sent: bool = True  # False: a 401, 403 or 407 to a request that had none
     tunnelled: bool = False  # a refusal of credentials from behind the proxy that was named
     error_type: str = ""  # what AWS calls the error; letters, digits and dots
 

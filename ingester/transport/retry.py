@@ -56,13 +56,13 @@ class Situation(NamedTuple):
 
     attempts: int  # this one included
     doubts: int  # attempts after which its files may have been stored, this one not included
-    auth_refusals: int  # 401 and 403, this one not included
+    auth_refusals: int  # 401, 403 and 407, this one not included
     single: bool  # one file
     proven: bool  # this journal's setting has stored something
     others_succeed: bool  # some request succeeded since the first attempt of this batch
     retry_after_s: float | None
     conflict_is_transient: bool = False  # of the server's profile
-    keys_are_good: bool = False  # some request succeeded that was sent after the first 401 or 403
+    keys_are_good: bool = False  # some request succeeded that was sent after the first auth refusal
     others_succeed_now: bool = False  # some request succeeded since this attempt began
     is_to_blame: bool = False  # the server was seen to be well right before it refused this
 
