@@ -30,6 +30,7 @@ def log_attempt(parcel: Parcel, reply: Reply, step: Step, began: float) -> Step:
             seconds=round(time.monotonic() - began, 3),
             status=reply.status if isinstance(reply, Answer) else None,
             no_answer=reply.kind if isinstance(reply, NoAnswer) else None,
+            detail=reply.detail if isinstance(reply, NoAnswer) else None,
             request_id=request_id(reply.request_id) if isinstance(reply, Answer) else None,
             then=type(step).__name__,
             wait_s=round(getattr(step, "wait_s", 0.0), 3) or None,

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from ingester import logs
 from ingester.dicomweb.outcome import Evidence
 from tests.healthimaging.proxying import Proxy
 from tests.pipeline.certificate import make_certificate
 from tests.pipeline.job import Job, Ran, age, uid_of
 from tests.support.exchange import Exchange
+from tests.support.logs import lines_of
 from tests.support.scripted import (
     Answer,
     AnswerAndSee,
@@ -36,6 +38,7 @@ from tests.support.scripted import (
 )
 from tests.support.steps import DICOM_JSON
 
+BROKEN_OFF = "the connection was closed before the end of the answer, or the rest is no HTTP"
 ASKS = Answer(407, {"Proxy-Authenticate": "Basic"}, b"<html>Cache Access Denied</html>")
 
 
@@ -624,9 +627,13 @@ class TestStrangeAnswers:
         """The server keeps the connection open: nothing else tells that no more will come."""
         job.write_many(2)
         server.push(_BadChunk())
+        log = job.archive.parent / "log"
         began = time.monotonic()
-        ran = job.run(stall_timeout_s=2, answer_timeout_s=60, event_loop=event_loop)
+        with logs.opened(str(log), "info"):
+            ran = job.run(stall_timeout_s=2, answer_timeout_s=60, event_loop=event_loop)
         assert ran.outcomes == {"stored": 2}
+        (first,) = (line for line in lines_of(log) if line["event"] == "request")
+        assert (first["no_answer"], first["detail"]) == ("lost", BROKEN_OFF)
         assert time.monotonic() - began < 10
         assert_one_body(server, 2)
 
@@ -644,17 +651,20 @@ class _Raw:
         exchange.finish()
 
 
+_MORE_THAN_A_READ = 600_000
+"""asyncio and uvloop read 250 KiB at a time."""
+
+
 class _BadChunk:
     """Stores, begins a good answer and goes on with what is no chunk; then it waits."""
 
     def play(self, exchange: Exchange) -> None:
-        """Stores and answers in two pieces."""
+        """Stores and answers."""
         exchange.read_body(keep_all=True)
         StoreAll().store(exchange)
-        exchange.wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
-        exchange.pause(
-            0.3
-        )  # or both pieces are parsed together, and the head is lost with the rest
+        # More than a client takes at a time, or the head would be lost together with the rest.
+        exchange.wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        exchange.wire.send(b"%x\r\n" % _MORE_THAN_A_READ + b" " * _MORE_THAN_A_READ + b"\r\n")
         exchange.wire.send(b"no chunk\r\n")
         exchange.hold(None)
 
