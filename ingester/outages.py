@@ -24,7 +24,7 @@ from ingester.transport.admission import Admission
 from ingester.transport.reply import Answer, NoAnswer
 from ingester.transport.retry import Situation
 from ingester.transport.sender import Sender
-from ingester.transport.signs import THROTTLED, leaves_in_doubt, shows_an_outage
+from ingester.transport.signs import NO_TRUST, THROTTLED, leaves_in_doubt, shows_an_outage
 from ingester.transport.trial import Trial
 
 MANY_IN_A_ROW = 10
@@ -117,6 +117,8 @@ class Outages:
             self._lost_in_a_row += shows_an_outage(reply)
         if situation.is_to_blame and isinstance(action, Split | GiveUp):
             return action
+        if isinstance(action, Stop) and isinstance(reply, NoAnswer) and reply.kind in NO_TRUST:
+            return action  # however many were lost before: it is not waited for
         in_doubt = leaves_in_doubt(reply)
         if still_away and not isinstance(action, Stop):
             return self.wait(parcel, in_doubt=in_doubt, asked_s=situation.retry_after_s)

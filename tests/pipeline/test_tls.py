@@ -344,6 +344,25 @@ class TestABackendThatIsBeingRestarted:
         refused = 1000 - len(balancer.instead)
         assert refused <= 8, "six attempts, a look-up, and the body that is told so"
 
+    def test_for_good_ends_the_run_also_after_many_were_lost_in_a_row(
+        self, job: Job, certificate: Certificate, event_loop: str, word: bytes, told: str
+    ) -> None:
+        job.write_studies(20)
+        balancer = Balancer.of(certificate)
+        with ScriptedServer(tls=balancer) as server:
+            job.server = server
+            server.default = StoreAll(headers={"Connection": "close"})
+            server.before_answer(lambda n: balancer.instead.extend([word] * 1000 * (n == 4)))
+            ran = job.run(
+                url=server.url, ca_bundle=str(certificate.path), event_loop=event_loop,
+                max_outage_s=600, max_concurrency=4,
+            )  # fmt: skip
+        assert ran.exit_code == 1
+        assert ran.cause is not None
+        assert ran.cause.message.startswith(told)
+        assert ran.outcomes["stored"] + ran.outcomes["pending"] == 20
+        assert len(balancer.instead) >= 950
+
     def test_for_good_ends_the_wait_for_a_stored_file_too(
         self, job: Job, certificate: Certificate, event_loop: str, word: bytes, told: str
     ) -> None:
