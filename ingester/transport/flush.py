@@ -39,6 +39,7 @@ async def wait_until_flushed(writer: AbstractStreamWriter, leave: int = 0) -> No
         try:
             await writer.drain()
         finally:
-            transport.set_write_buffer_limits()
+            if not transport.is_closing():  # else it would resume a protocol that it has let go of
+                transport.set_write_buffer_limits()
         if transport.get_write_buffer_size() > leave:
             await asyncio.sleep(0)  # a TLS transport may end the pause with a record to go
