@@ -112,6 +112,10 @@ class Refusals:
         self._heard, self._since, self._lost, self._alert = True, None, 0, None
         self.for_good = False
 
+    def nobody_there(self) -> None:
+        """Nothing listens where it does: it is down, and what refuses next is another time."""
+        self._since, self.for_good = None, False
+
     async def explain(self, reply: NoAnswer) -> NoAnswer:
         """What a request without an answer shows, with what others have met."""
         if reply.kind in ("no_tls", "tls_refused"):

@@ -7,6 +7,7 @@ verified, and there is no total timeout. One attempt, never a hidden second one.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -245,6 +246,8 @@ class Sender:
         sent = payload is not None and payload.handed_over > 0
         proxied = self.options.proxy is not None
         no_answer = no_answer_of(error, sent=sent, expired=expired, proxied=proxied)
+        if getattr(error, "errno", None) == errno.ECONNREFUSED:
+            self._refusals.nobody_there()
         no_answer = await self._refusals.explain(no_answer)
         if payload is not None and not no_answer.maybe_stored:
             payload.body.bytes_out = 0

@@ -71,6 +71,19 @@ class TestAHandshakeThatIsRefused:
         refusals.heard()
         assert not refusals.for_good
 
+    async def test_is_the_first_again_once_nobody_listened_there(
+        self, refusals: Refusals, clock: Clock, kind: Literal["no_tls", "tls_refused"]
+    ) -> None:
+        """Refused as it went down, and once more as it comes up, 20 minutes later."""
+        refused = NoAnswer(kind, "why")
+        refusals.heard()
+        await refusals.explain(refused)
+        refusals.nobody_there()
+        clock.now += 1200
+        assert await refusals.explain(refused) == NoAnswer("not_sent", "why")
+        clock.now += 31
+        assert await refusals.explain(refused) == refused
+
     async def test_counts_together_with_those_of_the_other_kind(
         self, refusals: Refusals, clock: Clock, kind: Literal["no_tls", "tls_refused"]
     ) -> None:
