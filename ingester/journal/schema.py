@@ -47,7 +47,7 @@ OUTCOME_CODES: Final = {
     Outcome.UNREADABLE: 14,
     Outcome.SKIPPED: 15,
 }
-"""Part of the schema. Up to 5 an outcome holds its claim, a smaller code more firmly."""
+"""Part of the schema. Up to HOLDS_MAX an outcome holds its claim, a smaller code more firmly."""
 
 OUTCOMES: Final = {code: outcome for outcome, code in OUTCOME_CODES.items()}
 IN_THE_STORE_MAX: Final = max(OUTCOME_CODES[outcome] for outcome in IN_THE_STORE)

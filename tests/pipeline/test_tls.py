@@ -290,14 +290,22 @@ class TestABackendThatIsBeingRestarted:
         """``after``: what is met in place of TLS after so many answers, each on its connection."""
         balancer = Balancer.of(certificate)
         balancer.together = together
+        return self.through(
+            balancer, job, certificate, event_loop, after, max_concurrency=together, **options
+        )
+
+    def through(
+        self, balancer: Balancer, job: Job, certificate: Certificate, event_loop: str,
+        after: dict[int, list[bytes]], **options: object,
+    ) -> tuple[Ran, ScriptedServer]:  # fmt: skip
+        """The same, by a balancer that shows afterwards what of it was not met."""
         with ScriptedServer(tls=balancer) as server:
             job.server = server
             server.default = StoreAll(headers={"Connection": "close"})
             server.before_answer(lambda n: balancer.instead.extend(after.get(n, [])))
             ran = job.run(
-                options, url=server.url, ca_bundle=str(certificate.path), event_loop=event_loop,
-                max_concurrency=together,
-            )  # fmt: skip
+                options, url=server.url, ca_bundle=str(certificate.path), event_loop=event_loop
+            )
         return ran, server
 
     @pytest.mark.parametrize("after", [{1: 1}, {1: 1, 2: 1}, {1: 5}, {2: 3, 3: 2}])
@@ -329,14 +337,9 @@ class TestABackendThatIsBeingRestarted:
     ) -> None:
         job.write_studies(4)
         balancer = Balancer.of(certificate)
-        with ScriptedServer(tls=balancer) as server:
-            job.server = server
-            server.default = StoreAll(headers={"Connection": "close"})
-            server.before_answer(lambda n: balancer.instead.extend([word] * 1000 * (n == 2)))
-            ran = job.run(
-                url=server.url, ca_bundle=str(certificate.path), event_loop=event_loop,
-                max_outage_s=600,
-            )  # fmt: skip
+        ran, server = self.through(
+            balancer, job, certificate, event_loop, {2: [word] * 1000}, max_outage_s=600
+        )
         assert (ran.exit_code, ran.outcomes) == (1, {"stored": 2, "pending": 2})
         assert ran.cause is not None
         assert ran.cause.message.startswith(told)
@@ -349,14 +352,10 @@ class TestABackendThatIsBeingRestarted:
     ) -> None:
         job.write_studies(20)
         balancer = Balancer.of(certificate)
-        with ScriptedServer(tls=balancer) as server:
-            job.server = server
-            server.default = StoreAll(headers={"Connection": "close"})
-            server.before_answer(lambda n: balancer.instead.extend([word] * 1000 * (n == 4)))
-            ran = job.run(
-                url=server.url, ca_bundle=str(certificate.path), event_loop=event_loop,
-                max_outage_s=600, max_concurrency=4,
-            )  # fmt: skip
+        ran, _ = self.through(
+            balancer, job, certificate, event_loop, {4: [word] * 1000},
+            max_outage_s=600, max_concurrency=4,
+        )  # fmt: skip
         assert ran.exit_code == 1
         assert ran.cause is not None
         assert ran.cause.message.startswith(told)
