@@ -3,7 +3,8 @@
 Takes: the directory of the corpus's files (a directory a study), the URL of the store, the
 authority to trust ("" for plain HTTP), and whether every file is digested ("sha256" or "none").
 Gives: a JSON object with what was met, and what was in bodies that were answered 200.
-Bounds: `REQUESTS` at a time, and buffers of `RING_BYTES`, or of two pieces, for each.
+Bounds: `REQUESTS` at a time, and buffers of `RING_BYTES` for each, or two where a file is longer
+than a piece: its pieces are read and digested one after the other.
 
 Threads read, and digest, pieces of a body, one call and one write for each piece; aiohttp on uvloop
 sends. No header is read, nothing is signed, recorded, tried again or said of a file, and what one
@@ -18,9 +19,9 @@ import secrets
 import ssl
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import aiohttp
 import uvloop
@@ -43,18 +44,40 @@ class File(NamedTuple):
     size: int  # bytes
 
 
-def _in_lists(files: Sequence[File], most: int) -> Iterator[list[File]]:
-    """Lists of `most` bytes at most, or of one file."""
-    current: list[File] = []
+class Span(NamedTuple):
+    """Bytes of a file, all of them where it is not longer than a piece."""
+
+    file: File
+    start: int
+    size: int  # bytes
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of the file."""
+        return self.size == self.file.size
+
+
+_Sized = TypeVar("_Sized", File, Span)
+
+
+def _in_lists(items: Iterable[_Sized], most: int) -> Iterator[list[_Sized]]:
+    """Lists of `most` bytes at most, or of one."""
+    current: list[_Sized] = []
     size = 0
-    for file in files:
-        if current and size + file.size > most:
+    for item in items:
+        if current and size + item.size > most:
             yield current
             current, size = [], 0
-        current.append(file)
-        size += file.size
+        current.append(item)
+        size += item.size
     if current:
         yield current
+
+
+def _spans(files: Sequence[File]) -> Iterator[Span]:
+    for file in files:
+        for start in range(0, file.size, PIECE_BYTES):
+            yield Span(file, start, min(PIECE_BYTES, file.size - start))
 
 
 def bodies(directory: str) -> Iterator[list[File]]:
@@ -83,10 +106,11 @@ class Body(Payload):
         super().__init__(files, content_type=kind)
         self._head = f"\r\n--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
         self._end = f"\r\n--{boundary}--".encode()
-        self._pieces = list(_in_lists(files, PIECE_BYTES))
+        self._pieces = list(_in_lists(_spans(files), PIECE_BYTES))
         self._readers = readers
         self._ring = ring
         self._digest = digest
+        self._of_long = hashlib.sha256()  # of the long file that is being read
         self._size = sum(len(self._head) + file.size for file in files) + len(self._end)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -98,40 +122,55 @@ class Body(Payload):
         """Write all of it: a buffer is filled again when the transport has nothing of it left."""
         pieces, ring = self._pieces, self._fitting_ring()
         ahead = len(ring) - 1
-        reads = deque(self._reading(number) for number in range(min(ahead, len(pieces))))
+        reads = deque(self._reading(number, ring) for number in range(min(ahead, len(pieces))))
         for number in range(len(pieces)):
             view = await reads.popleft()
             await writer.write(view)
             if number + ahead < len(pieces):
                 # into the buffer of the piece before this one
                 await wait_until_flushed(writer, leave=len(view))
-                reads.append(self._reading(number + ahead))
+                reads.append(self._reading(number + ahead, ring))
         await writer.write(self._end)
 
     def _fitting_ring(self) -> list[bytearray]:
-        longest = max(sum(len(self._head) + file.size for file in piece) for piece in self._pieces)
+        longest = max(sum(len(self._head) + span.size for span in piece) for piece in self._pieces)
         if not self._ring or len(self._ring[0]) < longest:
             self._ring[:] = [bytearray(longest) for _ in range(max(2, RING_BYTES // longest))]
-        return self._ring
+        all_whole = all(span.whole for piece in self._pieces for span in piece)
+        return self._ring if all_whole else self._ring[:2]
 
-    def _reading(self, number: int) -> asyncio.Future[memoryview]:
+    def _reading(self, number: int, ring: Sequence[bytearray]) -> asyncio.Future[memoryview]:
         loop = asyncio.get_running_loop()
-        buffer = self._ring[number % len(self._ring)]
+        buffer = ring[number % len(ring)]
         return loop.run_in_executor(self._readers, self._read, self._pieces[number], buffer)
 
-    def _read(self, piece: Sequence[File], buffer: bytearray) -> memoryview:
+    def _read(self, piece: Sequence[Span], buffer: bytearray) -> memoryview:
         view = memoryview(buffer)
         end = 0
-        for file in piece:
-            start = end + len(self._head)
-            view[end:start] = self._head
-            end = start + file.size
-            with open(file.path, "rb", buffering=0) as content:
-                if content.readinto(view[start:end]) != file.size:
-                    raise EOFError(file.path)
+        for span in piece:
+            start = end
+            if span.start == 0:
+                start += len(self._head)
+                view[end:start] = self._head
+            end = start + span.size
+            with open(span.file.path, "rb", buffering=0) as content:
+                content.seek(span.start)
+                if content.readinto(view[start:end]) != span.size:
+                    raise EOFError(span.file.path)
             if self._digest:
-                hashlib.sha256(view[start:end]).digest()
+                self._add(span, view[start:end])
         return view[:end]
+
+    def _add(self, span: Span, content: memoryview) -> None:
+        """Digest it; a long file's spans come one after the other."""
+        if span.whole:
+            hashlib.sha256(content).digest()
+            return
+        if span.start == 0:
+            self._of_long = hashlib.sha256()
+        self._of_long.update(content)
+        if span.start + span.size == span.file.size:
+            self._of_long.digest()
 
 
 async def send(directory: str, url: str, ca: str, *, digest: bool) -> int:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from benchmarks.compare import work_directory
 from benchmarks.entries import Entry
 from benchmarks.figures import Start, of_run
-from benchmarks.subjects import TLS
+from benchmarks.subjects import TLS_LITERAL
 from benchmarks.tiers import TIERS
 from benchmarks.turns import WrongStartError, measure_group
 from ingester.bench.measure import Run
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     corpus = TIERS[given.tier].scaled(given.scale)
     entries = [
         Entry(
-            replace(TLS, name=words or "defaults", options=tuple(shlex.split(words))),
+            replace(TLS_LITERAL, name=words or "defaults", options=tuple(shlex.split(words))),
             corpus,
             latency_ms=given.latency_ms,
         )
