@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from operator import attrgetter
 
 from ingester.control import StopControl
-from ingester.dicomweb.outcome import Outcome
+from ingester.dicomweb.outcome import WAS_TAKEN
 from ingester.dicomweb.profiles import ServerProfile
 from ingester.items import Instance
 from ingester.parcel import Parcel, make_body
@@ -71,7 +71,7 @@ class KnownGood:
         least = sys.maxsize if self._file is None else self._file.size
         smaller = [instance for instance in parcel.instances if instance.identity.size < least]
         if smaller:
-            stored = {r.file.file_id for r in reconciled.results if r.outcome is Outcome.STORED}
+            stored = {r.file.file_id for r in reconciled.results if r.outcome in WAS_TAKEN}
             taken = [instance for instance in smaller if instance.file.file_id in stored]
             if taken:
                 self._file = min(taken, key=attrgetter("size"))._replace(buffer=None)

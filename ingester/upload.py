@@ -149,7 +149,7 @@ class Upload:
         self._busy += 1
         try:
             taken = await self._attempts.known_good.is_taken(anew=False)
-            self._setting_is_doubtful = taken is False
+            self._setting_is_doubtful = taken is not True  # also where there is none to tell
         finally:
             self._busy -= 1
 

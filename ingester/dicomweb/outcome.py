@@ -42,6 +42,9 @@ class Evidence(StrEnum):
 IN_THE_STORE = frozenset({Outcome.STORED, Outcome.STORED_WITH_WARNING, Outcome.ALREADY_STORED})
 """The server holds an instance of this UID, and said so."""
 
+WAS_TAKEN = frozenset({Outcome.STORED, Outcome.STORED_WITH_WARNING})
+"""The server took the file that was sent."""
+
 NEVER_SENT = frozenset({Outcome.INVALID, Outcome.NOT_DICOM, Outcome.UNREADABLE, Outcome.SKIPPED})
 """Nothing of such a file has gone out whole."""
 

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from ingester.dicomweb.outcome import SETTLED, Evidence, Outcome
+from ingester.dicomweb.outcome import SETTLED, WAS_TAKEN, Evidence, Outcome
 from ingester.items import (
     Directory,
     FileRef,
@@ -36,7 +36,7 @@ _SAMPLES = f"""
 SELECT f.file_id, f.dir_id, f.name, f.size, f.mtime_ns, f.sha256, d.rel_path, r.root_id, r.path
 FROM (SELECT * FROM files ORDER BY file_id DESC LIMIT 10000) f
 JOIN directories d ON d.dir_id = f.dir_id JOIN roots r ON r.root_id = d.root_id
-WHERE f.outcome = {OUTCOME_CODES[Outcome.STORED]}
+WHERE f.outcome IN ({", ".join(map(str, sorted(OUTCOME_CODES[each] for each in WAS_TAKEN)))})
     AND f.evidence = {EVIDENCE_CODES[Evidence.MANIFEST]}
 ORDER BY f.size LIMIT 20"""  # noqa: S608 - constants
 

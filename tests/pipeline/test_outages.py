@@ -367,6 +367,25 @@ class TestRefusalsAtTheEnd:
         server.default = StoreAll()
         assert job.run().outcomes == {"stored": 5}
 
+    def test_nor_where_every_store_came_with_a_warning(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        names = job.write_studies(5)
+        server.push(StoreAll(warnings=dict.fromkeys(map(uid_of, names), 0xB000)))
+        server.default = Answer(400, {}, b"maintenance")
+        ran = job.run()
+        assert ran.outcomes == {"stored_with_warning": 1, "failed": 4}
+
+    def test_nor_where_what_it_took_is_gone(self, job: Job, server: ScriptedServer) -> None:
+        """Nothing is at hand that would tell whether it still takes it."""
+        first, *_ = job.write_studies(5)
+        taken = job.archive / first
+        server.after_answer(lambda number: taken.unlink() if number == 1 else None)
+        server.push(StoreAll())
+        server.default = Answer(400, {}, b"maintenance")
+        ran = job.run(check=False)
+        assert ran.outcomes == {"stored": 1, "failed": 4}
+
 
 class TestAStoreThatRefusesWhatItHasByABareConflict:
     def test_goes_on_after_an_outage(self, job: Job, server: ScriptedServer) -> None:
@@ -389,6 +408,23 @@ class TestAStoreThatRefusesWhatItHasByABareConflict:
 
 
 class TestTheKnownGoodFile:
+    @pytest.mark.parametrize("first", [True, False], ids=["of an earlier run", "of this run"])
+    def test_may_have_been_stored_with_a_warning(
+        self, job: Job, server: ScriptedServer, first: bool
+    ) -> None:
+        """Some stores change a data set of each instance, and say so each time."""
+        good, bad = job.write_studies(2)
+        warning = StoreAll(warnings={uid_of(good): 0xB000})
+        refused = [uid_of(bad).encode()]
+        server.default = warning
+        if first:
+            assert job.run(source="000").outcomes == {"stored_with_warning": 1}
+        blocked = Answer(403, {}, b"blocked by the firewall")
+        refuse = _refuse(refused, blocked)
+        server.default = Choose(lambda request: blocked if refuse(request) == blocked else warning)
+        ran = job.run()
+        assert (ran.outcomes, ran.exit_code) == ({"stored_with_warning": 1, "rejected": 1}, 3)
+
     @pytest.mark.parametrize("step", [Answer(503), Answer(429), Reset(None)], ids=str)
     def test_is_sent_once_more_where_the_server_was_not_well(
         self, job: Job, server: ScriptedServer, step: Step
