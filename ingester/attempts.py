@@ -119,11 +119,19 @@ class Attempts:
         step: Step = await attempts(self._attempt, parcel)
         return step
 
+    def succeeded(self, parcel: Parcel) -> None:
+        """An answer named some of it as stored."""
+        self.given_up = 0
+        self.last_good = max(self.last_good, parcel.sent)
+        self._outages.has_room()
+
     def again_later(self, parcel: Parcel) -> Step:
         """What to do with instances that the server had no resources for: as after a 503."""
         asked = None if parcel.last_answer is None else parcel.last_answer.retry_after
         away = self._admission.breaker.open
         step = self._decided(parcel, Answer(503, b"", asked), still_away=away)
+        if isinstance(step, GiveUp):
+            step = self._outages.out_of_resources(parcel, step)
         if isinstance(step, Retry):
             self._admission.hold(step.hold_all_s)
         return step
@@ -176,6 +184,7 @@ class Attempts:
             return reply
         away = shows_an_outage(reply)
         reconciled: Reconciled | None = None
+        self.last_refusal = None  # what ends a run now has nothing to do with an older one
         if isinstance(reply, Answer):
             parcel.last_answer = reply
             response = manifest_of(reply)
@@ -188,6 +197,8 @@ class Attempts:
             if still_away:
                 return self._outages.wait(parcel)
             return self._reconciled(parcel, reply, reconciled)
+        if isinstance(reply, Answer):
+            self.last_refusal = without_rest(reply)
         if away and turn.probe:
             self._outages.blame(parcel, reply)
         parcel.given_for_lost = parcel.given_for_lost or may_follow_a_crash(reply)
@@ -247,7 +258,6 @@ class Attempts:
             if refused and not parcel.auth_refusals:
                 parcel.refused_at = self._sent
             parcel.auth_refusals = parcel.auth_refusals + 1 if refused else 0
-            self.last_refusal = without_rest(reply)
             parcel.unconfirmed = parcel.unconfirmed or reply.status < 300
         if leaves_in_doubt(reply):
             parcel.doubts += 1

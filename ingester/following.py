@@ -78,8 +78,7 @@ class Following:
         self._ledger.decide(reconciled.results)
         parcel.give_back_buffers()
         if reconciled.confirmed:
-            self._attempts.given_up = 0
-            self._attempts.last_good = max(self._attempts.last_good, parcel.sent)
+            self._attempts.succeeded(parcel)
             self._release(self._trial.succeeded())
         following = self._ask_for_failed(parcel, reconciled.failed)
         following += self._ask_for_unnamed(parcel, reconciled.unnamed)
@@ -134,7 +133,9 @@ class Following:
         """The server is out of resources for these: wait, a bounded number of times."""
         if not instances:
             return []
-        later = parcel.with_instances(instances, self._options.profile)
+        later = parcel.with_instances(
+            instances, self._options.profile, asked_again=parcel.asked_again
+        )
         later.attempts, later.earlier_attempts = parcel.attempts, parcel.earlier_attempts
         later.successes_before = parcel.successes_before
         later.successes_when_sent = parcel.successes_when_sent

@@ -61,6 +61,7 @@ class KnownGood:
         self._max_outage_s = max_outage_s
         self._file: Instance | None = None
         self._unwell = False  # what was sent last says nothing of the file
+        self._other_keys = False  # the next time it is sent with: a source may have some each time
         self._no_trust = False  # nor is there a connection to send it by, and there will be none
         self._checking = asyncio.Lock()
         self._not_checking = asyncio.Event()
@@ -119,9 +120,8 @@ class KnownGood:
             body = make_body([file], self._profile, self._readers, checksums=False)
             parcel = Parcel(file.key.study_instance_uid, (file,), body, 0)
             reply = await self._send(parcel)
-            self._unwell = isinstance(reply, Answer | NoAnswer) and (
-                shows_an_outage(reply) or (isinstance(reply, Answer) and reply.mended)
-            )
+            self._unwell = isinstance(reply, Answer | NoAnswer) and shows_an_outage(reply)
+            self._other_keys = isinstance(reply, Answer) and reply.mended
             self._no_trust = isinstance(reply, NoAnswer) and reply.kind in NO_TRUST
             if not isinstance(reply, SourceFailed):
                 return parcel, reply
@@ -146,11 +146,14 @@ class KnownGood:
     async def _until_taken(self, *, while_refused: bool) -> bool:
         pause = Breaker()
         pause.trip(time.monotonic())
-        waited = False
+        waited = with_other_keys = False
         while (taken := await self.is_taken(anew=waited)) is False:
-            if self._no_trust or not (while_refused or self._unwell):
+            other_keys = self._other_keys and not with_other_keys
+            if self._no_trust or not (while_refused or self._unwell or other_keys):
                 return False
-            waited = True
+            waited, with_other_keys = True, with_other_keys or other_keys
+            if while_refused:
+                self._admission.is_away("it refuses a file that it has taken before")
             now = time.monotonic()
             if pause.away_s(now) >= self._max_outage_s:
                 return False

@@ -32,6 +32,9 @@ MANY_IN_A_ROW = 10
 server of a few connections loses in one moment, and far fewer than all workers would try."""
 BODY_WITHOUT_A_LOOK = 4
 """One probe in so many is the batch itself although the look-up before it failed."""
+LACKS_IN_A_ROW = 3
+"""So many parcels that a server has no resources for, though it takes a file that it has: the last
+of them is waited with. One or two may be too large for it."""
 DEATHS_THAT_BLAME = 2
 """Once may be chance: the server was well before a request and gone after it."""
 PATIENCE_IN_BACKOFFS = 60
@@ -60,6 +63,7 @@ class Outages:
         self._trial_outage_s = PATIENCE_IN_BACKOFFS * backoff_base_s
         self._no_proxy = False  # the last that was heard of a server that is away
         self._lost_in_a_row = 0  # of anybody, without an answer to anybody in between
+        self._lacks = 0  # parcels given up for its lack of resources, without a success in between
 
     async def may_probe(self, parcel: Parcel) -> bool:
         """Whether a server that was away is well enough to get this parcel.
@@ -67,7 +71,8 @@ class Outages:
         One that was lost before is not the first to be tried again: it may be why.
         """
         parcel.after_known_good = False
-        taken = await self._known_good.is_taken(anew=True) if parcel.failed_probes else None
+        tells = parcel.failed_probes and self._lacks < LACKS_IN_A_ROW
+        taken = await self._known_good.is_taken(anew=True) if tells else None
         if taken:
             parcel.after_known_good = True
             return True
@@ -96,6 +101,18 @@ class Outages:
         elif probe:
             parcel.failed_probes += 1
         return away and self._admission.breaker.open
+
+    def has_room(self) -> None:
+        """It has stored something new."""
+        self._lacks = 0
+
+    def out_of_resources(self, parcel: Parcel, give_up: GiveUp) -> GiveUp | Retry | Resend:
+        """Give up one that the server has no room for, unless it has none for anything new."""
+        self._lacks += 1
+        if self._lacks < LACKS_IN_A_ROW:
+            return give_up
+        self._admission.is_away("it is out of resources for one request after the other")
+        return _again_as_probe(parcel, in_doubt=False)
 
     def blame(self, parcel: Parcel, reply: Answer | NoAnswer) -> None:
         """A probe without a manifest: was the server lost over it, or after it took another?"""

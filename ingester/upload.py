@@ -101,7 +101,9 @@ class Upload:
             finally:
                 self._busy -= 1
                 self._note_idle()
-        if self._attempts.given_up and not self._trial.proven and not self._busy:
+        if self._attempts.given_up and not (
+            self._trial.proven or self._busy or self._stop.requested
+        ):
             self._stop.request(FatalError("the server took nothing", SAME_COMMAND))
 
     def idle_s(self) -> float:
@@ -196,7 +198,8 @@ class Upload:
         words = self._last_words()
         if stop.unless_known_good and await self._attempts.known_good.is_taken_at_last():
             return await self._refused(parcel, Refused(Outcome.REJECTED, "refused"))
-        self._stop.request(FatalError(stop.message, stop.hint, words))
+        if not self._stop.requested:  # else a signal has ended the look, and nothing came of it
+            self._stop.request(FatalError(stop.message, stop.hint, words))
         return []
 
     async def _refused(self, parcel: Parcel, refused: Refused) -> list[Parcel]:

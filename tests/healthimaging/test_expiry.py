@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,13 +76,17 @@ class Then:
 
 
 async def load(
-    archive: Corpus, server: ScriptedServer, directory: Path, source: Callable[[], Keys]
+    archive: Corpus,
+    server: ScriptedServer,
+    directory: Path,
+    source: Callable[[], Keys],
+    **more: object,
 ) -> RunSummary:
     """A request a file, two at a time."""
     flags = {
         "url": server.url, "server": "healthimaging", "auth": "sigv4", "region": REGION,
         "journal": str(directory / "journal.db"), "max_concurrency": 2, "readers": 1,
-        "backoff_base_s": 0.01, "max_batch_instances": 1,
+        "backoff_base_s": 0.01, "max_batch_instances": 1, **more,
     }  # fmt: skip
     sources = [Source(os.fsencode(archive.root))]
     return await ingest(load_config(flags, {}), sources, resolve=source)
@@ -130,3 +135,14 @@ class TestKeysThatExpireDuringARun:
         summary = await load(two, server, directory, source)
         assert source.asked == 3
         assert (summary.exit_code, summary.outcomes["stored"]) == (0, 2)
+
+    async def test_are_asked_for_once_more_where_a_stored_file_is_refused_too(
+        self, two: Corpus, server: ScriptedServer, directory: Path
+    ) -> None:
+        """Permission is gone. A role gives other keys each time: no sign that it comes back."""
+        server.push(StoreAll())
+        server.default = Answer(403)
+        began = time.monotonic()
+        summary = await load(two, server, directory, Rotating(), max_outage_s=20.0)
+        assert (summary.exit_code, summary.outcomes["pending"]) == (1, 1)
+        assert time.monotonic() - began < 10

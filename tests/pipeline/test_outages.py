@@ -106,6 +106,19 @@ class TestAnOutage:
         again = job.run()
         assert again.outcomes == {"stored": 20}
 
+    def test_that_is_too_long_quotes_no_answer_of_before(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        bad, *_ = job.write_studies(4)
+        refuse = _refuse([uid_of(bad).encode()], Answer(400, {}, b"bad pixel data"))
+        server.default = Choose(
+            lambda request: refuse(request) if request.number < 3 else Reset(None)
+        )
+        ran = job.run(max_outage_s=0.5)
+        assert ran.cause is not None
+        assert "taken nothing" in ran.cause.message
+        assert ran.cause.words == ""
+
     def test_is_told_of(self, job: Job, server: ScriptedServer) -> None:
         job.write_studies(20)
         server.default = Choose(Away(Answer(503), after=5, seconds=3))
@@ -199,6 +212,8 @@ class TestASettingThatIsRight:
         ran = job.run(max_outage_s=600)
         assert ran.outcomes == {"stored": 14}
         assert ran.exit_code == 0
+        assert any(snapshot.away_s >= 1 for snapshot in ran.snapshots), "and it is told of"
+        assert ran.snapshots[-1].away_s == 0
 
 
 def _refuse(uids: list[bytes], refusal: Step) -> Callable[[Request], Step]:
@@ -321,6 +336,37 @@ class TestAStoreThatHasNoRoom:
         assert ran.exit_code == 1
         assert ran.outcomes == {"stored": 1, "pending": 8}
         assert len(server.posts) <= 1 + 6 + 5
+
+    def test_is_waited_for_though_a_small_file_still_fits(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """One that was stored before is taken again: after two batches nobody goes by that."""
+        small = job.write("0first.dcm", study="before")
+        assert job.run().exit_code == 0
+        job.write_studies(8)
+        room = [uid_of(small.name).encode()]
+        server.default = Choose(
+            lambda request: StoreAll() if any(uid in request.body for uid in room) else NO_ROOM
+        )
+        ran = job.run(max_outage_s=2)
+        assert (ran.outcomes, ran.exit_code) == ({"stored": 1, "failed": 2, "pending": 6}, 1)
+        assert len(job.stored(small.name)) <= 1 + 2 + 1
+        server.default = StoreAll()
+        assert job.run().outcomes == {"stored": 9}
+
+    def test_is_waited_for_where_it_speaks_of_a_duplicate_in_between(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """Two servers behind a balancer, both out of order: each answer is another's."""
+        job.write("a.dcm")
+        by_turns = [
+            NO_ROOM,
+            StoreAll(status=409, only=lambda _uid: False, failures=lambda _uid: 0x0110),
+        ]
+        server.default = Choose(lambda request: by_turns[request.number % 2])
+        ran = job.run(max_outage_s=1)
+        assert ran.outcomes == {"rejected": 1}
+        assert len(server.posts) == 4
 
 
 class TestAProbe:

@@ -27,9 +27,12 @@ from tests.support.process import (
 from tests.support.scripted import (
     Answer,
     AnswerAndSee,
+    Choose,
     NeverAnswer,
     NeverRead,
+    Request,
     ScriptedServer,
+    Step,
     StoreAll,
     StoreThenDrop,
     Wait,
@@ -152,6 +155,27 @@ class TestTheFirstSignal:
             assert process.wait().returncode == 143
         assert outcomes(job) == {"pending": 3}
         assert len(server.posts) == 1
+
+    def test_ends_a_second_look_at_a_refusal_and_is_what_ended_the_run(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """A stored file is sent again to see, and the server is not well: nothing came of it."""
+        good, bad = job.write_studies(2)
+        looked = threading.Event()
+
+        def pick(request: Request) -> Step:
+            if uid_of(bad).encode() in request.body:
+                return Answer(403)
+            if server.stored.get(uid_of(good)):
+                return AnswerAndSee(looked, 503, {})
+            return StoreAll()
+
+        server.default = Choose(pick)
+        with start(job, "--max-concurrency=1") as process:
+            assert looked.wait(60)
+            process.signal(signal.SIGINT)
+            assert process.wait().returncode == 130
+        assert outcomes(job) == {"stored": 1, "pending": 1}
 
     def test_that_was_ignored_at_the_start_stays_ignored(
         self, job: Job, server: ScriptedServer
