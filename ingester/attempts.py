@@ -147,7 +147,11 @@ class Attempts:
             hold_s = 0.0
             try:
                 if turn.probe and not await self._outages.may_probe(parcel):
+                    parcel.asked_now = False  # that was while it was away
                     return self._outages.wait(parcel)
+                if parcel.unasked and not parcel.asked_now:
+                    return AskFirst(0.0)
+                parcel.asked_now = False
                 began = time.monotonic()
                 reply = await self._send(parcel)
                 step = log_attempt(parcel, reply, self._read(parcel, reply, turn), began)

@@ -84,13 +84,13 @@ class Following:
         following += self._ask_for_unnamed(parcel, reconciled.unnamed)
         following += self._later(parcel, reconciled.later)
         doubtful = self._in_hand.replace(
-            parcel, [[parcel.instances[n]] for n in reconciled.look_up]
+            parcel, [[parcel.instances[n]] for n, _ in reconciled.look_up]
         )
-        for each in doubtful:
+        for each, (_, look_up) in zip(doubtful, reconciled.look_up, strict=True):
             if self._stop.requested:
                 break
             each.last_answer = parcel.last_answer
-            self._in_hand.end(each, await self._look_up(each, "refused"))
+            self._in_hand.end(each, await self._look_up(each, look_up.rejected))
         return following
 
     def _ask_for_failed(self, parcel: Parcel, failed: Sequence[Instance]) -> list[Parcel]:
@@ -114,6 +114,7 @@ class Following:
         if self._stop.requested:
             return []
         found = await found_in_store(self._sender, parcel)
+        parcel.unasked, parcel.asked_now = found is None, True
         if not found:
             return [parcel]
         parcel.give_back_buffers()
@@ -156,12 +157,12 @@ class Following:
 
         A doubt of this run is too young to end because the store does not show it yet.
         """
-        result = await self._look_up(parcel, reason_code)
+        result = await self._look_up(parcel, parcel.result(0, Outcome.REJECTED, reason_code))
         if result.outcome is Outcome.REJECTED and parcel.may_be_stored:
             result = parcel.result(0, Outcome.IN_DOUBT, "refused_after_a_doubt")
         self._in_hand.end(parcel, result)
 
-    async def _look_up(self, parcel: Parcel, reason_code: str) -> Result:
+    async def _look_up(self, parcel: Parcel, rejected: Result) -> Result:
         """Refused now, but an earlier attempt may have stored it: ask before calling it refused."""
         found = await found_in_store(self._sender, parcel)
         ends = parcel.is_hardly_doubted and not self._options.profile.ask_on_doubt
@@ -170,7 +171,7 @@ class Following:
         if found:
             outcome = Outcome.STORED if parcel.is_doubted(0) else Outcome.ALREADY_STORED
             return parcel.result(0, outcome, evidence=Evidence.QIDO)
-        return parcel.result(0, Outcome.REJECTED, reason_code)
+        return rejected
 
 
 def halves(instances: Sequence[Instance]) -> list[Sequence[Instance]]:

@@ -39,6 +39,8 @@ class Parcel:
     ever_in_doubt: bool = False  # it, or one it was split from, may have been stored
     unconfirmed: bool = False  # an earlier 2xx did not name it: it may be there
     given_for_lost: bool = False  # a 503 that names no time: whoever said so may have lost a server
+    unasked: bool = False  # the store did not say what it has of it since it was last in doubt
+    asked_now: bool = False  # it was to say so right before the next attempt
     asked_again: bool = False  # the server did not confirm it once before
     successes_before: int = 0  # of all requests, when its first attempt began
     successes_at_outage: int | None = None  # when it last was why the server is said to be away
@@ -98,6 +100,7 @@ class Parcel:
             ever_in_doubt=self.ever_in_doubt,
             unconfirmed=self.unconfirmed,
             given_for_lost=self.given_for_lost,
+            unasked=self.unasked,
             asked_again=asked_again,
             started=self.started,
         )

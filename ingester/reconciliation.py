@@ -22,7 +22,7 @@ from ingester.items import Instance, Result
 from ingester.parcel import Parcel
 from ingester.transport.reply import Answer
 
-OpenEnd = Literal["failed", "unnamed", "later", "look_up"]
+OpenEnd = Literal["failed", "unnamed", "later"]
 
 READABLE_STATUS = frozenset({200, 201, 202, 203, 206, 400, 409})
 """Statuses whose body is read for a manifest.
@@ -31,8 +31,11 @@ READABLE_STATUS = frozenset({200, 201, 202, 203, 206, 400, 409})
 nobody would know, so what the body names is the server's word as much as under a 200.
 """
 
-CALLS_IT_A_DUPLICATE = frozenset({0x0111, 45070})
-"""Failure reasons: PS3.7 C.4.2, and Azure's. After a doubt they may speak of what it is about."""
+
+class LookUp(NamedTuple):
+    """Refused now, but an earlier attempt may have stored it: the store is asked first."""
+
+    rejected: Result  # what it is where the store does not show it
 
 
 class Reconciled(NamedTuple):
@@ -42,7 +45,7 @@ class Reconciled(NamedTuple):
     failed: list[Instance]  # refused for a reason that may pass: once more
     unnamed: list[Instance]  # not spoken of: until they stand alone, and once more
     later: list[Instance]  # the server is out of resources: after a pause
-    look_up: list[int]  # positions: refused now, but an earlier attempt may have stored them
+    look_up: list[tuple[int, LookUp]]  # with positions
     confirmed: int
     unknown_uids: int  # UIDs in the answer that were never sent
 
@@ -64,8 +67,8 @@ def reconcile_parcel(parcel: Parcel, response: StoreResponse, profile: ServerPro
         if isinstance(end, Result):
             settled.results.append(end)
             confirmed += end.evidence is not None
-        elif end == "look_up":
-            settled.look_up.append(position)
+        elif isinstance(end, LookUp):
+            settled.look_up.append((position, end))
         else:
             open_ends = {"failed": settled.failed, "later": settled.later}
             open_ends.get(end, settled.unnamed).append(parcel.instances[position])
@@ -74,7 +77,7 @@ def reconcile_parcel(parcel: Parcel, response: StoreResponse, profile: ServerPro
 
 def _end(
     parcel: Parcel, position: int, verdict: Verdict, profile: ServerProfile
-) -> Result | OpenEnd:
+) -> Result | LookUp | OpenEnd:
     if isinstance(verdict, Stored):
         if profile.second_copy is SecondCopy.KEEPS_FIRST and parcel.replaces_another(position):
             result = parcel.result(position, Outcome.ALREADY_STORED, evidence=Evidence.MANIFEST)
@@ -99,7 +102,7 @@ def _end(
 
 def _refused(
     parcel: Parcel, position: int, failure_code: int | None, profile: ServerProfile
-) -> Result | OpenEnd:
+) -> Result | LookUp | OpenEnd:
     disposition = disposition_of(profile, failure_code)
     if disposition == "retry_later":
         return "later"
@@ -108,10 +111,7 @@ def _refused(
         return result._replace(failure_code=failure_code)
     if disposition == "alone_once" and not parcel.asked_again:
         return "failed"
-    if disposition == "alone_once" and (parcel.is_doubted(position) or profile.ask_on_doubt):
-        return "look_up"
-    if failure_code in CALLS_IT_A_DUPLICATE and parcel.is_doubted(position):
-        return "look_up"
     code = "no_reason" if failure_code is None else f"failure_{failure_code:04X}"
-    result = parcel.result(position, Outcome.REJECTED, code)
-    return result._replace(failure_code=failure_code)
+    result = parcel.result(position, Outcome.REJECTED, code)._replace(failure_code=failure_code)
+    is_asked = disposition == "alone_once" and profile.ask_on_doubt
+    return LookUp(result) if is_asked or parcel.is_doubted(position) else result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -82,6 +83,31 @@ class TestAnAnswerLostAfterTheServerStored:
         ran = job.run(server="healthimaging")
         assert ran.outcomes == {"stored": 2}
         assert [post.body for post in server.posts] == [server.posts[0].body] * 2
+
+    def test_a_store_that_was_away_when_it_was_asked_is_asked_when_it_is_back(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """It stored, and was gone: the look-up met nobody either."""
+        _, second = job.write_studies(2)
+        back_at: list[float] = []
+
+        def is_away() -> bool:
+            return bool(back_at) and time.monotonic() < back_at[0]
+
+        def take(request: Request) -> Step:
+            if is_away():
+                return Answer(502)
+            if request.number == 1:
+                back_at.append(time.monotonic() + 2.5)
+                return StoreThenDrop()
+            return StoreAll()
+
+        server.default = Choose(take)
+        server.default_get = Choose(lambda _: Answer(502) if is_away() else FindStored())
+        ran = job.run(server="healthimaging", max_outage_s=60)
+        assert ran.outcomes == {"stored": 2}
+        assert ran.rows[second].evidence is Evidence.QIDO
+        assert len(job.stored(second)) == 1
 
     def test_the_number_of_attempts_stays_bounded(self, job: Job, server: ScriptedServer) -> None:
         job.write_many(2)

@@ -321,6 +321,22 @@ class TestAnAnswerLostAfterTheServerStored:
         )
         assert all(len(job.stored(name)) == 1 for name in names)
 
+    @pytest.mark.parametrize("reason", [0xC000, 0xA900, 0x0111])
+    def test_so_is_one_that_refuses_it_for_any_other_reason(
+        self, job: Job, server: ScriptedServer, reason: int
+    ) -> None:
+        """Else its UIDs are free for another file, whose lost answer its look-up would settle."""
+        job.write("a.dcm", sop="x")
+        job.write("b.dcm", sop="x", seed=1)
+        server.push(
+            StoreThenDrop(),
+            StoreAll(failures=lambda _uid: reason),
+            StoreThenDrop(store=StoreAll(only=lambda _uid: False)),
+        )
+        ran = job.run()
+        assert ran.rows["a.dcm"].evidence is Evidence.QIDO
+        assert ran.outcomes == {"stored": 1, "conflict": 1}
+
     def test_what_qido_does_not_find_was_refused(self, job: Job, server: ScriptedServer) -> None:
         names = job.write_many(3)
         lost = uid_of(names[1])
@@ -329,6 +345,8 @@ class TestAnAnswerLostAfterTheServerStored:
         ran = job.run()
         assert [ran.outcome(name) for name in names] == ["stored", "rejected", "stored"]
         assert ran.exit_code == 3
+        refused = next(line for line in ran.lines if line["outcome"] == "rejected")
+        assert (refused["failure_code"], refused["reason_code"]) == (0x0110, "failure_0110")
 
     @pytest.mark.parametrize(
         "answer",
