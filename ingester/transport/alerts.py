@@ -114,13 +114,16 @@ class Refusals:
 
     def nobody_there(self) -> None:
         """Nothing listens where it does: it is down, and what refuses next is another time."""
-        self._since, self.for_good = None, False
+        self._since, self._lost, self.for_good = None, 0, False
 
-    async def explain(self, reply: NoAnswer) -> NoAnswer:
-        """What a request without an answer shows, with what others have met."""
+    async def explain(self, reply: NoAnswer, *, answered_before: bool = False) -> NoAnswer:
+        """What a request without an answer shows, with what others have met.
+
+        ``answered_before``: on its connection, so nothing was found wrong with us there.
+        """
         if reply.kind in ("no_tls", "tls_refused"):
             return reply if self._goes_on() else NoAnswer("not_sent", reply.detail)
-        if reply.kind != "lost" or self._context is None:
+        if reply.kind != "lost" or answered_before or self._context is None:
             return reply
         async with self._listening:
             self._lost += 1

@@ -71,6 +71,7 @@ class BodyPayload(Payload):
         self._piece = piece
         self._writer: AbstractStreamWriter | None = None
         self._transport: asyncio.WriteTransport | None = None  # aiohttp forgets one it closes
+        self.local_address: object = None  # of its connection
         self._listener: Listener | None = None
         self._small = SmallFiles()
         self._unflushed: deque[_Written] = deque()
@@ -102,6 +103,7 @@ class BodyPayload(Payload):
         self._writer = writer
         self._transport = writer.transport
         if writer.transport is not None:
+            self.local_address = writer.transport.get_extra_info("sockname")
             self._listener = Listener(writer.transport)
         try:
             await self._write_all(writer)

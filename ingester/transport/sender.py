@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
@@ -76,6 +77,8 @@ class Sender:
         told = options.proxy_authorization
         self._told_proxy = {} if told is None else {"Proxy-Authorization": told.reveal()}
         self._pieces: list[Region] = []
+        # Where connections begin on which an answer came: of those there are, and some before.
+        self._answered: deque[object] = deque(maxlen=2 * options.max_connections)
         self.pages = asyncio.Semaphore(PAGES_AT_ONCE)  # for those who ask for one
         asked_by = options.ssl_context if options.proxy is None else None
         self._refusals = Refusals(options.base_url, asked_by, options.refusal_patience_s)
@@ -222,7 +225,7 @@ class Sender:
                 payload.stop_listening()
             if watchdog is not None:
                 watchdog.stop()
-        self._refusals.heard()
+        self._heard(payload)
         if answer.status == PROXY_AUTHENTICATION_REQUIRED and self._proxy_reads_all:
             if payload is not None:
                 payload.body.bytes_out = 0
@@ -240,6 +243,11 @@ class Sender:
             self._authorizer.accepted(authorized)
         return answer
 
+    def _heard(self, payload: BodyPayload | None) -> None:
+        self._refusals.heard()
+        if payload is not None and payload.local_address not in self._answered:
+            self._answered.append(payload.local_address)
+
     async def _without_answer(
         self, error: Exception, payload: BodyPayload | None, expired: str | None
     ) -> NoAnswer:
@@ -248,7 +256,8 @@ class Sender:
         no_answer = no_answer_of(error, sent=sent, expired=expired, proxied=proxied)
         if getattr(error, "errno", None) == errno.ECONNREFUSED:
             self._refusals.nobody_there()
-        no_answer = await self._refusals.explain(no_answer)
+        before = payload is not None and payload.local_address in self._answered
+        no_answer = await self._refusals.explain(no_answer, answered_before=before)
         if payload is not None and not no_answer.maybe_stored:
             payload.body.bytes_out = 0
         return no_answer

@@ -20,7 +20,16 @@ from tests.pipeline.job import Job, Ran, uid_of
 from tests.support.exchange import Exchange
 from tests.support.logs import lines_of
 from tests.support.process import Completed, run_ingester
-from tests.support.scripted import Answer, NeverRead, ScriptedServer, StoreAll
+from tests.support.scripted import (
+    Answer,
+    Choose,
+    NeverRead,
+    Request,
+    ScriptedServer,
+    Step,
+    StoreAll,
+    StoreThenDrop,
+)
 
 SHOUT = "WARNING: --insecure: nobody verifies who the server is; patient data may go to anybody"
 
@@ -220,12 +229,7 @@ class TestAServerThatTrustsUsNoMore:
         """A certificate that expires or is revoked in mid-run: bodies are under way by then."""
         for number in range(4):
             job.write(f"{number}.dcm", study=number, payload_bytes=3_000_000)
-        other = make_certificate(tmp_path, "other")
-        changed = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        changed.load_cert_chain(certificate.path, certificate.key)
-        changed.verify_mode = ssl.CERT_REQUIRED
-        changed.load_verify_locations(other.path)
-        changed.minimum_version = changed.maximum_version = asking.minimum_version
+        changed = _trusting_another(certificate, asking, tmp_path)
         with ScriptedServer(tls=asking) as server:
             job.server = server
             server.before_answer(lambda _: server.ask_by(changed))
@@ -238,6 +242,53 @@ class TestAServerThatTrustsUsNoMore:
         assert ran.cause is not None
         assert ran.cause.message.startswith("the server refuses the TLS connection (")
         assert ran.outcomes.get("in_doubt", 0) + ran.outcomes["pending"] == 3
+
+    def test_leaves_in_doubt_what_was_lost_on_a_connection_that_it_had_answered_on(
+        self, job: Job, certificate: Certificate, client: Certificate, tmp_path: Path
+    ) -> None:
+        """It was made when the certificate was good: that end says nothing of it."""
+        asking = certificate.context
+        asking.verify_mode = ssl.CERT_REQUIRED
+        asking.load_verify_locations(client.path)
+        asking.minimum_version = ssl.TLSVersion.TLSv1_3
+        names = [f"{number}.dcm" for number in range(4)]
+        for number, name in enumerate(names):
+            job.write(name, study=number, payload_bytes=3_000_000)
+        changed = _trusting_another(certificate, asking, tmp_path)
+        first_two = threading.Barrier(2)
+        with ScriptedServer(tls=asking) as server:
+            job.server = server
+
+            def take(request: Request) -> Step:
+                if request.number < 2:
+                    first_two.wait(60)
+                    return StoreAll()
+                server.wait_until(lambda: len(server.posts) == 4)
+                server.ask_by(changed)
+                return StoreThenDrop()
+
+            server.default = Choose(take)
+            ran = job.run(
+                url=server.url, ca_bundle=str(certificate.path), client_cert=str(client.path),
+                client_key=str(client.key), max_concurrency=2, max_outage_s=5.0,
+            )  # fmt: skip
+        assert ran.cause is not None
+        assert ran.cause.message.startswith("the server refuses the TLS connection (")
+        assert len(server.stored) == 4
+        assert [ran.outcome(name) for name in names] == ["stored"] * 2 + ["in_doubt"] * 2
+
+
+def _trusting_another(
+    certificate: Certificate, asking: ssl.SSLContext, directory: Path
+) -> ssl.SSLContext:
+    """Of the same server, when it trusts the client's certificate no more."""
+    other = make_certificate(directory, "other")
+    changed = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    changed.load_cert_chain(certificate.path, certificate.key)
+    changed.verify_mode = ssl.CERT_REQUIRED
+    changed.load_verify_locations(other.path)
+    changed.minimum_version = changed.maximum_version = asking.minimum_version
+    return changed
 
 
 PLAIN = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n"

@@ -136,6 +136,32 @@ class TestTheConnectionThatAsksWhyRequestsWereLost:
             assert await refusals.explain(LOST) == required
             assert await refusals.explain(LOST) == required
 
+    async def test_is_made_anew_after_the_server_was_down(
+        self, asking: ssl.SSLContext, trusting: ssl.SSLContext, clock: Clock
+    ) -> None:
+        """Many were lost as it went down, and the connection that asked why met nobody."""
+        asking.minimum_version = ssl.TLSVersion.TLSv1_3
+        with ScriptedServer(tls=asking) as server:
+            refusals = Refusals(server.url, trusting, 30.0, clock)
+            refusals.heard()
+            server.go_down()
+            for _ in range(8):
+                assert await refusals.explain(LOST) == LOST
+            refusals.nobody_there()
+            server.come_back()
+            assert await refusals.explain(LOST) == LOST
+            assert (await refusals.explain(LOST)).kind == "tls_refused"
+
+    async def test_says_nothing_of_a_request_on_a_connection_with_an_answer(
+        self, asking: ssl.SSLContext, trusting: ssl.SSLContext, clock: Clock
+    ) -> None:
+        asking.minimum_version = ssl.TLSVersion.TLSv1_3
+        with ScriptedServer(tls=asking) as server:
+            refusals = Refusals(server.url, trusting, 30.0, clock)
+            refusals.heard()
+            for _ in range(3):
+                assert await refusals.explain(LOST, answered_before=True) == LOST
+
     async def test_that_is_refused_its_handshake_after_an_answer_is_one_such_refusal(
         self, asking: ssl.SSLContext, trusting: ssl.SSLContext, clock: Clock
     ) -> None:
