@@ -135,7 +135,7 @@ class Walker:
             if not stat.S_ISDIR(status.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, "replaced while it was walked")
             identity = (status.st_dev, status.st_ino)
-            looped = any(frame.identity == identity for frame in self._stack)
+            looped = self._options.follow_symlinks and self._is_inside(path, identity)
             check_root(self._root)
             progressed()
             if looped:
@@ -154,6 +154,14 @@ class Walker:
         if before is not None:  # it says nothing of what this run will have made of its files
             chunk.forgotten.append(Listing(directory, None))
         self._stack.append(Frame(directory, entries, identity, stamp))
+
+    def _is_inside(self, path: bytes, identity: tuple[int, int]) -> bool:
+        """Whether it is a directory we are in already.
+
+        Its inode is no proof: all subvolumes of btrfs have the same, over NFS on one device.
+        """
+        inside = [frame.directory.path for frame in self._stack or () if frame.identity == identity]
+        return bool(inside) and os.path.realpath(path) in map(os.path.realpath, inside)
 
     def _stamp_to_keep(self, directory: Directory, status: os.stat_result) -> DirectoryStamp | None:
         """What tells a later run that nothing came or went; None: it could not rely on that."""

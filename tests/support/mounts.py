@@ -25,14 +25,27 @@ class Mounted:
 def tmpfs(path: Path, size: str) -> Iterator[Mounted]:
     """Mounts one on a new directory; skips the test where nobody may."""
     path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tests", str(path)]
+    with _mounted(path, "-t", "tmpfs", "-o", f"size={size},mode=700", "tests"):
+        yield Mounted(path)
+
+
+@contextmanager
+def shown_again(directory: Path, path: Path) -> Iterator[None]:
+    """Shows a directory at a new path as well, with its own device and inode; skips as above."""
+    path.mkdir()
+    with _mounted(path, "--bind", str(directory)):
+        yield
+
+
+@contextmanager
+def _mounted(path: Path, *what: str) -> Iterator[None]:
     try:
-        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+        done = subprocess.run(["mount", *what, path], capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         pytest.skip(f"nothing can be mounted here: {error}")
     if done.returncode:
         pytest.skip(f"nothing may be mounted here: {done.stderr.strip()}")
     try:
-        yield Mounted(path)
+        yield
     finally:
         subprocess.run(["umount", "-l", path], check=True)

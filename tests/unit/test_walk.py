@@ -36,6 +36,7 @@ from ingester.look import UNTRUSTED_MTIME_NS
 from ingester.walk import LIST_BYTES, LIST_FILES, Walk, lists_of
 from ingester.walker import SKIPPED_AT_ONCE, Walker
 from tests.pipeline.job import age
+from tests.support.mounts import shown_again
 from tests.unit.road import Recorded, file_ref, readers_of
 
 
@@ -394,6 +395,25 @@ class TestWhatTheJournalKnows:
 
 
 class TestADirectory:
+    @pytest.mark.parametrize("follow", [False, True])
+    def test_with_the_inode_of_one_above_it_is_walked(self, tmp_path: Path, follow: bool) -> None:
+        """All subvolumes of btrfs have the same, and over NFS the same device."""
+        (tmp_path / "file").write_bytes(b"x")
+        with shown_again(tmp_path, tmp_path / "volume"):
+            found = walked(walker(tmp_path, follow=follow))
+        assert below(tmp_path, found.files) == [b"file", b"volume/file"]
+
+    def test_with_the_inode_of_one_above_a_link_that_leads_to_it_is_walked(
+        self, tmp_path: Path
+    ) -> None:
+        source = tmp_path / "source"
+        source.mkdir()
+        (source / "file").write_bytes(b"x")
+        with shown_again(source, tmp_path / "volume"):
+            (source / "link").symlink_to(tmp_path / "volume")
+            found = walked(walker(source, follow=True))
+        assert below(source, found.files) == [b"file", b"link/file"]
+
     def test_that_vanished_before_it_was_entered_is_counted_and_named(self, tmp_path: Path) -> None:
         for name in ("a", "b"):
             (tmp_path / name).mkdir()
