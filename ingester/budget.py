@@ -16,13 +16,15 @@ leaves and comes back.
 from __future__ import annotations
 
 import asyncio
+import mmap
 import threading
 from contextlib import suppress
 from functools import lru_cache
 
 from ingester.arena import Arena, Region
 
-SMALLEST_BUFFER_BYTES = 4096
+SMALLEST_BUFFER_BYTES = max(4096, mmap.PAGESIZE)
+"""No two share a page: the arena gives whole pages back to the system, which are zeros then."""
 LEAD_BYTES = 128
 """Before a file's bytes there is room for what precedes them in a body: they are written together,
 one call of the transport instead of two (9 % of the CPU of a run, `archive` over TLS)."""

@@ -9,7 +9,7 @@ import pytest
 
 from ingester.arena import SEGMENT_BYTES, Arena, Segments
 
-PAGE = 4096
+PAGE = max(4096, mmap.PAGESIZE)
 
 
 def pages_of(arena: Arena) -> int:
@@ -72,13 +72,13 @@ class TestThePlaceOfARegion:
         arena = Arena()
         region = arena.region(PAGE)
         rest = region.view[1000:]
-        rest[:] = bytes(3096)
+        rest[:] = bytes(PAGE - 1000)
         place = region.place
         del region
         other = arena.region(PAGE)
         other.view[:] = b"x" * PAGE
         assert other.place != place
-        assert bytes(rest) == bytes(3096)
+        assert bytes(rest) == bytes(PAGE - 1000)
         del rest
         assert arena.region(PAGE).place == place
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -19,8 +22,22 @@ from ingester.budget import (
 )
 
 MIB = 1 << 20
-ONE_PAGE = 4096 - LEAD_BYTES
-"""A file that costs 4,096 bytes."""
+PAGE = SMALLEST_BUFFER_BYTES
+ONE_PAGE = PAGE - LEAD_BYTES
+"""A file that costs a page."""
+
+REGIONS_WITH_PAGES = """
+import json, mmap, sys
+mmap.PAGESIZE = int(sys.argv[1])
+from ingester.budget import Budget
+from ingester.readers import Readers
+budget = Budget(1 << 30)
+buffers = [budget.take(size) for size in (0, 1, 4000, 5000, 70_000, 300_000, 1_048_577, 9_000_000)]
+readers = Readers([], arena=budget.arena)
+regions = [*(buffer._data for buffer in buffers), readers.piece(), readers.piece()]
+print(json.dumps([(region.place, len(region)) for region in regions]))
+"""
+"""A system with other pages cannot be had here, but one that says so."""
 
 
 class TestSizeClasses:
@@ -38,6 +55,7 @@ class TestSizeClasses:
     def test_are_classes(self, size: int) -> None:
         assert size_class_of(size_class_of(size)) == size_class_of(size)
 
+    @pytest.mark.skipif(PAGE > 4096, reason="those of a system with small pages")
     @pytest.mark.parametrize(
         ("size", "size_class"),
         [
@@ -53,6 +71,20 @@ class TestSizeClasses:
     )
     def test_are(self, size: int, size_class: int) -> None:
         assert size_class_of(size) == size_class
+
+
+class TestThePlaceOfABuffer:
+    @pytest.mark.parametrize("page", [4096, 16_384, 65_536])
+    def test_shares_no_page_with_another(self, page: int) -> None:
+        """Its pages are given back to the system by themselves, and are zeros from then on."""
+        told = subprocess.run(
+            [sys.executable, "-c", REGIONS_WITH_PAGES, str(page)],
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        regions = json.loads(told.stdout)
+        assert len(regions) == 10
+        assert [region for region in regions if region[0] % page or region[1] % page] == []
 
 
 class TestABuffer:
@@ -125,13 +157,13 @@ class TestABuffer:
 
 class TestTheBudget:
     def test_refuses_instead_of_waiting(self) -> None:
-        budget = Budget(10_000)
-        assert budget.take(4096 + ONE_PAGE) is not None
+        budget = Budget(2 * PAGE + 1000)
+        assert budget.take(PAGE + ONE_PAGE) is not None
         assert budget.take(ONE_PAGE) is None
         assert budget.refused == 1
 
     def test_counts_the_class_not_the_size(self) -> None:
-        budget = Budget(3 * 4096)
+        budget = Budget(3 * PAGE)
         assert [budget.take(1) is None for _ in range(4)] == [False, False, False, True]
 
     @given(st.integers(1, 4 * MIB))
@@ -141,7 +173,7 @@ class TestTheBudget:
         assert budget.in_use_bytes == cost_of(size) >= size + LEAD_BYTES
 
     def test_is_crowded_when_open_batches_have_more_than_a_quarter(self) -> None:
-        budget = Budget(4 * 4096)
+        budget = Budget(4 * PAGE)
         taken = [budget.take(ONE_PAGE) for _ in range(4)]
         crowded = []
         for buffer in taken:
@@ -161,7 +193,7 @@ class TestTheBudget:
 
     def test_lets_kept_buffers_go_for_others(self) -> None:
         budget = Budget(MIB)
-        small = [budget.take(ONE_PAGE) for _ in range(256)]
+        small = [budget.take(ONE_PAGE) for _ in range(MIB // PAGE)]
         for buffer in small:
             assert buffer is not None
             buffer.give_back()
@@ -187,7 +219,7 @@ class TestTheBudget:
             assert budget.in_use_bytes <= budget.peak_bytes <= total
 
     def test_is_for_many_threads(self) -> None:
-        budget, broken = Budget(64 * 4096), list[str]()
+        budget, broken = Budget(64 * PAGE), list[str]()
 
         def work(seed: int) -> None:
             chance = random.Random(seed)
@@ -213,62 +245,62 @@ class TestTheBudget:
 
 class TestAPromise:
     async def test_keeps_bytes_for_whoever_has_it(self) -> None:
-        budget = Budget(3 * 4096)
-        promise = await budget.promise(2 * 4096)
-        assert (budget.promised_bytes, budget.in_use_bytes) == (8192, 0)
+        budget = Budget(3 * PAGE)
+        promise = await budget.promise(2 * PAGE)
+        assert (budget.promised_bytes, budget.in_use_bytes) == (2 * PAGE, 0)
         assert budget.take(ONE_PAGE) is not None
         assert budget.take(ONE_PAGE) is None
         assert budget.take(ONE_PAGE, promise) is not None
         assert (promise.bytes_left, budget.promised_bytes, budget.in_use_bytes) == (
-            4096,
-            4096,
-            8192,
+            PAGE,
+            PAGE,
+            2 * PAGE,
         )
 
     async def test_that_was_ended_keeps_nothing(self) -> None:
-        budget = Budget(2 * 4096)
-        promise = await budget.promise(2 * 4096)
+        budget = Budget(2 * PAGE)
+        promise = await budget.promise(2 * PAGE)
         promise.end()
         promise.end()
         assert budget.promised_bytes == 0
-        assert budget.take(4096 + ONE_PAGE) is not None
+        assert budget.take(PAGE + ONE_PAGE) is not None
         assert budget.take(ONE_PAGE, promise) is None
 
     async def test_may_be_exceeded_by_what_others_leave(self) -> None:
-        budget = Budget(4 * 4096)
-        promise = await budget.promise(4096)
-        assert budget.take(4096 + ONE_PAGE, promise) is not None
-        assert (promise.bytes_left, budget.promised_bytes, budget.in_use_bytes) == (0, 0, 8192)
+        budget = Budget(4 * PAGE)
+        promise = await budget.promise(PAGE)
+        assert budget.take(PAGE + ONE_PAGE, promise) is not None
+        assert (promise.bytes_left, budget.promised_bytes, budget.in_use_bytes) == (0, 0, 2 * PAGE)
 
     async def test_is_of_nothing_where_all_bytes_stay(self) -> None:
         """In batches that are open they may stay until more files are read."""
-        budget = Budget(4096)
+        budget = Budget(PAGE)
         staying = budget.take(ONE_PAGE)
         assert staying is not None
         staying.stay()
-        assert (await asyncio.wait_for(budget.promise(4096), 10)).bytes_left == 0
+        assert (await asyncio.wait_for(budget.promise(PAGE), 10)).bytes_left == 0
 
     @pytest.mark.parametrize("end", [Buffer.give_back, Buffer.drop])
     async def test_waits_for_bytes_that_come_back(self, end: Callable[[Buffer], None]) -> None:
-        budget = Budget(2 * 4096)
+        budget = Budget(2 * PAGE)
         first, second = budget.take(ONE_PAGE), budget.take(ONE_PAGE)
         assert first is not None
         assert second is not None
         first.stay()
         first.leave()
-        waiting = asyncio.create_task(budget.promise(4096))
+        waiting = asyncio.create_task(budget.promise(PAGE))
         await asyncio.sleep(0)
         assert not waiting.done()
         end(first)
-        assert (await asyncio.wait_for(waiting, 10)).bytes_left == 4096
+        assert (await asyncio.wait_for(waiting, 10)).bytes_left == PAGE
         assert budget.staying_bytes == 0
 
     async def test_waits_no_longer_than_any_may_come_back(self) -> None:
-        budget = Budget(2 * 4096)
+        budget = Budget(2 * PAGE)
         first, second = budget.take(ONE_PAGE), budget.take(ONE_PAGE)
         assert first is not None
         assert second is not None
-        waiting = asyncio.create_task(budget.promise(2 * 4096))
+        waiting = asyncio.create_task(budget.promise(2 * PAGE))
         await asyncio.sleep(0)
         first.give_back()
         await asyncio.sleep(0.01)
@@ -277,10 +309,10 @@ class TestAPromise:
         assert (await asyncio.wait_for(waiting, 10)).bytes_left == 0
 
     async def test_does_not_wait_for_a_reader_that_is_stuck(self) -> None:
-        budget = Budget(4096)
-        lost = await budget.promise(4096)
+        budget = Budget(PAGE)
+        lost = await budget.promise(PAGE)
         assert budget.take(ONE_PAGE, lost) is not None
-        waiting = asyncio.create_task(budget.promise(4096))
+        waiting = asyncio.create_task(budget.promise(PAGE))
         await asyncio.sleep(0)
         assert not waiting.done()
         lost.end(stuck=True)
@@ -288,44 +320,44 @@ class TestAPromise:
 
     async def test_waits_again_when_the_bytes_of_one_that_was_stuck_are_back(self) -> None:
         """A mount hangs now and then, for months: what came back is on the move like any other."""
-        budget = Budget(2 * 4096)
+        budget = Budget(2 * PAGE)
         for back in (Buffer.give_back, Buffer.drop):
-            lost = await budget.promise(4096)
+            lost = await budget.promise(PAGE)
             taken = budget.take(ONE_PAGE, lost)
             assert taken is not None
             lost.end(stuck=True)
             back(taken)
         moving = [budget.take(ONE_PAGE), budget.take(ONE_PAGE)]
-        waiting = asyncio.create_task(budget.promise(4096))
+        waiting = asyncio.create_task(budget.promise(PAGE))
         await asyncio.sleep(0.01)
         assert not waiting.done()
         assert moving[0] is not None
         moving[0].give_back()
-        assert (await asyncio.wait_for(waiting, 10)).bytes_left == 4096
+        assert (await asyncio.wait_for(waiting, 10)).bytes_left == PAGE
 
     async def test_is_kept_when_a_reader_fails_in_its_thread(self) -> None:
-        budget = Budget(4096)
+        budget = Budget(PAGE)
         failed = budget.take(ONE_PAGE)
         assert failed is not None
-        waiting = asyncio.create_task(budget.promise(4096))
+        waiting = asyncio.create_task(budget.promise(PAGE))
         await asyncio.sleep(0)
         await asyncio.to_thread(failed.give_back)
-        assert (await asyncio.wait_for(waiting, 10)).bytes_left == 4096
+        assert (await asyncio.wait_for(waiting, 10)).bytes_left == PAGE
 
     async def test_of_more_than_there_is_is_of_all_there_is(self) -> None:
-        budget = Budget(4096)
-        assert (await budget.promise(MIB)).bytes_left == 4096
+        budget = Budget(PAGE)
+        assert (await budget.promise(MIB)).bytes_left == PAGE
 
     async def test_is_given_to_one_after_the_other(self) -> None:
-        budget = Budget(2 * 4096)
+        budget = Budget(2 * PAGE)
         leaving = [budget.take(ONE_PAGE), budget.take(ONE_PAGE)]
         for buffer in leaving:
             assert buffer is not None
-        waiting = [asyncio.create_task(budget.promise(4096)) for _ in range(3)]
+        waiting = [asyncio.create_task(budget.promise(PAGE)) for _ in range(3)]
         await asyncio.sleep(0)
         waiting[0].cancel()
         for buffer in leaving:
             assert buffer is not None
             buffer.give_back()
         got = [await asyncio.wait_for(each, 10) for each in waiting[1:]]
-        assert [each.bytes_left for each in got] == [4096, 4096]
+        assert [each.bytes_left for each in got] == [PAGE, PAGE]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ingester.arena import SEGMENT_BYTES, Segments
-from ingester.budget import Budget
+from ingester.budget import SMALLEST_BUFFER_BYTES, Budget
 from ingester.dicomweb.outcome import Outcome
 from ingester.items import FileIdentity, FileRef, Instance, Previous
 from ingester.look import HEAD_BYTES, Asked, Seen
@@ -142,7 +142,7 @@ class TestAFileReadInAnotherProcess:
         before, gone, after = scanned(files, budget, pool)
         assert (gone.file, isinstance(gone, Instance)) == (files[1], False)
         assert [type(each) for each in (before, after)] == [Instance, Instance]
-        assert budget.in_use_bytes == 2 * 4096
+        assert budget.in_use_bytes == 2 * SMALLEST_BUFFER_BYTES
 
     def test_that_grew_since_it_was_listed_is_read_as_it_is(
         self, pool: ScanPool, budget: Budget, tmp_path: Path
@@ -329,7 +329,9 @@ class TestACallThatNobodyWaitsFor:
         with pytest.raises(ReadTimeoutError):
             future.result(10)
         assert len(found) == 1
-        wait_until(lambda: budget.in_use_bytes == 4096)  # of the one that was found in time
+        wait_until(
+            lambda: budget.in_use_bytes == SMALLEST_BUFFER_BYTES
+        )  # of the one that was found in time
         executor.shutdown()
 
 
