@@ -43,6 +43,9 @@ class There(NamedTuple):
     changed: bool = False  # since the journal knew it, or cannot be read: it is met again
 
 
+CANNOT_BE_READ = There(None, exists=True, changed=True)
+
+
 def look_here(instance: Instance, holder: Holder) -> Sameness | bytes | None:
     """The first step, of the instance's own file: its data set's digest, or what settles it.
 

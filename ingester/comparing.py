@@ -1,8 +1,8 @@
 """Settles instances that meet a decided claim: compared in reader threads, decided on the loop.
 
 A file that is not any more as it was sent is stood for by its copies, as the journal has them.
-Each step runs in a thread of the root of the file that it touches. Gives results to the ledger,
-and an instance's buffer back.
+Each step runs in a thread of the root of the file that it touches; where the other file hangs, it
+cannot be read. Gives results to the ledger, and an instance's buffer back.
 """
 
 from __future__ import annotations
@@ -11,12 +11,20 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
-from ingester.compare import Sameness, look_here, look_there, without_the_other
+from ingester.compare import (
+    CANNOT_BE_READ,
+    Sameness,
+    There,
+    look_here,
+    look_there,
+    without_the_other,
+)
 from ingester.dicomweb.outcome import Outcome
 from ingester.files import SourceChanged
 from ingester.items import Holder, Instance, InstanceKey, Result, ended, pending
 from ingester.ledger import Ledger
 from ingester.readers import SOURCE_PAUSED, Readers, SourcePausedError, failure_of
+from ingester.threads import ReadTimeoutError
 
 COMPARED_AT_ONCE = 64
 """Comparisons handed to the readers together."""
@@ -68,12 +76,11 @@ class Comparer:
         """Compare an instance with the file that holds its claim."""
         run = asyncio.get_running_loop().run_in_executor
         own = self._readers.of(instance.file.directory.root)
-        other = self._readers.holding(holder.path) or own
         try:
             here = await run(own, look_here, instance, holder)
             if isinstance(here, Sameness):
                 return here
-            there = await run(other, look_there, holder, here)
+            there = await self._look_there(holder, here)
             if there.sameness is not None:
                 return there.sameness
             found = await run(own, without_the_other, instance, holder, there)
@@ -88,11 +95,17 @@ class Comparer:
         run = asyncio.get_running_loop().run_in_executor
         key, file = instance.key, instance.file
         for copy in await run(self._lookups, self._find_copies, key, file.file_id):
-            readers = self._readers.holding(copy.path) or self._readers.of(file.directory.root)
-            there = await run(readers, look_there, copy, here)
+            there = await self._look_there(copy, here)
             if there.sameness is Sameness.SAME:
                 return Sameness.SAME
         return found
+
+    async def _look_there(self, holder: Holder, here: bytes | None) -> There:
+        run = asyncio.get_running_loop().run_in_executor
+        try:
+            return await run(self._readers.holding(holder.path), look_there, holder, here)
+        except ReadTimeoutError:
+            return CANNOT_BE_READ
 
     def end(self, instances: Sequence[Instance], holder: Holder, found: Sequence[Found]) -> None:
         """They end as comparisons showed: together, for the journal counts how often it is told."""

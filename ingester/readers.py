@@ -1,5 +1,7 @@
 """The threads that read: each root has its own, so that a mount that hangs holds nobody else's.
 
+So have the files outside all roots, which earlier runs loaded and copies are compared with.
+
 A call without progress for ``timeout_s`` is given up and its thread written off (``threads``). A
 root is paused when it is not the fault of single files: it vanished, or it does not answer itself
 after three calls in a row that timed out, or nothing but errors that may pass came of a hundred
@@ -150,6 +152,28 @@ class RootReaders(DaemonExecutor):
         )
 
 
+class OtherReaders(DaemonExecutor):
+    """The reader threads of what lies in no root: nobody knows which of it hangs together.
+
+    While MAX_STUCK of them do not come back, each call ends at once, as if it had timed out.
+    """
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """See DaemonExecutor."""
+        if self.stuck < MAX_STUCK:
+            return super().submit(fn, *args, **kwargs)
+        future: Future[T] = Future()
+        future.set_exception(ReadTimeoutError())
+        return future
+
+    def look(self) -> int:
+        """See DaemonExecutor."""
+        timed_out = super().look()
+        if self.stuck >= MAX_STUCK:
+            self.fail_waiting(ReadTimeoutError)
+        return timed_out
+
+
 class _Row:
     """Counts failures between which nothing was read."""
 
@@ -184,6 +208,7 @@ class Readers:
             root.root_id: RootReaders(root, threads or threads_for(root.path, mountinfo))
             for root in roots
         }
+        self._others = OtherReaders(threads or LOCAL_READERS, "reader-elsewhere")
         self.hashing = DaemonExecutor(HASHING_THREADS, "hash")
 
     def of(self, root: Root) -> RootReaders:
@@ -196,12 +221,12 @@ class Readers:
             return Region(memoryview(bytearray(PIECE_BYTES)), None)
         return self._arena.region(PIECE_BYTES)
 
-    def holding(self, path: bytes) -> RootReaders | None:
-        """The threads of the root that a path lies in, if it is one of this run."""
+    def holding(self, path: bytes) -> DaemonExecutor:
+        """The threads of the root that a path lies in, or of what lies in none of this run."""
         inside = [
             each for each in self._roots.values() if path.startswith(each.path.rstrip(b"/") + b"/")
         ]
-        return max(inside, key=lambda each: len(each.path), default=None)
+        return max(inside, key=lambda each: len(each.path)) if inside else self._others
 
     @property
     def causes(self) -> list[SourceError]:
@@ -215,7 +240,7 @@ class Readers:
         """
         while True:
             await asyncio.sleep(timeout_s / LOOKS)
-            for each in self._roots.values():
+            for each in (*self._roots.values(), self._others):
                 try:
                     each.look()
                 except NoThreadError as error:
@@ -223,7 +248,7 @@ class Readers:
 
     def shutdown(self) -> None:
         """Let all threads and processes end that can; waits for no thread."""
-        for each in self._roots.values():
+        for each in (*self._roots.values(), self._others):
             each.shutdown()
         self.hashing.shutdown()
         self.pool.shutdown()

@@ -769,6 +769,41 @@ class TestACopyOfAFileThatCannotBeRead:
         assert job.run().outcomes == {"stored": 1, "duplicate": 1}
 
 
+class TestACopyOfAFileThatDoesNotAnswer:
+    """The file was loaded from a source that hangs, by an earlier run."""
+
+    def load(self, job: Job, faults: Faults, source: str) -> int:
+        flags = ("--read-timeout-s=2", "--readers=1", "--batch-age-s=0.01")
+        to = ("--url", job.server.url, "--journal", job.journal)
+        command = ("run", job.archive / source, *to, *flags)
+        with start_ingester(*command, env=faults.environment) as process:
+            return process.wait().returncode
+
+    def test_is_not_said_to_hang_itself_nor_is_its_source(self, job: Job, faults: Faults) -> None:
+        for number in range(4):
+            job.write(f"old/{number}.dcm")
+        assert self.load(job, faults, "old") == 0
+        for number in range(2):
+            copy(job, f"old/{number}.dcm", f"new/{number}.dcm")
+        for number in range(2, 4):
+            copy_with_other_meta(job, f"old/{number}.dcm", f"new/{number}.dcm")
+        job.write("new/good.dcm")
+        faults.rule(*(f"{call} hang {job.archive}/old/" for call in ("open", "stat")))
+        assert self.load(job, faults, "new") == 3
+        rows = job.rows()
+        assert [rows[f"new/{number}.dcm"].outcome.value for number in range(4)] == [
+            "duplicate",
+            "duplicate",
+            "failed",
+            "failed",
+        ]
+        assert rows["new/3.dcm"].reason_code == "other_file_changed"
+        assert rows["new/good.dcm"].outcome is Outcome.STORED
+        faults.rule()
+        assert self.load(job, faults, "new") == 0
+        assert job.rows()["new/3.dcm"].outcome is Outcome.DUPLICATE
+
+
 class TestACopyOfAFileThatChanges:
     def take_away(self, job: Job, server: ScriptedServer, meanwhile: str) -> Path:
         """Its original is something else for one run, and then gone: to be written anew."""

@@ -15,6 +15,7 @@ from ingester.items import Root
 from ingester.readers import (
     ERRORS_IN_A_ROW,
     LOCAL_READERS,
+    MAX_STUCK,
     NETWORK_READERS,
     Readers,
     RootReaders,
@@ -23,6 +24,7 @@ from ingester.readers import (
     threads_for,
 )
 from ingester.threads import ReadTimeoutError, progressed
+from tests.support.waiting import wait_until
 
 MOUNTS = """\
 22 1 8:1 / / rw - ext4 /dev/sda1 rw
@@ -140,6 +142,35 @@ class TestARootThatFails:
         assert readers.stuck == 8
         assert readers.cause is None
         gate.set()
+
+
+class TestWhatLiesInNoRoot:
+    async def test_hangs_at_the_cost_of_no_root_and_of_so_many_threads(
+        self, tmp_path: Path
+    ) -> None:
+        root = root_of(tmp_path)
+        readers, gate, begun = Readers([root], 4), threading.Event(), list[int]()
+        failures: list[NoThreadError] = []
+
+        def hang() -> None:
+            begun.append(1)
+            gate.wait(60)
+
+        elsewhere = readers.holding(b"/elsewhere/file")
+        watch = asyncio.create_task(readers.watch(0.02, failures.append))
+        hung = [asyncio.wrap_future(elsewhere.submit(hang)) for _ in range(100)]
+        ended = await asyncio.gather(*hung, return_exceptions=True)
+        watch.cancel()
+        assert {type(each) for each in ended} == {ReadTimeoutError}
+        assert MAX_STUCK <= len(begun) < MAX_STUCK + 8
+        with pytest.raises(ReadTimeoutError):
+            elsewhere.submit(hang).result(0)
+        assert await asyncio.wrap_future(readers.of(root).submit(lambda: 5)) == 5
+        assert (readers.causes, failures) == ([], [])
+        gate.set()
+        await asyncio.to_thread(wait_until, lambda: elsewhere.stuck == 0)
+        assert await asyncio.wrap_future(elsewhere.submit(lambda: 6)) == 6
+        readers.shutdown()
 
 
 class TestAFileThatCannotBeRead:
