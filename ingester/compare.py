@@ -15,10 +15,10 @@ from contextlib import suppress
 from enum import Enum
 from typing import NamedTuple
 
-from ingester.dicom import data_set_offset
+from ingester.dicom import META_OFFSET, data_set_offset
 from ingester.files import SourceChanged, opened, read_into, reopening, sha256_of
 from ingester.items import FileIdentity, Holder, Instance
-from ingester.look import HEAD_BYTES
+from ingester.look import HEAD_BYTES, MAX_HEAD_BYTES
 from ingester.readers import SourcePausedError
 
 NOT_A_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP})
@@ -64,6 +64,8 @@ def look_here(instance: Instance, holder: Holder) -> Sameness | bytes | None:
             raise SourceChanged
         return None
     offset = instance.header.data_set_offset
+    if offset == META_OFFSET:  # where group 2 ends was not seen
+        offset = reopening(lambda: _offset_of_data_set(path))
     here, identity = reopening(lambda: sha256_of(path, offset))
     if identity != instance.identity:
         raise SourceChanged
@@ -117,18 +119,23 @@ def without_the_other(instance: Instance, holder: Holder, there: There) -> Samen
 
 def _data_set_sha256(holder: Holder) -> bytes | None:
     """Digest of the holder's data set, or None when its file is not the one that was sent."""
-    with opened(holder.path) as (fd, _):
-        head = memoryview(bytearray(min(HEAD_BYTES, holder.size)))
-        read = read_into(fd, head)
-    offset = data_set_offset(head[:read])
-    if offset is None:
-        return None
-    digest, identity = sha256_of(holder.path, offset)
+    digest, identity = sha256_of(holder.path, _offset_of_data_set(holder.path))
     if identity.size != holder.size:
         return None
     if identity.mtime_ns != holder.mtime_ns:  # touched: its digest says whether that was all
         return digest if sha256_of(holder.path) == (holder.sha256, identity) else None
     return digest
+
+
+def _offset_of_data_set(path: bytes) -> int:
+    """Where group 2 ends, or, where that is not in MAX_HEAD_BYTES, begins: all is compared then."""
+    with opened(path) as (fd, identity):
+        for size in (HEAD_BYTES, MAX_HEAD_BYTES):
+            head = memoryview(bytearray(min(size, identity.size)))
+            offset = data_set_offset(head[: read_into(fd, head)])
+            if offset is not None:
+                return offset
+    return META_OFFSET
 
 
 def _whole_file_same(instance: Instance, holder: Holder) -> bool:

@@ -16,6 +16,8 @@ from ingester.items import FileIdentity
 
 HEAD_BYTES = 64 << 10
 """Enough for the identity of all but a few files; more is read where it is asked for."""
+MAX_HEAD_BYTES = 4 << 20
+"""No real header needs more before (0020,0011)."""
 UNTRUSTED_MTIME_NS = 2_000_000_000
 """A file changed again within the granularity of its time stamp would look unchanged."""
 

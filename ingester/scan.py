@@ -19,13 +19,11 @@ from ingester.dicom import Header, NeedMore, Problem, inspect_part10
 from ingester.dicomweb.outcome import Outcome
 from ingester.files import SourceChanged, opened, reopening, sha256_of
 from ingester.items import FileIdentity, FileRef, Instance, Result, ended
-from ingester.look import HEAD_BYTES, Asked, Look, fill, look_at
+from ingester.look import HEAD_BYTES, MAX_HEAD_BYTES, Asked, Look, fill, look_at
 from ingester.readers import SourcePausedError, failure_of
 from ingester.scan_pool import NO_POOL, RemoteReader, ScanPool
 from ingester.threads import deliver, progressed
 
-MAX_HEAD_BYTES = 4 << 20
-"""No real header needs more before (0020,0011)."""
 SHARED_TEXTS = 4096
 """So many are remembered, of as many files; then one may be kept twice."""
 

@@ -6,10 +6,11 @@ clock). `read_header` is the fast part of it; pydicom is the judge, and the fall
 
 from ingester.dicom.data_set import data_set_offset
 from ingester.dicom.inspection import inspect_part10
-from ingester.dicom.scanner import read_header
+from ingester.dicom.scanner import META_OFFSET, read_header
 from ingester.dicom.values import HandOver, Header, NeedMore, NotPart10, Problem
 
 __all__ = [
+    "META_OFFSET",
     "HandOver",
     "Header",
     "NeedMore",

@@ -40,4 +40,4 @@ def data_set_offset(prefix: Buffer) -> int | None:
         if length == UNDEFINED_LENGTH:
             return None
         position = value_offset + length
-    return position if position == len(prefix) else None
+    return None

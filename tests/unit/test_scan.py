@@ -13,9 +13,8 @@ import pytest
 from ingester.budget import Budget
 from ingester.dicomweb.outcome import Outcome
 from ingester.items import Instance, Previous, Result
-from ingester.look import UNTRUSTED_MTIME_NS
+from ingester.look import MAX_HEAD_BYTES, UNTRUSTED_MTIME_NS
 from ingester.scan import (
-    MAX_HEAD_BYTES,
     SHARED_TEXTS,
     Scanner,
     ScanOptions,
