@@ -74,7 +74,7 @@ def look_here(instance: Instance, holder: Holder) -> Sameness | bytes | None:
 
 def look_there(holder: Holder, here: bytes | None) -> There:
     """The second step, of the holder's file."""
-    exists = os.path.lexists(holder.path)
+    exists = not _is_gone(holder.path)
     if here is None:
         return There(Sameness.SAME if exists else Sameness.MOVED, exists)
     if not holder.current:
@@ -90,6 +90,15 @@ def look_there(holder: Holder, here: bytes | None) -> There:
     if there is None:
         return There(None, exists, changed=True)
     return There(Sameness.SAME if here == there else Sameness.DIFFERENT, exists)
+
+
+def _is_gone(path: bytes) -> bool:
+    """Whether there is no such name: one that may not be asked for now is no sign of a move."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR)
+    return False
 
 
 def _is_met_again(holder: Holder) -> bool:

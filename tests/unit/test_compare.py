@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +17,7 @@ from ingester.items import Holder, Instance, Previous
 from ingester.look import HEAD_BYTES
 from ingester.scan import Scanner, ScanOptions
 from tests.support.dicom_files import instance_bytes
+from tests.support.privileges import without_privileges
 from tests.unit.dicom.part10 import element, group_2, identity, part10, pixels
 from tests.unit.road import ref_of, scanned_by
 
@@ -166,6 +167,48 @@ class TestWhereTheOtherFileIsGone:
         here = scanned(write("b", data))
         assert here.sha256 is None
         assert compare(here, there) is Sameness.MOVED
+
+
+class TestWhereTheOtherFileCannotBeAsked:
+    """Its directory may not be entered, or its file system does not know it for a while."""
+
+    @pytest.fixture
+    def closed(self, write: Write, tmp_path: Path) -> Iterator[Holder]:
+        (tmp_path / "closed").mkdir()
+        there = holder(write("closed/a", DATA))
+        (tmp_path / "closed").chmod(0)
+        with without_privileges():
+            yield there
+        (tmp_path / "closed").chmod(0o700)
+
+    def test_it_did_not_move(self, write: Write, closed: Holder) -> None:
+        assert compare(scanned(write("b", DATA)), closed) is Sameness.SAME
+        here = scanned(write("c", DATA), checksums=False)
+        assert compare(here, closed) is Sameness.SAME
+
+    def test_another_is_not_compared_yet(self, write: Write, closed: Holder) -> None:
+        assert compare(scanned(write("b", OTHER_GROUP_2)), closed) is Sameness.CHANGED
+        here = scanned(write("c", OTHER_DATA_SET))
+        failed = Previous(Outcome.FAILED, here.size, here.file.mtime_ns, None, settled=False)
+        here = here._replace(file=here.file._replace(previous=failed))
+        earlier = closed._replace(current=False, row=(closed.size, closed.mtime_ns))
+        assert compare(here, earlier) is Sameness.CHANGED
+
+    @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+    def test_nor_where_it_gives_an_error_that_may_pass(
+        self, write: Write, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        there = holder(write("a", DATA))
+        here = scanned(write("b", DATA))
+
+        def refuses(path: bytes) -> os.stat_result:
+            raise OSError(number, os.strerror(number), path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "lstat", refuses)
+            found = look_there(there, None)
+        assert found.exists
+        assert (found.sameness or without_the_other(here, there, found)) is Sameness.SAME
 
 
 class TestWhereTheOtherFileChanged:

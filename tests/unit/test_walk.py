@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import os
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +34,7 @@ from ingester.walk import LIST_BYTES, LIST_FILES, Walk, lists_of
 from ingester.walker import SKIPPED_AT_ONCE, Walker
 from tests.pipeline.job import age
 from tests.support.mounts import shown_again
+from tests.support.privileges import without_privileges
 from tests.unit.road import Recorded, file_ref, readers_of
 
 
@@ -100,30 +98,6 @@ class Walked:
     @property
     def reasons(self) -> dict[bytes, tuple[Outcome, str]]:
         return {one.file.name: (one.outcome, one.reason_code) for one in self.decided}
-
-
-@contextmanager
-def without_privileges() -> Iterator[None]:
-    """As somebody whom modes deny something, if this is the super-user.
-
-    This thread keeps its user: another one may not even enter the directory of the tests.
-    """
-    if os.geteuid() != 0:
-        yield
-        return
-    if sys.platform != "linux":
-        pytest.skip("the super-user may read everything")
-    libc = ctypes.CDLL(None)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
-    held = (ctypes.c_uint32 * 6)()  # twice: effective, permitted, inheritable
-    assert libc.capget(header, held) == 0
-    fewer = (ctypes.c_uint32 * 6)(*held)
-    fewer[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    assert libc.capset(header, fewer) == 0
-    try:
-        yield
-    finally:
-        assert libc.capset(header, held) == 0
 
 
 def walker(
