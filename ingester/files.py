@@ -24,7 +24,7 @@ T = TypeVar("T")
 PIECE_BYTES = 1 << 20
 """What is read and sent at once of a file that is not cached whole."""
 
-OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 """A regular file that was replaced by a FIFO or a terminal must not hold a reader."""
 
 
@@ -85,13 +85,23 @@ def reopening(read: Callable[[], T]) -> T:
         raise
 
 
+def open_to_read(path: bytes | str) -> int:
+    """A descriptor. Waits for nothing but whoever has a lease of a regular file. Raises OSError."""
+    try:
+        return os.open(path, _OPEN_FLAGS)
+    except BlockingIOError:  # told by this to give it up: Samba, where a client caches what it has
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise
+        return os.open(path, _OPEN_FLAGS & ~os.O_NONBLOCK)
+
+
 @contextmanager
 def opened(path: bytes) -> Iterator[tuple[int, FileIdentity]]:
     """A read-only descriptor of a regular file, and what it was when it was opened.
 
     Never blocks on a FIFO. Raises OSError.
     """
-    fd = os.open(path, OPEN_FLAGS)
+    fd = open_to_read(path)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from io import FileIO
 from typing import Protocol, Self
 
-from ingester.files import OPEN_FLAGS, SourceChanged, reopening
+from ingester.files import SourceChanged, open_to_read, reopening
 from ingester.items import FileIdentity, Instance
 from ingester.threads import failed, progressed
 
@@ -41,7 +40,7 @@ class Source(FileIO):
     """
 
     def __init__(self, instance: Instance, *, wants_sha256: bool) -> None:
-        super().__init__(instance.file.path, opener=_open)
+        super().__init__(instance.file.path, opener=lambda path, _flags: open_to_read(path))
         self.digest: Digest | None = hashlib.sha256() if wants_sha256 else None
         self._identity = instance.identity
         self._read_bytes = 0
@@ -79,7 +78,3 @@ class Source(FileIO):
 
     def __del__(self) -> None:
         self.close()
-
-
-def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | OPEN_FLAGS)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from ingester.listing import CHUNK_NAMES
 from ingester.wiring import MAX_LANES
 from tests.pipeline.job import Job
 from tests.support.faults import Faults
+from tests.support.leases import leased
 from tests.support.process import Process, start_python
 from tests.support.scripted import Answer, EarlyAnswer, ReadSlowly, ScriptedServer, StoreAll, Wait
 from tests.support.waiting import wait_until
@@ -506,6 +508,34 @@ class TestAnErrorThatMayPass:
             ended = process.wait()
         assert ended.returncode == 3, ended.stderr
         assert outcomes(job) == {"stored": 150, "unreadable": 150}
+
+
+class TestAFileOfWhichAnotherProgramHasALease:
+    """It gives the lease up a moment after somebody opens the file."""
+
+    def test_is_stored(self, job: Job, faults: Faults) -> None:
+        paths = [job.write(f"{number}.dcm") for number in range(3)]
+        with leased(paths[1]), start(job, faults) as process:
+            ended = process.wait()
+        assert ended.returncode == 0, ended.stderr
+        assert outcomes(job) == {"stored": 3}
+
+    def test_when_it_is_sent_is_stored(
+        self, job: Job, server: ScriptedServer, faults: Faults
+    ) -> None:
+        """Nothing is cached: it is opened again."""
+        job.write("0/first.dcm", study="first")
+        path = job.write("1/second.dcm", study="second", payload_bytes=3_000_000)
+        with ExitStack() as held:
+            server.before_answer(
+                lambda number: held.enter_context(leased(path)) if number == 1 else None
+            )
+            flags = ("--inline-limit=1", "--readers=1", "--max-concurrency=1")
+            with start(job, faults, *flags) as process:
+                ended = process.wait()
+        assert ended.returncode == 0, ended.stderr
+        assert outcomes(job) == {"stored": 2}
+        job.check_nothing_is_claimed_falsely()
 
 
 class TestAThreadThatComesBackTooLate:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from ingester.dicomweb.outcome import Outcome
 from ingester.files import SourceChanged, opened, read_again, read_into, sha256_of
 from ingester.items import FileIdentity, ended
+from tests.support.leases import leased
 from tests.unit.road import instance
 
 
@@ -45,6 +47,14 @@ class TestReadInto:
             assert read_into(fd, view, 10240 - 7) == 7
             assert read_into(fd, view, 99_999) == 0
             assert read_into(fd, view[:0]) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="leases are of Linux")
+class TestAFileOfWhichAnotherProgramHasALease:
+    def test_is_read_when_it_was_given_up(self, file: Path) -> None:
+        digest = hashlib.sha256(file.read_bytes()).digest()
+        with leased(file):
+            assert sha256_of(os.fsencode(file))[0] == digest
 
 
 class TestReadAgain:
