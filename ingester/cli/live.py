@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ingester.cli.panel import RunPanel  # rich, on a terminal only
 
 TERMINAL_INTERVAL_S = 1.0
+WARNINGS_HELD = 1000
+"""Of those that a terminal has not taken yet: after Ctrl-S it takes none for days."""
 MIN_COLUMNS = 48
 MIN_LINES = 14
 """In a smaller window there is no room for a panel."""
@@ -37,6 +39,7 @@ class Live:
         self._before: Snapshot | None = None
         self._open_line = False
         self._warnings: list[str] = []  # to stand above the panel when it is drawn next
+        self._left_out = 0  # of those before them
         self._panel: RunPanel | None = None
         if self._terminal and _wants_panel():
             from ingester.cli.panel import RunPanel  # noqa: PLC0415 - rich, on a terminal only
@@ -64,13 +67,13 @@ class Live:
     def warn(self, unreadable: UnreadableDirectory) -> None:
         """Tell of a directory that cannot be listed: by name on a terminal only."""
         which = f": {printable(os.fsdecode(unreadable.path))}" if self._terminal else ""
-        self._warnings.append(f"warning: a directory cannot be listed ({unreadable.reason}){which}")
+        self._hold(f"warning: a directory cannot be listed ({unreadable.reason}){which}")
         if self._panel is None and self._takes_output():  # one is drawn once for all of a second
             self._tell_warnings()
 
     def tell(self, line: str) -> None:
         """Tell a person now, of what happens once: above the panel, where there is one."""
-        self._warnings.append(printable(line))
+        self._hold(printable(line))
         if self._takes_output() and not self._draw(ended=False):
             self._tell_warnings()
 
@@ -90,6 +93,20 @@ class Live:
         if isinstance(sys.stderr, _Shared):
             sys.stderr = sys.stderr.stream
 
+    def _hold(self, line: str) -> None:
+        self._warnings.append(line)
+        if len(self._warnings) > WARNINGS_HELD:
+            del self._warnings[0]
+            self._left_out += 1
+
+    def _held(self) -> list[str]:
+        left_out = f"warning: {self._left_out:,} lines before these were left out"
+        return [left_out, *self._warnings] if self._left_out else self._warnings
+
+    def _let_go(self) -> None:
+        self._warnings.clear()
+        self._left_out = 0
+
     def _draw(self, *, ended: bool) -> bool:
         """Draw the panel if there is one, and room; say whether it stands there."""
         if self._panel is None:
@@ -99,25 +116,25 @@ class Live:
             if size.columns < MIN_COLUMNS or size.lines < MIN_LINES or self._in_background():
                 self._panel.leave()
                 return False
-            text = self._panel.draw(size, above=self._warnings, ended=ended)
+            text = self._panel.draw(size, above=self._held(), ended=ended)
             if sys.stderr is self._stream:
                 sys.stderr = cast("TextIO", _Shared(self._stream, self._panel.leave))
         except Exception:  # noqa: BLE001 - a panel is not worth a run
             self._panel = None
             return False
-        self._warnings.clear()
+        self._let_go()
         self._leave_line()
         self._write(text)
         return True
 
     def _tell_warnings(self) -> None:
         if not self._terminal:
-            for line in self._warnings:
+            for line in self._held():
                 put(self._stream, f"{line}\n")
         elif self._warnings:
             self._leave_line()
-            self._write("".join(f"{line}\n" for line in self._warnings))
-        self._warnings.clear()
+            self._write("".join(f"{line}\n" for line in self._held()))
+        self._let_go()
 
     def _leave_line(self) -> None:
         if self._open_line:

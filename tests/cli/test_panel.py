@@ -27,7 +27,7 @@ from rich.console import Console
 
 from ingester.catalog import UnreadableDirectory
 from ingester.cli import live as live_module
-from ingester.cli.live import Live
+from ingester.cli.live import WARNINGS_HELD, Live
 from ingester.cli.panel import Rate, Rates, RunPanel, lay_out, left_s
 from ingester.dicomweb.outcome import INCOMPLETE, Outcome
 from ingester.progress import Snapshot
@@ -393,6 +393,42 @@ class TestLive:
         assert terminal.screen() == (
             "warning: a directory cannot be listed (Permission denied): /a\n"
         )
+
+    @pytest.mark.parametrize("term", ["xterm", "dumb"])
+    def test_keeps_the_last_warnings_for_a_terminal_that_takes_nothing(
+        self, term: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After Ctrl-S, or in a window that is suspended: for days, of a million directories."""
+        monkeypatch.setenv("TERM", term)
+        reader, writer = os.pipe()
+
+        class Stopped(Terminal):
+            """Until the pipe is read, which is full from the start."""
+
+            def fileno(self) -> int:
+                return writer
+
+        capacity = fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)
+        os.write(writer, bytes(capacity))
+        terminal = Stopped()
+        live = Live(terminal)
+        for number in range(3 * WARNINGS_HELD):
+            live.warn(UnreadableDirectory(b"/%05d" % number, "Permission denied"))
+            live.show(snapshot())
+        assert terminal.getvalue() == ""
+        os.read(reader, capacity)
+        live.tell("goes on")
+        live.end()
+        os.close(reader)
+        os.close(writer)
+        lines = terminal.screen().splitlines()
+        said = [
+            line for line in lines if line.startswith("warning: a directory") or line == "goes on"
+        ]
+        assert lines[0] == f"warning: {2 * WARNINGS_HELD + 1:,} lines before these were left out"
+        assert len(said) == WARNINGS_HELD
+        assert said[-2].endswith(f": /{3 * WARNINGS_HELD - 1:05d}")
+        assert said[-1] == "goes on"
 
     def test_keeps_what_others_write(self) -> None:
         terminal = Terminal()
