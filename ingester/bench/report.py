@@ -193,12 +193,9 @@ def to_svg(options: Options, bench: Bench, where: Where) -> str:
     return chart(f"ingester {VERSION}: throughput by requests under way", words, panels)
 
 
-def write_files(directory: str, data: str, svg: str) -> list[str]:
-    """Write both into the directory, over earlier ones. Returns their paths; raises OSError."""
-    paths = []
-    for name, text in (("bench.json", data), ("bench.svg", svg)):
-        path = os.path.normpath(os.path.join(directory, name))
-        with open(path, "w", encoding="utf-8") as out:
-            out.write(text)
-        paths.append(path)
-    return paths
+def paths_in(directory: str) -> tuple[str, str]:
+    """Where ``bench.json`` and ``bench.svg`` go."""
+    json, svg = (
+        os.path.normpath(os.path.join(directory, name)) for name in ("bench.json", "bench.svg")
+    )
+    return json, svg

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ingester.cli import complain, printable, say, tell
+from ingester.cli import complain, printable, tell
 from ingester.cli.options import flags_of, load, target_options
 from ingester.config import Config, load_config
 from ingester.errors import FatalError, UsageError
 from ingester.options import BY_NAME
-from ingester.real_path import real_path
 
 if TYPE_CHECKING:
     from ingester.bench.job import Bench, Options  # asyncio, and not for --help
@@ -113,11 +111,12 @@ def command(
     from ingester.bench.points import ToSink, ToStore  # noqa: PLC0415 - the same
     from ingester.bench.processes import Children  # noqa: PLC0415 - the same
     from ingester.bench.report import Where  # noqa: PLC0415 - the same
+    from ingester.cli.bench_output import make_writable  # noqa: PLC0415 - the same
 
     config = _store_of(given)
     _refuse_what_does_nothing(given, config, yes=yes, tls=tls, latency_ms=latency_ms)
     plan = _plan_of(tiers, concurrency, batch_instances, size_mb, config, grid=grid)
-    _make_writable(output)
+    make_writable(output)
     default_s = _GRID_LIMIT_S if grid else _LIMIT_S
     limit_s = default_s if time_limit_s is None else time_limit_s
     if config is None:
@@ -220,17 +219,6 @@ def _numbers(flag: str, text: str) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-def _make_writable(directory: str) -> None:
-    real_path(directory)  # or files were measured first, and there was no place for the figures
-    try:
-        os.makedirs(directory, exist_ok=True)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise UsageError(f"the output directory cannot be made ({reason}): {directory}") from error
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise UsageError(f"the output directory cannot be written: {directory}", "name an --output")
-
-
 def _announce(options: Options, where: Where, *, insecure: bool) -> None:
     """Say what is going to be sent, and that it stays."""
     from ingester.bench.corpus_files import SYNTHETIC_NAME  # noqa: PLC0415 - not for --help
@@ -265,6 +253,7 @@ def _measure(
     """Run it with signals, and say what was measured, however it ended."""
     from ingester.bench.job import run_bench  # noqa: PLC0415 - not for --help
     from ingester.bench.processes import StoppedError  # noqa: PLC0415 - the same
+    from ingester.cli.bench_output import show  # noqa: PLC0415 - the same
     from ingester.cli.signals import HANDLED, ignored_signals  # noqa: PLC0415 - the same
 
     ignored = ignored_signals()
@@ -280,31 +269,10 @@ def _measure(
         complain(error)
         code = 1
     if bench.points or bench.studies:
-        _show(options, bench, where, output, as_json=as_json)
+        try:
+            show(options, bench, where, output, as_json=as_json)
+        except FatalError as error:
+            complain(error)
+            code = code or 1
     if code:
         raise click.exceptions.Exit(code)
-
-
-def _show(options: Options, bench: Bench, where: Where, output: str, *, as_json: bool) -> None:
-    import json  # noqa: PLC0415 - not for --help
-
-    from ingester.bench import report  # noqa: PLC0415 - the same
-
-    data = json.dumps(report.to_data(options, bench, where), indent=2)
-    try:
-        paths = report.write_files(output, f"{data}\n", report.to_svg(options, bench, where))
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise FatalError(f"the output cannot be written ({reason}): {output}") from error
-    for line in report.apart_lines(bench):
-        tell(printable(line))
-    if as_json:
-        say(data)
-    else:
-        for line in report.table(bench):
-            say(printable(line))
-        for sentence in report.sentences(options, bench):
-            say(printable(sentence))
-    tell(printable(f"written: {', '.join(paths)}"))
-    if bench.studies:
-        tell(printable(f"what was sent stays in the store; {where.how_to_delete()}"))

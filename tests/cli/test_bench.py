@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -192,6 +193,74 @@ class TestADiskWithoutRoom:
         assert completed.returncode == 1
         assert "the corpus needs 1,000,000,064 MB" in complaint(completed)[0]
         assert list(tmp_path.iterdir()) == []
+
+
+class TestFilesThatCannotBeWritten:
+    @pytest.mark.parametrize("name", ["bench.json", "bench.svg"])
+    def test_are_seen_before_anything_is_measured(self, name: str, tmp_path: Path) -> None:
+        """One of another user is like this too; a FIFO nobody reads would be waited for."""
+        output, temporary = tmp_path / "output", tmp_path / "temporary"
+        temporary.mkdir()
+        output.mkdir()
+        os.mkfifo(output / name)
+        completed = run_ingester(
+            "bench", f"--output={output}", *SMALL, env={"TMPDIR": str(temporary)}
+        )
+        assert completed.returncode == 2
+        assert complaint(completed) == (
+            f"the output cannot be written ({os.strerror(errno.ENXIO)}): {output / name}",
+            "name another directory with --output",
+        )
+        assert [path.name for path in output.iterdir()] == [name]
+        assert list(temporary.iterdir()) == []
+
+    def test_keep_what_they_have_until_there_is_something_new(self, tmp_path: Path) -> None:
+        (tmp_path / "bench.json").write_text("earlier", encoding="utf-8")
+        completed = run_ingester("bench", "--size-mb=1000000000", cwd=tmp_path)
+        assert completed.returncode == 1
+        assert (tmp_path / "bench.json").read_text(encoding="utf-8") == "earlier"
+        assert not (tmp_path / "bench.svg").exists()
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
+    def test_in_the_end_cost_neither_figures_nor_what_is_to_be_deleted(
+        self, tmp_path: Path, server: ScriptedServer
+    ) -> None:
+        (tmp_path / "bench.json").symlink_to("/dev/full")
+        completed = run_ingester(
+            "bench", f"--url={server.url}", "--yes", *SMALL, *LONG, cwd=tmp_path, timeout=110
+        )
+        assert completed.returncode == 1
+        heading, *rows, sentence = completed.stdout.splitlines()
+        assert heading.startswith("tier")
+        assert [row.split()[:3] for row in rows] == [["small", "1", "10"], ["small", "2", "10"]]
+        assert "bottleneck" in sentence
+        with server.ledger.changed:
+            studies = {item.study for item in server.ledger.stored}
+        *_, how, first, second, error = completed.stderr.splitlines()
+        assert "what was sent stays in the store; to delete it" in how
+        assert f"DELETE {server.url}/studies/UID" in how
+        assert {first, second} == {f"  {study}" for study in studies}
+        assert error == (
+            "ingester: the output cannot be written (No space left on device): bench.json"
+        )
+        assert "written: " not in completed.stderr
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
+    def test_in_the_end_change_nothing_about_a_signal(self, tmp_path: Path) -> None:
+        (tmp_path / "bench.svg").symlink_to("/dev/full")
+        many = ",".join(map(str, range(1, 201)))
+        with start_ingester(
+            "bench", "--tier=small", "--size-mb=7", f"--concurrency={many}", "--batch-instances=1",
+            "--json", "--time-limit-s=3600", cwd=tmp_path,
+        ) as process:  # fmt: skip
+            wait_for(process, "1/200")
+            process.signal(signal.SIGINT)
+            completed = process.wait()
+        assert completed.returncode == 130
+        data = json.loads(completed.stdout)
+        assert 1 <= len(data["points"]) < 200
+        assert json.loads((tmp_path / "bench.json").read_text(encoding="utf-8")) == data
+        assert "cannot be written (No space left on device): bench.svg\n" in completed.stderr
 
 
 class TestAnInterruption:
