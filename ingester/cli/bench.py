@@ -14,7 +14,7 @@ from ingester.cli import complain, printable, tell
 from ingester.cli.options import flags_of, load, target_options
 from ingester.config import Config, load_config
 from ingester.errors import FatalError, UsageError
-from ingester.options import BY_NAME
+from ingester.options import BY_NAME, MOST_AT_ONCE
 
 if TYPE_CHECKING:
     from ingester.bench.job import Bench, Options  # asyncio, and not for --help
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _CONCURRENCY = "1,2,4,8"
 _BATCHES = "10,100"
 _SINK_MB, _STORE_MB, _GRID_MB = 200, 80, 500
+_MOST_INSTANCES = 10_000  # a run would take more
 _LIMIT_S, _GRID_LIMIT_S = 60.0, 900.0
 _OF_THE_SINK = ("payload_signing",)
 _FRAMING_BYTES = 256  # of a file in a request, as `load_config` has it
@@ -193,8 +194,8 @@ def _plan_of(
     from ingester.bench import plan  # noqa: PLC0415 - not for --help
 
     default_mb = _GRID_MB if grid else _SINK_MB if config is None else _STORE_MB
-    asked = _numbers("--concurrency", concurrency or _CONCURRENCY)
-    batches = _numbers("--batch-instances", batch_instances or _BATCHES)
+    asked = _numbers("--concurrency", concurrency or _CONCURRENCY, MOST_AT_ONCE)
+    batches = _numbers("--batch-instances", batch_instances or _BATCHES, _MOST_INSTANCES)
     if grid:
         tiers = tiers or plan.GRID_TIERS
         asked = asked if concurrency else plan.GRID_CONCURRENCY
@@ -212,10 +213,10 @@ def _plan_of(
         raise UsageError(str(error), "see ingester bench --help") from None
 
 
-def _numbers(flag: str, text: str) -> tuple[int, ...]:
+def _numbers(flag: str, text: str, most: int) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdigit() and 1 <= int(word) <= 10_000 for word in words):
-        raise UsageError(f"{flag}: must be numbers from 1 to 10,000 with commas between: {text}")
+    if not all(word.isascii() and word.isdigit() and 1 <= int(word) <= most for word in words):
+        raise UsageError(f"{flag}: must be numbers from 1 to {most:,} with commas between: {text}")
     return tuple(map(int, words))
 
 

@@ -161,7 +161,9 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            (("--concurrency=0",), "--concurrency: must be numbers from 1 to 10,000"),
+            (("--concurrency=0",), "--concurrency: must be numbers from 1 to 4,096 with commas"),
+            (("--concurrency=1,4097",), "must be numbers from 1 to 4,096 with commas between: 1,"),
+            (("--batch-instances=10001",), "--batch-instances: must be numbers from 1 to 10,000"),
             (("--concurrency=1,,2",), "with commas between: 1,,2"),
             (("--batch-instances=ten",), "--batch-instances: must be numbers"),
             (("--tier=dx", "--size-mb=1"), "no point is left: dx"),
