@@ -2,8 +2,9 @@
 
 Takes: a plan and a target.
 Gives: a `Bench` that fills while it goes, so that an interrupted one has what it measured.
-Bounds: a corpus of the plan's bytes in a temporary directory, which is removed in any case; no
-point begins after the time limit, and each has its share of what is left of it, `POINT_S` at least.
+Bounds: a corpus of the plan's bytes in a temporary directory, which is removed in any case; after
+the time limit nothing begins, no point and no tier; each point has its share of what is left of it,
+`POINT_S` at least.
 Ends: with the last point, with the first run that is wrong, or with a signal.
 """
 
@@ -164,7 +165,8 @@ class _Runner:
         _check_room(self._work, self._options.plan.point_bytes)
         self._measure_start()
         for number, point in enumerate(points, 1):
-            if point.tier not in self._bench.apart:
+            over = 0 < self._deadline <= time.monotonic()
+            if not over and point.tier not in self._bench.apart:
                 self._measure_machine(point)
             now = time.monotonic()
             self._deadline = self._deadline or now + self._options.time_limit_s

@@ -187,6 +187,24 @@ class TestOptions:
         assert list(tmp_path.iterdir()) == []
 
 
+class TestTheTimeLimit:
+    def test_leaves_out_a_whole_tier_when_it_is_over(self, tmp_path: Path) -> None:
+        """Not even the machine alone is measured for it: that may take as long as a point."""
+        completed = run_ingester(
+            "bench", "--tier=small", "--tier=mr", "--size-mb=6", "--concurrency=1",
+            "--batch-instances=10", "--latency-ms=700", "--time-limit-s=5", cwd=tmp_path,
+            timeout=110,
+        )  # fmt: skip
+        assert completed.returncode == 0, completed.stderr
+        data = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+        assert [one["in_time"] for one in data["points"]] == [False]
+        (left_out,) = data["not_measured"]
+        assert (left_out["tier"], left_out["reason"]) == ("mr", "the time was over, --time-limit-s")
+        assert "measuring this machine alone, small" in completed.stderr
+        assert "measuring this machine alone, mr" not in completed.stderr
+        assert [tier["tier"] for tier in data["tiers"]] == ["small"]
+
+
 class TestADiskWithoutRoom:
     def test_is_seen_before_anything_is_written(self, tmp_path: Path) -> None:
         completed = run_ingester(
