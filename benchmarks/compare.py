@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import shlex
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from dataclasses import replace
 from typing import Final
 
 from benchmarks import slow_sync
+from benchmarks.endings import leave_nothing_behind
 from benchmarks.entries import Entry, Row
 from benchmarks.environment import ROOT, machine
 from benchmarks.records import line_of, record
@@ -128,8 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         versions = _versions(rows, options.dicomweb_client_python)
     except ValueError as error:
         parser.error(str(error))
-    # An ordinary SIGTERM would leave sink, client and corpora behind.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    leave_nothing_behind()
     wrong = False
     for chosen, entries in _groups(rows):
         try:

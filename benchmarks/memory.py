@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Final
 
+from benchmarks.endings import leave_nothing_behind
 from ingester.bench.corpora import Corpus
 from ingester.bench.corpus_files import Writer
 from ingester.bench.environment import environment
@@ -88,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--case", choices=CASES, action="append", help="default: all")
     parser.add_argument("--limit-mib", type=float, default=LIMIT_MIB)
     options = parser.parse_args(arguments)
+    leave_nothing_behind()
     failed = False
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         for case in options.case or CASES:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from benchmarks.compare import work_directory
+from benchmarks.endings import leave_nothing_behind
 from benchmarks.entries import Entry
 from benchmarks.figures import Start, of_run
 from benchmarks.subjects import TLS_LITERAL
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for words in given.options
     ]
+    leave_nothing_behind()
     try:
         with work_directory(given.work) as work:
             runs, starts = measure_group(

@@ -20,6 +20,7 @@ from glob import glob
 from typing import Final
 
 from benchmarks.compare import work_directory
+from benchmarks.endings import leave_nothing_behind
 from benchmarks.entries import Entry
 from benchmarks.subjects import PLAIN, TLS, TLS_LITERAL, TLS_SHA256
 from benchmarks.tiers import TIERS
@@ -104,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entry = Entry(subject, TIERS[given.tier].scaled(given.scale))
     children, ended, times, doing = Children(), threading.Event(), Times(), Counter[str]()
     watcher = threading.Thread(target=_watch, args=(children, times, doing, ended))
+    leave_nothing_behind()
     watcher.start()
     try:
         with work_directory(given.work) as work:
