@@ -14,7 +14,7 @@ from ingester.cli.options import load, run_options, shown
 def command(as_json: bool, toml_path: str | None, **given: object) -> None:
     """Show the effective configuration and where each value came from.
 
-    Takes the flags of run. Credentials are not shown, only whether there are any.
+    Takes the flags of run. Credentials are not shown, only where they come from.
     """
     from ingester.config import values_of  # noqa: PLC0415 - loaded by load() anyway
     from ingester.options import BY_NAME  # noqa: PLC0415 - the same
@@ -23,7 +23,7 @@ def command(as_json: bool, toml_path: str | None, **given: object) -> None:
     config = load(toml_path, given)
     if config.insecure:
         tell(INSECURE)
-    values = values_of(config)
+    values, source = values_of(config), config.credentials_from
     if as_json:
         import json  # noqa: PLC0415 - only here
 
@@ -31,14 +31,11 @@ def command(as_json: bool, toml_path: str | None, **given: object) -> None:
             BY_NAME[name].key: {"value": value, "origin": config.origins[name]}
             for name, value in values.items()
         }
-        credentials = config.authorization is not None or bool(
-            config.token_file or config.token_command
-        )
-        say(json.dumps({"options": rows, "credentials": credentials}, indent=2))
+        credentials = {"credentials": bool(source), "credentials_from": source or None}
+        say(json.dumps({"options": rows, **credentials}, indent=2))
         return
     width = max(len(BY_NAME[name].key) for name in values)
     for name, value in values.items():
         key = BY_NAME[name].key
         say(printable(f"{key:<{width}}  {shown(value):<24}  # {config.origins[name]}"))
-    source = config.credentials_from
     say(f"{'credentials':<{width}}  {f'from {source}' if source else 'none'}")

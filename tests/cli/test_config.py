@@ -6,6 +6,8 @@ import json
 from base64 import b64encode
 from pathlib import Path
 
+import pytest
+
 from ingester.options import OPTIONS
 from tests.support.process import run_ingester
 
@@ -77,9 +79,27 @@ class TestCredentials:
                 for secret in (PASSWORD, "t0k3n", basic):
                     assert secret not in completed.stdout + completed.stderr
 
-    def test_are_said_to_be_there(self) -> None:
-        args = ("config", "--url", URL, "--json")
-        with_them = run_ingester(*args, "--auth", "basic", env=CREDENTIALS)
-        without = run_ingester(*args, env=CREDENTIALS)
-        assert json.loads(with_them.stdout)["credentials"] is True
-        assert json.loads(without.stdout)["credentials"] is False
+    @pytest.mark.parametrize(
+        ("flags", "source"),
+        [
+            (("--auth=none",), None),
+            (("--auth=basic",), "the environment"),
+            (("--auth=bearer",), "the environment"),
+            (("--auth=sigv4", "--region=us-east-1"), "the AWS credentials chain"),
+        ],
+    )
+    def test_are_said_to_be_there(self, flags: tuple[str, ...], source: str | None) -> None:
+        """The same for people and in JSON."""
+        args = ("config", "--url", URL, *flags)
+        people, program = (run_ingester(*args, *form, env=CREDENTIALS) for form in ([], ["--json"]))
+        words = f"from {source}" if source else "none"
+        assert people.stdout.splitlines()[-1].split(maxsplit=1) == ["credentials", words]
+        said = json.loads(program.stdout)
+        assert (said["credentials"], said["credentials_from"]) == (source is not None, source)
+
+    @pytest.mark.parametrize("flag", ["--token-file", "--token-command"])
+    def test_are_said_to_be_where_they_are_renewed(self, flag: str) -> None:
+        args = ("config", "--url", URL, "--auth=bearer", flag, "cat")
+        assert run_ingester(*args).stdout.splitlines()[-1].split() == ["credentials", "from", flag]
+        said = json.loads(run_ingester(*args, "--json").stdout)
+        assert (said["credentials"], said["credentials_from"]) == (True, flag)
