@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
 
+from ingester.cli import say, tell
 from ingester.dicomweb.outcome import INCOMPLETE, Outcome, may_warn_of_pixels
 from ingester.journal import FileRow, iter_files, read_status
 from ingester.report.results import as_text, escaped
+from ingester.report.summary import unreadable_line
 
 
-def exception_lines(path: str) -> Iterator[str]:
-    """JSON objects with the names of the results file, by file_id. Raises JournalError.
+def print_exceptions(path: str) -> None:
+    """Print JSON objects with the names of the results file, by file_id.
 
     They are what exit code 3 is about, files that are still pending, and those that the store
-    changed.
+    changed. The journal has no row of a directory that could not be read: that is said on stderr.
+
+    Raises:
+        JournalError: the journal cannot be read.
+        FatalError: stdout cannot be written.
     """
     run = read_status(path).run
     if run is None:
@@ -25,7 +30,9 @@ def exception_lines(path: str) -> Iterator[str]:
         warns = may_warn_of_pixels(row.outcome, row.warning_code)
         kept = row.outcome is Outcome.STORED_WITH_WARNING and not warns
         if row.seen_run_id == run.run_id and not kept:
-            yield json.dumps(_object(row))
+            say(json.dumps(_object(row)))
+    if run.figures.unreadable_directories:
+        tell(f"not listed here: {unreadable_line(run.figures.unreadable_directories)}")
 
 
 def _object(row: FileRow) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ingester.errors import UsageError
 from ingester.journal import Totals, read_status, read_study
+from ingester.report.summary import unreadable_line
 
 Standing = tuple[dict[str, object], list[str]]
 
@@ -42,6 +43,8 @@ def journal_lines(path: str) -> Standing:
             state = f"ended with exit code {run.exit_code} at {run.finished_at}"
         lines.append(f"run {run.run_id}, started {run.started_at}: {state}")
         lines.append(f"  met {_counts(status.run_totals)}")
+        if run.figures.unreadable_directories:
+            lines.append(f"  {unreadable_line(run.figures.unreadable_directories)}")
     lines.append(f"in all {_counts(status.totals)}")
     return data, lines
 

@@ -34,10 +34,9 @@ def command(journal: str | None, study: str | None, exceptions: bool, as_json: b
     if exceptions:
         if study is not None:
             raise UsageError("both --exceptions and --study", "take one of them away")
-        from ingester.cli.exceptions import exception_lines  # noqa: PLC0415 - not for --help
+        from ingester.cli.exceptions import print_exceptions  # noqa: PLC0415 - not for --help
 
-        for line in exception_lines(path):
-            say(line)
+        print_exceptions(path)
         return
 
     from ingester.cli.standing import journal_lines, study_lines  # noqa: PLC0415 - not for --help

@@ -11,6 +11,8 @@ import msgspec
 from ingester.dicomweb.outcome import INCOMPLETE, Outcome
 from ingester.items import Result
 
+_LISTED = INCOMPLETE | {Outcome.STORED_WITH_WARNING}  # by `exceptions_command`, if of pixels
+
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What ``run --json`` prints.
@@ -84,7 +86,7 @@ def to_lines(summary: RunSummary) -> list[str]:
         ),
     ]
     if summary.unreadable_directories:
-        lines.append(f"{_directories(summary.unreadable_directories)} could not be read")
+        lines.append(unreadable_line(summary.unreadable_directories))
     if summary.skipped_directories:
         skipped = _directories(summary.skipped_directories, "complete ")
         lines.append(f"not listed again: {skipped}")
@@ -94,9 +96,17 @@ def to_lines(summary: RunSummary) -> list[str]:
     if not summary.files and not summary.unreadable_directories:
         lines.append("nothing was met: is this the right directory, and is it mounted?")
     if summary.exit_code == 3:
-        command = exceptions_command(summary.journal)
-        lines.append(f"not everything is stored (exit code 3); for the files: {command}")
+        lines.append("not everything is stored (exit code 3)")
+        if any(summary.outcomes.get(outcome) for outcome in _LISTED):
+            lines[-1] += f"; for the files: {exceptions_command(summary.journal)}"
     return lines
+
+
+def unreadable_line(count: int) -> str:
+    """What is said of directories that could not be read; only a terminal is told their names."""
+    whose = "its name" if count == 1 else "their names"
+    where = f"for {whose} run the same command on a terminal"
+    return f"{_directories(count)} could not be read; {where}"
 
 
 def _directories(count: int, kind: str = "") -> str:

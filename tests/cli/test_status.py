@@ -272,3 +272,23 @@ class TestExceptions:
         completed = run_ingester("status", "--exceptions", "--study", "1.2", cwd=archive)
         assert completed.returncode == 2
         assert complaint(completed)[0] == "both --exceptions and --study"
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="gives its rights up with capset(2)")
+    def test_are_no_directories_and_say_so(self, archive: Path, server: ScriptedServer) -> None:
+        closed = archive / "archive" / "closed"
+        closed.mkdir(mode=0)
+        arguments = ("-c", WITHOUT_RIGHTS, "run", "archive", "--url", server.url)
+        with start_python(*arguments, cwd=archive) as process:
+            ran = process.wait()
+        closed.chmod(0o700)
+        where_named = (
+            "1 directory could not be read; for its name run the same command on a terminal"
+        )
+        assert ran.returncode == 3
+        assert where_named in ran.stdout.splitlines()
+        assert "closed" not in ran.stdout + ran.stderr
+        completed = run_ingester("status", "--exceptions", cwd=archive)
+        assert (completed.returncode, completed.stdout) == (0, "")
+        assert completed.stderr == f"not listed here: {where_named}\n"
+        standing = run_ingester("status", cwd=archive)
+        assert f"  {where_named}" in standing.stdout.splitlines()

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ingester.cli.exceptions import exception_lines
 from ingester.dicomweb.outcome import Evidence, Outcome
 from tests.pipeline.job import Job, age, uid_of
 from tests.support.faults import Faults
-from tests.support.process import start_ingester
+from tests.support.process import run_ingester, start_ingester
 from tests.support.scripted import (
     Answer,
     Choose,
@@ -528,7 +527,8 @@ class TestWhatTheStoreHasOfARowThatSaysOtherwise:
             ran = job.run()
             assert (ran.exit_code, ran.outcomes) == (3, {"stored_with_warning": 1})
             assert ran.summary.requests == 0
-            (exception,) = map(json.loads, exception_lines(str(job.journal)))
+            said = run_ingester("status", "--exceptions", "--journal", job.journal).stdout
+            (exception,) = map(json.loads, said.splitlines())
             assert exception["reason_code"] == "same_bytes"
         ran = job.run(retry=("stored_with_warning",))
         assert ran.rows["f.dcm"].warning_code == warning

@@ -73,9 +73,24 @@ class TestTheSummary:
             ),
         ]
 
-    @pytest.mark.parametrize(("count", "what"), [(1, "1 directory"), (2, "2 directories")])
-    def test_names_directories_that_could_not_be_read(self, count: int, what: str) -> None:
-        assert f"{what} could not be read" in to_lines(summary(count))
+    @pytest.mark.parametrize(
+        ("count", "what"),
+        [
+            (1, "1 directory could not be read; for its name"),
+            (2000, "2,000 directories could not be read; for their names"),
+        ],
+    )
+    def test_says_what_names_directories_that_could_not_be_read(
+        self, count: int, what: str
+    ) -> None:
+        """Here they are not named: it may go anywhere."""
+        assert f"{what} run the same command on a terminal" in to_lines(summary(count))
+
+    def test_names_no_command_that_would_list_nothing(self) -> None:
+        """Where a directory is all that exit code 3 is about."""
+        lines = to_lines(summary(1, {Outcome.STORED: 3, Outcome.NOT_DICOM: 1}))
+        assert lines[-1] == "not everything is stored (exit code 3)"
+        assert "--exceptions" in to_lines(summary(1, {Outcome.STORED_WITH_WARNING: 3}))[-1]
 
     def test_says_how_many_directories_were_not_looked_into(self) -> None:
         line = "not listed again: 1,000 complete directories"
