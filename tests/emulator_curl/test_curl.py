@@ -7,6 +7,7 @@ of BSD; the files are made here, the second with the study UID that the second c
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -206,22 +207,34 @@ class TestTheReadyLine:
 class TestTheReadmesExample:
     def test_loads_an_archive_and_shows_it(self, tmp_path: Path) -> None:
         """As it stands there, but for the archive and the port."""
+        corpus = write_corpus(tmp_path / "archive", 2, 3, 100)
+        done = self.run(tmp_path, free_port())
+        assert done.returncode == 0, done.stderr
+        assert "6 files: stored 6" in done.stdout
+        studies = json.loads(done.stdout.splitlines()[-1])
+        assert {one["0020000D"]["Value"][0] for one in studies} == {file.study for file in corpus}
+
+    def test_comes_to_an_end_where_the_emulator_cannot_start(self, tmp_path: Path) -> None:
+        write_corpus(tmp_path / "archive", 1, 1, 100)
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            done = self.run(tmp_path, bound.getsockname()[1])
+        assert "the emulator cannot start (Address already in use)" in done.stderr
+        assert "the server cannot be reached" in done.stderr
+        assert done.returncode == 1
+
+    def run(self, directory: Path, port: int) -> subprocess.CompletedProcess[str]:
         text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
         script = text.split("<!-- emulator -->\n```sh\n")[1].split("```")[0]
-        port = str(free_port())
         script = script.replace("emulate ", f"emulate --port {port} ").replace(":8080", f":{port}")
-        corpus = write_corpus(tmp_path / "archive", 2, 3, 100)
-        script = script.replace("/archive", str(corpus.root))
-        done = subprocess.run(
+        script = script.replace("/archive", str(directory / "archive"))
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
-            env=clean_environment({"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}),
-            cwd=tmp_path,
+            env=clean_environment({"PATH": path, "INGESTER_BACKOFF_BASE_S": "0.01"}),
+            cwd=directory,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        assert "6 files: stored 6" in done.stdout
-        studies = json.loads(done.stdout.splitlines()[-1])
-        assert {one["0020000D"]["Value"][0] for one in studies} == {file.study for file in corpus}
