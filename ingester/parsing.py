@@ -23,7 +23,8 @@ def parse(option: Option, given: object, where: str) -> Value:
     try:
         value = _parse(option, given)
     except ValueError as error:
-        raise UsageError(f"{where}: {error}{_shown(given)}") from None
+        hint = "is a variable not set?" if given == "" else ""
+        raise UsageError(f"{where}: {error}{_shown(given)}", hint) from None
     except OverflowError:
         raise UsageError(f"{where}: must be a smaller number") from None
     if option.choices and value not in option.choices:

@@ -19,7 +19,11 @@ from ingester.errors import UsageError
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(journal: str | None, study: str | None, exceptions: bool, as_json: bool) -> None:
     """Say where a journal stands, also while a run is going."""
-    path = journal or os.environ.get("INGESTER_JOURNAL") or "ingester.db"
+    path = os.environ.get("INGESTER_JOURNAL", "ingester.db") if journal is None else journal
+    if not path:  # another one might be the default
+        raise UsageError(
+            "the journal is empty", "is a variable not set? Name a file with --journal"
+        )
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

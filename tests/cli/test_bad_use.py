@@ -241,6 +241,16 @@ CASES: dict[str, tuple[tuple[str, ...], str, str]] = {  # arguments, line, hint
         r"no such journal: ingester\.db",
         "name it with --journal",
     ),
+    "a journal without a name": (
+        ("run", "archive", *TO, "--journal", ""),
+        "flag --journal: must be a path: ''",
+        r"is a variable not set\?",
+    ),
+    "a configuration with a journal without a name": (
+        ("config", *TO, "--journal", ""),
+        "flag --journal: must be a path: ''",
+        r"is a variable not set\?",
+    ),
     "a data store id of another form": (
         ("emulate", "--store", "x", "--port", "0", "--datastore", "Mine"),
         r"a datastore id is 32 characters of \[0-9a-z\]",
@@ -376,6 +386,11 @@ class TestBadUse:
         for env, line, hint in (
             ({"INGESTER_URLL": "x"}, "INGESTER_URLL", "did you mean INGESTER_URL?"),
             ({"INGESTER_READERS": "many"}, "environment INGESTER_READERS: must be a number", ""),
+            (
+                {"INGESTER_JOURNAL": ""},
+                "environment INGESTER_JOURNAL: must be a path",
+                "is a variable not set?",
+            ),
         ):
             completed = run_ingester("run", "archive", *TO, env=env, cwd=here)
             assert completed.returncode == 2

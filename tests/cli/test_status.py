@@ -126,6 +126,33 @@ class TestDuringARun:
         assert "did not come to its end; the same command resumes it" in completed.stdout
 
 
+class TestAJournalWithoutAName:
+    @pytest.mark.parametrize("flags", [(), ("--json",), ("--exceptions",), ("--study", "1.2")])
+    @pytest.mark.parametrize(
+        ("named", "environment"),
+        [
+            (("--journal", ""), {}),
+            (("--journal", ""), {"INGESTER_JOURNAL": "ingester.db"}),
+            ((), {"INGESTER_JOURNAL": ""}),
+        ],
+    )
+    def test_is_not_another_journal(
+        self,
+        flags: tuple[str, ...],
+        named: tuple[str, ...],
+        environment: dict[str, str],
+        tmp_path: Path,
+    ) -> None:
+        """As of a variable that is not set; the one in the directory is not asked instead."""
+        Journal.open(str(tmp_path / "ingester.db"), target="http://127.0.0.1:9").close()
+        completed = run_ingester("status", *named, *flags, env=environment, cwd=tmp_path)
+        assert completed.returncode == 2
+        assert complaint(completed) == (
+            "the journal is empty",
+            "is a variable not set? Name a file with --journal",
+        )
+
+
 class TestAFileThatIsNoJournal:
     def test_is_said_to_be_none(self, tmp_path: Path) -> None:
         write_instance(tmp_path / "a.dcm", study="1.2", series="1.2.3", sop="1.2.3.4")
