@@ -25,7 +25,7 @@ from benchmarks.environment import ROOT, machine
 from benchmarks.records import line_of, record
 from benchmarks.rivals import Curl, DicomwebClient, curl_version, dicomweb_client_version
 from benchmarks.rows import Rows
-from benchmarks.subjects import Ingester
+from benchmarks.subjects import Halves, Ingester, Resumed, Subject
 from benchmarks.turns import WrongStartError, measure_group
 
 RESULTS: Final = os.path.join(ROOT, "benchmarks", "results", "compare.jsonl")
@@ -51,11 +51,28 @@ def _versions(rows: Sequence[Row], dicomweb_client_python: str | None) -> dict[s
     return versions
 
 
-def _with_options(entry: Entry, options: tuple[str, ...]) -> Entry:
-    subject = entry.subject
-    if not isinstance(subject, Ingester):
-        return entry
-    return replace(entry, subject=replace(subject, options=(*subject.options, *options)))
+def _with_options(subject: Subject, options: tuple[str, ...]) -> Subject | None:
+    """The subject with more options of `ingester run`; None where that is not in it."""
+    match subject:
+        case Ingester():
+            return replace(subject, options=(*subject.options, *options))
+        case Resumed(first):
+            return replace(subject, first=replace(first, options=(*first.options, *options)))
+        case Halves(whole):
+            return replace(subject, whole=replace(whole, options=(*whole.options, *options)))
+        case _:
+            return None
+
+
+def _with_client_args(row: Row, options: tuple[str, ...]) -> Row | None:
+    """The row with these for subject and rival; None where the subject takes none."""
+    subject = _with_options(row.subject.subject, options)
+    if subject is None:
+        return None
+    rival = row.rival
+    if rival is not None:
+        rival = replace(rival, subject=_with_options(rival.subject, options) or rival.subject)
+    return replace(row, subject=replace(row.subject, subject=subject), rival=rival)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,16 +114,14 @@ def _chosen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> lis
         rows = Rows(options.scale, options.dicomweb_client_python).all()
     except ValueError as error:
         parser.error(str(error))
+    rows = [row for row in rows if not options.row or row.name in options.row]
     more = tuple(shlex.split(options.client_args))
-    return [
-        replace(
-            row,
-            subject=_with_options(row.subject, more),
-            rival=row.rival and _with_options(row.rival, more),
-        )
-        for row in rows
-        if not options.row or row.name in options.row
-    ]
+    if not more:
+        return rows
+    changed = {row.name: _with_client_args(row, more) for row in rows}
+    if wrong := [name for name, row in changed.items() if row is None]:
+        parser.error(f"--client-args is for `ingester run`, which is not in {', '.join(wrong)}")
+    return [row for row in changed.values() if row is not None]
 
 
 def _groups(rows: Sequence[Row]) -> Iterator[tuple[list[Row], list[Entry]]]:

@@ -51,7 +51,7 @@ def measure(
         sys.stderr.writelines(run.last_words if run.exit_code else ())
         run.sink = sink.totals
         check(run, job)
-        if digests is not None:
+        if digests is not None and job.distinct:
             _check_digests(run, entry.corpus, files, digests)
     return run
 

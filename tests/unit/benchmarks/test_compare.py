@@ -163,8 +163,12 @@ class TestMeasure:
         problems = run(work, "corrupt", verify=True).problems
         assert problems == ["instances that did not arrive byte for byte: 6"]
 
-    def test_a_scan_alone_reads_everything_and_sends_nothing(self, work: Path) -> None:
-        seen = measure(Entry(SCAN, CORPUS), str(work), timeout_s=60)
+    @pytest.mark.parametrize("verify", [False, True])
+    def test_a_scan_alone_reads_everything_and_sends_nothing(
+        self, work: Path, verify: bool
+    ) -> None:
+        """Of what nobody sends no byte is missing."""
+        seen = measure(Entry(SCAN, CORPUS), str(work), timeout_s=60, verify=verify)
         assert seen.problems == []
         assert (seen.summary, seen.sink["requests"]) == ({"instances": 6}, 0)
         assert of_run(seen, Start(0, 0), None)["instances_per_s"] == 6 / seen.wall_s
@@ -346,9 +350,25 @@ class TestTheCommand:
         assert "million-rss: tls on one file: exit code 2" in done.stderr
         assert done.stdout == ""
 
+    def test_gives_a_run_its_options_also_where_it_is_inside_another_subject(
+        self, tmp_path: Path
+    ) -> None:
+        done = compare(
+            *("--row", "small-halves", "--row", "million-resumed"),
+            *("--client-args=--no-such-option", "--scale", "0.0001", "--repeats", "1"),
+            *("--work", str(tmp_path)),
+        )
+        assert done.returncode == 1
+        assert "small-halves: tls-literal-halves on one file: exit code 2" in done.stderr
+        assert "million-resumed: plain-resumed on one file: exit code 2" in done.stderr
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
+            (
+                ["--row", "ct-plain", "--row", "ct-bare", "--row", "scan", "--client-args=-x"],
+                "--client-args is for `ingester run`, which is not in ct-bare, scan",
+            ),
             (["--repeats", "0"], "--repeats is from"),
             (["--scale", "0"], "--scale is above 0"),
             (["--row", "nonsense"], "invalid choice"),
