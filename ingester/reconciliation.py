@@ -32,6 +32,11 @@ nobody would know, so what the body names is the server's word as much as under 
 """
 
 
+CALLS_IT_A_DUPLICATE = frozenset({0x0111, 45070})
+"""Failure reasons: PS3.7 C.4.2, and Azure's. After a doubt, also of an earlier run, they may speak of
+what it is about."""
+
+
 class LookUp(NamedTuple):
     """Refused now, but an earlier attempt may have stored it: the store is asked first."""
 
@@ -113,5 +118,10 @@ def _refused(
         return "failed"
     code = "no_reason" if failure_code is None else f"failure_{failure_code:04X}"
     result = parcel.result(position, Outcome.REJECTED, code)._replace(failure_code=failure_code)
-    is_asked = disposition == "alone_once" and profile.ask_on_doubt
-    return LookUp(result) if is_asked or parcel.is_doubted(position) else result
+    says_nothing = disposition == "alone_once"  # 0110, or no reason: a duplicate, perhaps
+    if says_nothing or failure_code in CALLS_IT_A_DUPLICATE:
+        doubted = parcel.is_doubted(position)
+    else:
+        doubted = parcel.may_be_stored  # an older doubt is over: this is what the server says
+    is_asked = says_nothing and profile.ask_on_doubt
+    return LookUp(result) if is_asked or doubted else result
