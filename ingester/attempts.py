@@ -18,9 +18,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_never
 
 from ingester.attempt_log import log_attempt
 from ingester.control import StopControl
-from ingester.dicomweb.outcome import Outcome
+from ingester.dicomweb.outcome import WAS_TAKEN, Outcome
 from ingester.dicomweb.profiles import ServerProfile
 from ingester.dicomweb.retry_after import retry_after_s
+from ingester.doubt import found_in_store
 from ingester.known_good import FindKnownGood, KnownGood
 from ingester.outages import DEATHS_THAT_BLAME, Outages
 from ingester.parcel import Parcel, without_rest
@@ -63,9 +64,10 @@ class Interrupted(NamedTuple):
 
 
 class AskFirst(NamedTuple):
-    """Ask the store what it has before sending again."""
+    """Ask the store what it has before sending again. ``found``: it was asked, and shows these."""
 
     wait_s: float
+    found: set[str] | None = None
 
 
 Step = Action | Reconciled | SourceFailed | Interrupted | AskFirst
@@ -119,11 +121,12 @@ class Attempts:
         step: Step = await attempts(self._attempt, parcel)
         return step
 
-    def succeeded(self, parcel: Parcel) -> None:
-        """An answer named some of it as stored."""
+    def succeeded(self, parcel: Parcel, reconciled: Reconciled) -> None:
+        """An answer named some of it as being in the store."""
         self.given_up = 0
         self.last_good = max(self.last_good, parcel.sent)
-        self._outages.has_room()
+        if any(result.outcome in WAS_TAKEN for result in reconciled.results):
+            self._outages.has_room(parcel)
 
     def again_later(self, parcel: Parcel) -> Step:
         """What to do with instances that the server had no resources for: as after a 503."""
@@ -147,11 +150,10 @@ class Attempts:
             hold_s = 0.0
             try:
                 if turn.probe and not await self._outages.may_probe(parcel):
-                    parcel.asked_now = False  # that was while it was away
                     return self._outages.wait(parcel)
-                if parcel.unasked and not parcel.asked_now:
-                    return AskFirst(0.0)
-                parcel.asked_now = False
+                # In this turn: who is to blame for what comes of the body is told by it.
+                if parcel.unasked and (found := await found_in_store(self._sender, parcel)):
+                    return AskFirst(0.0, found)
                 began = time.monotonic()
                 reply = await self._send(parcel)
                 step = log_attempt(parcel, reply, self._read(parcel, reply, turn), began)
@@ -188,7 +190,7 @@ class Attempts:
             return reply
         away = shows_an_outage(reply)
         reconciled: Reconciled | None = None
-        self.last_refusal = None  # what ends a run now has nothing to do with an older one
+        parcel.refusal = None
         if isinstance(reply, Answer):
             parcel.last_answer = reply
             response = manifest_of(reply)
@@ -202,7 +204,7 @@ class Attempts:
                 return self._outages.wait(parcel)
             return self._reconciled(parcel, reply, reconciled)
         if isinstance(reply, Answer):
-            self.last_refusal = without_rest(reply)
+            parcel.refusal = self.last_refusal = without_rest(reply)
         if away and turn.probe:
             self._outages.blame(parcel, reply)
         parcel.given_for_lost = parcel.given_for_lost or may_follow_a_crash(reply)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ingester.attempts import Attempts, UploadOptions
+from ingester.attempts import AskFirst, Attempts, UploadOptions
 from ingester.control import StopControl
 from ingester.dicomweb.outcome import Evidence, Outcome
 from ingester.doubt import found_in_store
@@ -78,7 +78,7 @@ class Following:
         self._ledger.decide(reconciled.results)
         parcel.give_back_buffers()
         if reconciled.confirmed:
-            self._attempts.succeeded(parcel)
+            self._attempts.succeeded(parcel, reconciled)
             self._release(self._trial.succeeded())
         following = self._ask_for_failed(parcel, reconciled.failed)
         following += self._ask_for_unnamed(parcel, reconciled.unnamed)
@@ -108,13 +108,15 @@ class Following:
             each.unconfirmed |= answer is not None and answer.status < 300
         return following
 
-    async def ask_first(self, parcel: Parcel, wait_s: float) -> list[Parcel]:
+    async def ask_first(self, parcel: Parcel, step: AskFirst) -> list[Parcel]:
         """The answer was lost: what the store shows is stored, the rest goes again."""
-        await self._stop.sleep(wait_s)
-        if self._stop.requested:
-            return []
-        found = await found_in_store(self._sender, parcel)
-        parcel.unasked, parcel.asked_now = found is None, True
+        found = step.found
+        if found is None:
+            await self._stop.sleep(step.wait_s)
+            if self._stop.requested:
+                return []
+            found = await found_in_store(self._sender, parcel)
+        parcel.unasked = found is None
         if not found:
             return [parcel]
         parcel.give_back_buffers()

@@ -59,6 +59,7 @@ class KnownGood:
         self._release = release
         self._stop = stop
         self._max_outage_s = max_outage_s
+        self.at_hand = False  # there was one when it was last to be sent
         self._file: Instance | None = None
         self._unwell = False  # what was sent last says nothing of the file
         self._other_keys = False  # the next time it is sent with: a source may have some each time
@@ -115,6 +116,7 @@ class KnownGood:
         """Send it, or another where it is not what it was; None where there is none."""
         for kept in (self._file, None):
             file = self._file = kept or await self._find()
+            self.at_hand = file is not None
             if file is None:
                 return None
             body = make_body([file], self._profile, self._readers, checksums=False)

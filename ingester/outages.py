@@ -33,8 +33,8 @@ server of a few connections loses in one moment, and far fewer than all workers 
 BODY_WITHOUT_A_LOOK = 4
 """One probe in so many is the batch itself although the look-up before it failed."""
 LACKS_IN_A_ROW = 3
-"""So many parcels that a server has no resources for, though it takes a file that it has: the last
-of them is waited with. One or two may be too large for it."""
+"""So many parcels in a row that a server has no resources for, though it takes a file that it has,
+and took one as large in this run: the last of them is waited with."""
 DEATHS_THAT_BLAME = 2
 """Once may be chance: the server was well before a request and gone after it."""
 PATIENCE_IN_BACKOFFS = 60
@@ -63,7 +63,8 @@ class Outages:
         self._trial_outage_s = PATIENCE_IN_BACKOFFS * backoff_base_s
         self._no_proxy = False  # the last that was heard of a server that is away
         self._lost_in_a_row = 0  # of anybody, without an answer to anybody in between
-        self._lacks = 0  # parcels given up for its lack of resources, without a success in between
+        self._lacks = 0  # parcels given up for its lack of resources, nothing stored in between
+        self._most_taken_bytes = 0  # in one request of this run
 
     async def may_probe(self, parcel: Parcel) -> bool:
         """Whether a server that was away is well enough to get this parcel.
@@ -102,16 +103,20 @@ class Outages:
             parcel.failed_probes += 1
         return away and self._admission.breaker.open
 
-    def has_room(self) -> None:
-        """It has stored something new."""
+    def has_room(self, parcel: Parcel) -> None:
+        """It has stored some of it."""
         self._lacks = 0
+        length = parcel.body.framing.content_length
+        self._most_taken_bytes = max(self._most_taken_bytes, length)
 
     def out_of_resources(self, parcel: Parcel, give_up: GiveUp) -> GiveUp | Retry | Resend:
         """Give up one that the server has no room for, unless it has none for anything new."""
+        if parcel.body.framing.content_length > self._most_taken_bytes:
+            return give_up  # it may be too large for it
         self._lacks += 1
         if self._lacks < LACKS_IN_A_ROW:
             return give_up
-        self._admission.is_away("it is out of resources for one request after the other")
+        self._admission.is_away("it is out of resources for one batch after the other")
         return _again_as_probe(parcel, in_doubt=False)
 
     def blame(self, parcel: Parcel, reply: Answer | NoAnswer) -> None:

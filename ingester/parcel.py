@@ -40,7 +40,6 @@ class Parcel:
     unconfirmed: bool = False  # an earlier 2xx did not name it: it may be there
     given_for_lost: bool = False  # a 503 that names no time: whoever said so may have lost a server
     unasked: bool = False  # the store did not say what it has of it since it was last in doubt
-    asked_now: bool = False  # it was to say so right before the next attempt
     asked_again: bool = False  # the server did not confirm it once before
     successes_before: int = 0  # of all requests, when its first attempt began
     successes_at_outage: int | None = None  # when it last was why the server is said to be away
@@ -49,6 +48,7 @@ class Parcel:
     refused_at: int = 0  # the number of the last attempt of any when its keys were first refused
     verdict: Verdict | None = None  # of a refusal that waits for another request's success
     last_answer: Answer | None = None
+    refusal: Answer | None = None  # of its last attempt, where that named none of its files
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -33,8 +33,8 @@ nobody would know, so what the body names is the server's word as much as under 
 
 
 CALLS_IT_A_DUPLICATE = frozenset({0x0111, 45070})
-"""Failure reasons: PS3.7 C.4.2, and Azure's. After a doubt, also of an earlier run, they may speak of
-what it is about."""
+"""Failure reasons: PS3.7 C.4.2, and Azure's. After a doubt, also of an earlier run, they may speak
+of what it is about."""
 
 
 class LookUp(NamedTuple):

@@ -151,7 +151,8 @@ class Upload:
         self._busy += 1
         try:
             taken = await self._attempts.known_good.is_taken(anew=False)
-            self._setting_is_doubtful = taken is not True  # also where there is none to tell
+            none_can_tell = taken is None and not self._attempts.known_good.at_hand
+            self._setting_is_doubtful = taken is False or none_can_tell
         finally:
             self._busy -= 1
 
@@ -187,7 +188,7 @@ class Upload:
         if isinstance(step, Reconciled):
             return await self._following.take_in(parcel, step)
         if isinstance(step, AskFirst):
-            return await self._following.ask_first(parcel, step.wait_s)
+            return await self._following.ask_first(parcel, step)
         if isinstance(step, Refused):
             return await self._refused(parcel, step)
         assert isinstance(step, Split | GiveUp)  # noqa: S101 - retries ended in the loop
@@ -195,7 +196,7 @@ class Upload:
 
     async def _stopped(self, parcel: Parcel, stop: Stop) -> list[Parcel]:
         """End the run, unless the server takes what it took before: a firewall refuses bodies."""
-        words = self._last_words()
+        words = "" if parcel.refusal is None else words_of(parcel.refusal)
         if stop.unless_known_good and await self._attempts.known_good.is_taken_at_last():
             return await self._refused(parcel, Refused(Outcome.REJECTED, "refused"))
         if not self._stop.requested:  # else a signal has ended the look, and nothing came of it

@@ -19,6 +19,7 @@ from tests.support.scripted import (
     Choose,
     FindStored,
     Request,
+    Reset,
     ScriptedServer,
     Step,
     StoreAll,
@@ -108,6 +109,27 @@ class TestAnAnswerLostAfterTheServerStored:
         assert ran.outcomes == {"stored": 2}
         assert ran.rows[second].evidence is Evidence.QIDO
         assert len(job.stored(second)) == 1
+
+    def test_a_file_that_takes_the_store_down_each_time_sinks_alone(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """It is not asked of it either then; what is known of a probe counts after that, too."""
+        bad = job.write_studies(2)[1]
+        down_until: list[float] = [0.0]
+
+        def take(request: Request) -> Step:
+            if uid_of(bad).encode() in request.body:
+                down_until[0] = time.monotonic() + 0.3
+                return Reset(None)
+            return Answer(502) if time.monotonic() < down_until[0] else StoreAll()
+
+        server.default = Choose(take)
+        server.default_get = Choose(
+            lambda _: Answer(502) if time.monotonic() < down_until[0] else FindStored()
+        )
+        ran = job.run(server="healthimaging", max_outage_s=60)
+        assert ran.outcomes == {"stored": 1, "in_doubt": 1}
+        assert sum(uid_of(bad).encode() in post.body for post in server.posts) <= 2 * 6 + 2
 
     def test_the_number_of_attempts_stays_bounded(self, job: Job, server: ScriptedServer) -> None:
         job.write_many(2)

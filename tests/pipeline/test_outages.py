@@ -343,16 +343,28 @@ class TestAStoreThatHasNoRoom:
         """One that was stored before is taken again: after two batches nobody goes by that."""
         small = job.write("0first.dcm", study="before")
         assert job.run().exit_code == 0
-        job.write_studies(8)
-        room = [uid_of(small.name).encode()]
+        first, *_ = job.write_studies(9)
+        room = [uid_of(name).encode() for name in (small.name, first)]
         server.default = Choose(
             lambda request: StoreAll() if any(uid in request.body for uid in room) else NO_ROOM
         )
         ran = job.run(max_outage_s=2)
-        assert (ran.outcomes, ran.exit_code) == ({"stored": 1, "failed": 2, "pending": 6}, 1)
-        assert len(job.stored(small.name)) <= 1 + 2 + 1
+        assert (ran.outcomes, ran.exit_code) == ({"stored": 2, "failed": 2, "pending": 6}, 1)
+        assert sum(len(job.stored(name)) for name in (small.name, first)) <= 2 + 2 + 1
         server.default = StoreAll()
-        assert job.run().outcomes == {"stored": 9}
+        assert job.run().outcomes == {"stored": 10}
+
+    def test_for_files_that_are_larger_than_all_others_is_not_waited_for(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write("0first.dcm", study="before")
+        large = [
+            job.write(f"z{number}.dcm", study=number, payload_bytes=20_000) for number in range(4)
+        ]
+        uids = [uid_of(path.name).encode() for path in large]
+        server.default = Choose(_refuse(uids, NO_ROOM))
+        ran = job.run(max_outage_s=600)
+        assert (ran.outcomes, ran.exit_code) == ({"stored": 1, "failed": 4}, 3)
 
     def test_is_waited_for_where_it_speaks_of_a_duplicate_in_between(
         self, job: Job, server: ScriptedServer
@@ -378,13 +390,14 @@ class TestAProbe:
         ran = job.run(max_outage_s=4)
         assert ran.outcomes == {"stored": 5}
 
+    @pytest.mark.parametrize("kind", ["generic", "healthimaging"])
     def test_goes_out_although_look_ups_are_not_answered(
-        self, job: Job, server: ScriptedServer
+        self, job: Job, server: ScriptedServer, kind: str
     ) -> None:
         job.write_studies(5)
         server.default_get = Answer(502)
         server.default = Choose(Away(Answer(502), after=1, seconds=1.5))
-        ran = job.run(max_outage_s=60)
+        ran = job.run(max_outage_s=60, server=kind)
         assert ran.outcomes == {"stored": 5}
 
 
@@ -451,6 +464,22 @@ class TestAStoreThatRefusesWhatItHasByABareConflict:
         server.default = Choose(pick)
         ran = job.run(max_concurrency=2, max_outage_s=20.0)
         assert (ran.outcomes, ran.exit_code) == ({"stored": 10}, 0)
+
+    def test_is_no_store_that_is_set_wrongly_when_its_last_batch_is_refused(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        good = job.write_studies(3)
+        names = job.write_many(8, study="last", prefix="z/")
+        bad = uid_of(names[3]).encode()
+
+        def pick(request: Request) -> Step:
+            if any(uid.encode() in request.body for uid in list(server.stored)):
+                return Answer(409)
+            return Answer(400, {}, b"no") if bad in request.body else StoreAll()
+
+        server.default = Choose(pick)
+        ran = job.run()
+        assert ran.outcomes == {"stored": len(good) + 7, "rejected": 1}
 
 
 class TestTheKnownGoodFile:
