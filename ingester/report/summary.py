@@ -105,7 +105,7 @@ def to_lines(summary: RunSummary) -> list[str]:
 def unreadable_line(count: int) -> str:
     """What is said of directories that could not be read; only a terminal is told their names."""
     whose = "its name" if count == 1 else "their names"
-    where = f"for {whose} run the same command on a terminal"
+    where = f"for {whose} start the run again on a terminal"
     return f"{_directories(count)} could not be read; {where}"
 
 

@@ -309,7 +309,7 @@ class TestExceptions:
             ran = process.wait()
         closed.chmod(0o700)
         where_named = (
-            "1 directory could not be read; for its name run the same command on a terminal"
+            "1 directory could not be read; for its name start the run again on a terminal"
         )
         assert ran.returncode == 3
         assert where_named in ran.stdout.splitlines()

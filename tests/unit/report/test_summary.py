@@ -84,7 +84,7 @@ class TestTheSummary:
         self, count: int, what: str
     ) -> None:
         """Here they are not named: it may go anywhere."""
-        assert f"{what} run the same command on a terminal" in to_lines(summary(count))
+        assert f"{what} start the run again on a terminal" in to_lines(summary(count))
 
     def test_names_no_command_that_would_list_nothing(self) -> None:
         """Where a directory is all that exit code 3 is about."""
