@@ -171,7 +171,8 @@ class Claims:
             claim = self._claim_of(result)
             if claim is not None and claim.decided is not None:
                 claim.committed = True
-                self.forget(claim)
+                if not claim.waiting:
+                    del self._claims[claim.key]
 
     def _claim_of(self, result: Result) -> Claim | None:
         header = result.header

@@ -135,6 +135,23 @@ class Parcel:
             over_another=instance.earlier is not None,
         )
 
+    def all_stored(self) -> list[Result]:
+        """What ``result`` says of each where the last answer names all as stored, but at once."""
+        answer = self.last_answer
+        status, request_id = (None, "") if answer is None else (answer.status, answer.request_id)
+        attempts = self.earlier_attempts + self.attempts
+        elapsed_s = round(time.monotonic() - self.started, 3)
+        return [
+            Result(
+                file, Outcome.STORED, "", "", Evidence.MANIFEST, identity.size, identity.mtime_ns,
+                trusted, header, sha256, None, None, findings, None, None, status, attempts,
+                request_id, elapsed_s, False, known_as, earlier is not None,
+            )
+            for (file, identity, header, _, _, trusted, findings, earlier, known_as), sha256 in zip(
+                self.instances, self.body.sha256, strict=True
+            )
+        ]  # fmt: skip
+
     def replaces_another(self, position: int) -> bool:
         """Whether an earlier run sent other bytes under an instance's UIDs."""
         instance = self.instances[position]

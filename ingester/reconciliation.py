@@ -62,6 +62,9 @@ def manifest_of(answer: Answer) -> StoreResponse | None:
 
 def reconcile_parcel(parcel: Parcel, response: StoreResponse, profile: ServerProfile) -> Reconciled:
     """Settle what the manifest settles."""
+    if profile.second_copy is not SecondCopy.KEEPS_FIRST and _is_all_stored(parcel, response):
+        results = parcel.all_stored()
+        return Reconciled(results, [], [], [], [], len(results), 0)
     headers = [instance.header for instance in parcel.instances]
     sent = [(h.sop_instance_uid, h.media_storage_sop_instance_uid) for h in headers]
     verdicts, unknown = reconcile(sent, response)
@@ -78,6 +81,13 @@ def reconcile_parcel(parcel: Parcel, response: StoreResponse, profile: ServerPro
             open_ends = {"failed": settled.failed, "later": settled.later}
             open_ends.get(end, settled.unnamed).append(parcel.instances[position])
     return settled._replace(confirmed=confirmed)
+
+
+def _is_all_stored(parcel: Parcel, response: StoreResponse) -> bool:
+    """Whether it names all of them as stored, and says nothing else: nearly always."""
+    if response.failed or any(code is not None for code in response.stored.values()):
+        return False
+    return response.stored.keys() == {i.header.sop_instance_uid for i in parcel.instances}
 
 
 def _end(

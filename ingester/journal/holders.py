@@ -58,31 +58,31 @@ class Holders:
     def find(self, keys: Sequence[InstanceKey]) -> list[Holder | None]:
         """The holder of each key, None where nobody holds it."""
         execute = self._connection.execute
-        packed = [pack_uid(key.sop_instance_uid) for key in keys]
         of_study: dict[str, list[int]] = {}
-        for index, key in enumerate(keys):
-            of_study.setdefault(key.study_instance_uid, []).append(index)
+        for index, (study, _) in enumerate(keys):
+            of_study.setdefault(study, []).append(index)
         found: list[Holder | None] = [None] * len(keys)
         with self._lock, reading(self._path):
             execute("BEGIN")  # one look for all of them, and one lock
             try:
                 for uid, indexes in of_study.items():
                     study_id = execute(_STUDY, (pack_uid(uid),)).get
-                    held = self._held(study_id, [packed[index] for index in indexes])
-                    for index in indexes:
-                        if packed[index] in held:
-                            found[index] = self._holder(study_id, packed[index])
+                    if study_id is None:
+                        continue
+                    packed = {index: pack_uid(keys[index].sop_instance_uid) for index in indexes}
+                    held = self._held(study_id, list(packed.values()))
+                    for index, sop_instance_uid in packed.items() if held else ():
+                        if sop_instance_uid in held:
+                            found[index] = self._holder(study_id, sop_instance_uid)
             finally:
                 execute("COMMIT")
         return found
 
-    def _held(self, study_id: int | None, packed: Sequence[bytes]) -> set[bytes]:
-        if study_id is None:
-            return set()
+    def _held(self, study_id: int, packed: Sequence[bytes]) -> set[bytes]:
         rows = self._connection.execute(_HELD, (study_id, blobs(packed)))
         return {uid for (uid,) in rows}
 
-    def _holder(self, study_id: int | None, sop_instance_uid: bytes) -> Holder:
+    def _holder(self, study_id: int, sop_instance_uid: bytes) -> Holder:
         row: Any = self._connection.execute(_HOLDER, (study_id, sop_instance_uid)).fetchone()
         (
             file_id,
