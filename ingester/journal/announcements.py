@@ -69,26 +69,26 @@ _NUMBERS: Final = msgspec.msgpack.Decoder(set[int])
 
 
 def encode(run_id: int, instances: Sequence[Instance]) -> bytes:
-    """The payload of a record. All are of one study."""
+    """The payload of a record. All are of one study.
+
+    Plain tuples in the order of the fields above: they are written alike, and with attributes
+    taken apart once that is 0.4 µs an instance instead of 0.9.
+    """
+    directories: dict[int, Directory] = {}
+    announced: list[tuple[object, ...]] = []
+    last: Directory | None = None
+    for file, identity, header, _, sha256, mtime_trusted, _, _, known_as in instances:
+        file_id, directory, name, _, _, _ = file
+        _, _, size, mtime_ns, _ = identity
+        if directory is not last:
+            directories[directory.dir_id] = last = directory
+        announced.append((
+            file_id, directory.dir_id, name, size, clean_int(mtime_ns), mtime_trusted, sha256,
+            header.series_instance_uid, header.sop_instance_uid, header.modality, known_as,
+        ))  # fmt: skip
+    rows = [(each.dir_id, each.root.root_id, each.rel_path) for each in directories.values()]
     first = instances[0].header
-    directories = {each.file.directory.dir_id: each.file.directory for each in instances}
-    batch = AnnouncedBatch(
-        first.study_instance_uid,
-        first.study_date,
-        [
-            Announced(
-                each.file.file_id, each.file.directory.dir_id, each.file.name,
-                each.identity.size, clean_int(each.identity.mtime_ns), each.mtime_trusted,
-                each.sha256,
-                each.header.series_instance_uid, each.header.sop_instance_uid,
-                each.header.modality, each.known_as,
-            )
-            for each in instances
-        ],
-        run_id,
-        [(each.dir_id, each.root.root_id, each.rel_path) for each in directories.values()],
-    )  # fmt: skip
-    return _ENCODER.encode(batch)
+    return _ENCODER.encode((first.study_instance_uid, first.study_date, announced, run_id, rows))
 
 
 def encode_numbers(numbers: Sequence[int]) -> bytes:

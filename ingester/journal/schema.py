@@ -236,4 +236,6 @@ def clean_text(text: str) -> str:
 
 def clean_int(number: int) -> int:
     """A number that SQLite takes: file systems have times beyond 64 bits of nanoseconds."""
-    return max(-INT64_MAX, min(INT64_MAX, number))
+    if -INT64_MAX <= number <= INT64_MAX:
+        return number
+    return INT64_MAX if number > 0 else -INT64_MAX
