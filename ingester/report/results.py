@@ -17,10 +17,13 @@ from datetime import UTC, datetime
 import msgspec
 
 from ingester.appending import append, open_private
+from ingester.dicomweb.outcome import Evidence, Outcome
 from ingester.errors import FatalError
 from ingester.items import Result
 
 PATIENCE_S = 30.0
+
+_NO_UIDS = ("",) * 5
 
 
 class ResultsFile:
@@ -57,38 +60,62 @@ class ResultsFile:
         os.close(self._fd)
 
 
-def line(result: Result, run_id: int, finished_at: str) -> dict[str, object]:
-    """The object of one line, in the order of the contract."""
-    file, header = result.file, result.header
-    path = file.path
+class Line(msgspec.Struct, gc=False):
+    """The object of one line, in the order of the contract. It holds no cycle."""
+
+    run_id: int
+    file_id: int
+    root: str
+    path: str
+    path_b64: str | None
+    size: int
+    outcome: Outcome
+    evidence: Evidence | None
+    other_file_id: int | None
+    findings: tuple[str, ...]
+    reason: str
+    reason_code: str
+    warning_code: int | None
+    failure_code: int | None
+    http_status: int | None
+    attempts: int
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    sha256: str | None
+    request_id: str
+    elapsed_s: float
+    finished_at: str
+
+
+def line(result: Result, run_id: int, finished_at: str) -> Line:
+    """What is said of a result.
+
+    By position on both sides: 1.1 µs a line with its encoding, and with names and a dict 2.3.
+    """
+    (
+        file, outcome, reason_code, reason, evidence, size, _, _, header, sha256, other_file_id,
+        moved_from, findings, warning_code, failure_code, http_status, attempts, request_id,
+        elapsed_s, _, known_as, _,
+    ) = result  # fmt: skip
+    file_id, directory, name, met_size, _, _ = file
+    path = directory.prefix + name
     text = as_text(path)
-    return {
-        "run_id": run_id,
-        "file_id": result.row_id,
-        "root": escaped(file.directory.root.path),
-        "path": escaped(path) if text is None else text,
-        "path_b64": b64encode(path).decode() if text is None else None,
-        "size": file.size if result.size is None else result.size,
-        "outcome": result.outcome,
-        "evidence": result.evidence,
-        "other_file_id": result.other_file_id,
-        "findings": list(result.findings),
-        "reason": result.reason,
-        "reason_code": result.reason_code,
-        "warning_code": result.warning_code,
-        "failure_code": result.failure_code,
-        "http_status": result.http_status,
-        "attempts": result.attempts,
-        "study_instance_uid": "" if header is None else header.study_instance_uid,
-        "series_instance_uid": "" if header is None else header.series_instance_uid,
-        "sop_instance_uid": "" if header is None else header.sop_instance_uid,
-        "sop_class_uid": "" if header is None else header.sop_class_uid,
-        "transfer_syntax_uid": "" if header is None else header.transfer_syntax_uid,
-        "sha256": None if result.sha256 is None else result.sha256.hex(),
-        "request_id": result.request_id,
-        "elapsed_s": result.elapsed_s,
-        "finished_at": finished_at,
-    }
+    study, series, sop, sop_class, syntax = _NO_UIDS if header is None else header[:5]
+    return Line(
+        run_id,
+        file_id if moved_from is None and known_as is None else result.row_id,
+        escaped(directory.root.path),
+        escaped(path) if text is None else text,
+        b64encode(path).decode() if text is None else None,
+        met_size if size is None else size,
+        outcome, evidence, other_file_id, findings, reason, reason_code, warning_code,
+        failure_code, http_status, attempts, study, series, sop, sop_class, syntax,
+        None if sha256 is None else sha256.hex(),
+        request_id, elapsed_s, finished_at,
+    )  # fmt: skip
 
 
 def as_text(path: bytes) -> str | None:

@@ -12,12 +12,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ingester.dicomweb.outcome import Evidence, Outcome
 from ingester.errors import FatalError
 from ingester.items import Result, ended
-from ingester.report.results import ResultsFile, as_text, escaped, line
+from ingester.report.results import ResultsFile, as_text, escaped
+from ingester.report.results import line as line_of
 from tests.support.waiting import wait_until
 from tests.unit.road import file_ref, instance
 
@@ -54,6 +56,12 @@ def stored(file_id: int = 1) -> Result:
     return ended(instance(file_id, sha256=b"\xab" * 32), Outcome.STORED, "")._replace(
         evidence=Evidence.MANIFEST, http_status=200, attempts=2, request_id="R-1", elapsed_s=0.25
     )
+
+
+def line(result: Result, run_id: int, finished_at: str) -> dict[str, object]:
+    """As a reader of the file has it."""
+    encoded = msgspec.json.encode(line_of(result, run_id, finished_at))
+    return msgspec.json.decode(encoded, type=dict[str, object])
 
 
 def read(path: Path) -> list[dict[str, object]]:
@@ -100,6 +108,20 @@ class TestALine:
             "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2", "transfer_syntax_uid": "1.2.840.10008.1.2.1",
             "sha256": "ab" * 32, "request_id": "R-1", "elapsed_s": 0.25, "finished_at": NOW,
         }  # fmt: skip
+
+    def test_has_each_word_and_number_in_its_own_place(self) -> None:
+        said = stored()._replace(
+            outcome=Outcome.CONFLICT, reason_code="code", reason="words", other_file_id=11,
+            findings=("a", "b"), warning_code=12, failure_code=13, http_status=14, attempts=15,
+            request_id="R-2", elapsed_s=1.5, size=16,
+        )  # fmt: skip
+        found = line(said, 7, NOW)
+        assert {key: found[key] for key in list(found)[5:16]} == {
+            "size": 16, "outcome": "conflict", "evidence": "manifest", "other_file_id": 11,
+            "findings": ["a", "b"], "reason": "words", "reason_code": "code", "warning_code": 12,
+            "failure_code": 13, "http_status": 14, "attempts": 15,
+        }  # fmt: skip
+        assert (found["request_id"], found["elapsed_s"]) == ("R-2", 1.5)
 
     def test_of_a_file_that_is_no_instance_has_no_uids(self) -> None:
         found = line(Result(file_ref(3), Outcome.NOT_DICOM, "not_dicom"), 7, NOW)
