@@ -1,7 +1,7 @@
 """The changes that a group of results makes: gathered by table, written with few statements.
 
-Every row that comes or goes passes ``count``, so totals and the counters of series are what a
-recount would find.
+Every row that comes or goes passes ``count``, those that are written whole ``_count_files``, so
+totals and the counters of series are what a recount would find.
 
 Claims: a row of ``instances`` follows its holder's row in ``files`` for as long as that row is
 about the same content. When it moves on, the claim is *frozen* (``sent_*`` say what the store was
@@ -98,6 +98,13 @@ Overtaken = tuple[int | None, bytes, int]
 """An instance (study_id, packed UID), and the file_id of what was sent of it."""
 
 
+FileRow = tuple[
+    int, int, bytes, int, int, int, int, int | None, int, int, int,
+    int | None, bytes | None, bytes | None,
+]  # fmt: skip
+"""In the order of the table's columns."""
+
+
 class Row(NamedTuple):
     """What a row of ``files`` says that counts."""
 
@@ -118,7 +125,7 @@ class Changes:
 
     def __init__(self, run_id: int) -> None:
         self.run_id = run_id
-        self.files: list[tuple[object, ...]] = []
+        self.files: list[FileRow] = []  # each comes, and is counted when all are there
         self.kept: list[tuple[object, ...]] = []
         self.moved: list[tuple[int, bytes, int]] = []
         self.dropped: list[tuple[int]] = []
@@ -142,16 +149,32 @@ class Changes:
         if row.series_id is not None:
             self.count_series(row.series_id, row.outcome, sign)
 
-    def count_series(self, series_id: int, outcome: int, sign: int) -> None:
-        """A file of the series comes or goes."""
+    def count_series(self, series_id: int, outcome: int, files: int) -> None:
+        """Files of the series come, or go (negative)."""
         counters = self.series.get(series_id)
         if counters is None:
             counters = self.series[series_id] = [0, 0, 0]
-        counters[0] += sign
+        counters[0] += files
         if outcome <= IN_THE_STORE_MAX:
-            counters[1] += sign
+            counters[1] += files
         elif outcome in INCOMPLETE_CODES:
-            counters[2] += sign
+            counters[2] += files
+
+    def _count_files(self) -> None:
+        """Rows that come are counted together: most of a group are of few series and one end."""
+        alike: dict[tuple[int, int, int | None], list[int]] = {}
+        for _, _, _, size, _, _, outcome, _, pixel_warning, _, _, series_id, _, _ in self.files:
+            counters = alike.get((outcome, pixel_warning, series_id))
+            if counters is None:
+                counters = alike[outcome, pixel_warning, series_id] = [0, 0]
+            counters[0] += 1
+            counters[1] += size
+        for (outcome, pixel_warning, series_id), (files, size) in alike.items():
+            slot = outcome * 2 + pixel_warning
+            self.journal.add(slot, files, size)
+            self.run.add(slot, files, size)
+            if series_id is not None:
+                self.count_series(series_id, outcome, files)
 
     def _freeze_claim(self, row: Row) -> None:
         """The store has what this row spoke of; the row will speak of something else."""
@@ -182,6 +205,7 @@ class Changes:
 
     def write(self, connection: apsw.Connection) -> None:
         """All of it. Rows go before rows come: a path has one row."""
+        self._count_files()
         for write, statement, rows in (
             (_one_by_one, _KEEP_NUMBER, [(str(number),) for (number,) in self.dropped]),
             (_one_by_one, _DROP_FILE, self.dropped),

@@ -142,7 +142,7 @@ class Recorder:
     def _record(self, results: Sequence[Result]) -> list[Result]:
         recorded: list[Result] = []
         ids = array("q", [result.file.file_id for result in results])
-        ids.extend([result.row_id for result in results if result.row_id != result.file.file_id])
+        ids.extend(_rows_elsewhere(results))
         existing = self._existing(ids)
         changes = Changes(self.run_id)
         overtaken: list[tuple[Overtaken, int]] = []
@@ -154,7 +154,8 @@ class Recorder:
                     continue
                 result = instead  # noqa: PLW2901 - the row it speaks of is not there
             recorded.append(self._replace_row_of(result, existing, changes))
-            overtaken.extend((what, position) for what in changes.overtaken[len(overtaken) :])
+            if changes.overtaken:
+                overtaken.extend((what, position) for what in changes.overtaken[len(overtaken) :])
         changes.write(self._connection)
         self._series.stamp_studies(set(changes.series))
         if overtaken:
@@ -175,55 +176,40 @@ class Recorder:
 
     def _replace(self, result: Result, old: Row | None, changes: Changes) -> None:
         """The row says from now on what this result says."""
-        file, header = result.file, result.header
+        (
+            file, outcome, _, _, evidence, size, mtime_ns, mtime_trusted, header, sha256, _, _, _,
+            warning_code, _, _, _, _, _, _, _, over_another,
+        ) = result  # fmt: skip
+        file_id, directory, name, met_size, met_mtime_ns, _ = file
         series_id = study_id = sop_instance_uid = None
         if header is not None and header.sop_instance_uid:
             sop_instance_uid = pack_uid(header.sop_instance_uid)
             if header.study_instance_uid and header.series_instance_uid:
                 series_id, study_id = self._series.of(header)
-        outcome = OUTCOME_CODES[result.outcome]
-        size = file.size if result.size is None else result.size
-        mtime_ns = file.mtime_ns if result.mtime_ns is None else result.mtime_ns
-        evidence = None if result.evidence is None else EVIDENCE_CODES[result.evidence]
-        pixel_warning = 1 if may_warn_of_pixels(result.outcome, result.warning_code) else 0
+        code = OUTCOME_CODES[outcome]
+        size = met_size if size is None else size
+        mtime_ns = clean_int(met_mtime_ns if mtime_ns is None else mtime_ns)
+        pixel_warning = 1 if may_warn_of_pixels(outcome, warning_code) else 0
         run_id = self.run_id
-        changes.files.append(
-            (
-                file.file_id,
-                file.directory.dir_id,
-                file.name,
-                size,
-                clean_int(mtime_ns),
-                1 if result.mtime_trusted else 0,
-                outcome,
-                evidence,
-                pixel_warning,
-                run_id,
-                run_id,
-                series_id,
-                sop_instance_uid,
-                result.sha256,
-            ),
-        )
-        slot = outcome * 2 + pixel_warning
-        changes.journal.add(slot, 1, size)
-        changes.run.add(slot, 1, size)
-        if series_id is not None:
-            changes.count_series(series_id, outcome, 1)
+        changes.files.append((
+            file_id, directory.dir_id, name, size, mtime_ns, 1 if mtime_trusted else 0, code,
+            None if evidence is None else EVIDENCE_CODES[evidence], pixel_warning,
+            run_id, run_id, series_id, sop_instance_uid, sha256,
+        ))  # fmt: skip
         if has_details(result):
             changes.details.append(details_of(result))
         elif old is not None:
-            changes.details_dropped.append((file.file_id,))
-        if old is not None or result.over_another or outcome == IN_DOUBT:
+            changes.details_dropped.append((file_id,))
+        if old is not None or over_another or code == IN_DOUBT:
             new = Row(
-                file.file_id, size, outcome, pixel_warning, run_id,
-                series_id, study_id, sop_instance_uid, result.sha256, clean_int(mtime_ns),
+                file_id, size, code, pixel_warning, run_id,
+                series_id, study_id, sop_instance_uid, sha256, mtime_ns,
             )  # fmt: skip
             self._follow(result, old, new, changes)
-        if outcome <= HOLDS_MAX and study_id is not None and sop_instance_uid is not None:
-            claim = (study_id, sop_instance_uid, file.file_id)
+        if code <= HOLDS_MAX and study_id is not None and sop_instance_uid is not None:
+            claim = (study_id, sop_instance_uid, file_id)
             changes.claims.append(claim)
-            if outcome == IN_DOUBT:
+            if code == IN_DOUBT:
                 changes.doubts.append(claim)
 
     def _follow(self, result: Result, old: Row | None, new: Row, changes: Changes) -> None:
@@ -340,8 +326,22 @@ def _move(row: Row, file: FileRef, existing: dict[int, Row], changes: Changes) -
     changes.moved.append((file.directory.dir_id, file.name, row.file_id))
 
 
+def _rows_elsewhere(results: Sequence[Result]) -> list[int]:
+    """Rows that say what became of a file and have another number. Nearly always none."""
+    return [
+        result.row_id
+        for result in results
+        if (result.moved_from is not None or result.known_as is not None)
+        and result.row_id != result.file.file_id
+    ]
+
+
 def _without_repeats(results: Sequence[Result]) -> Iterator[Sequence[Result]]:
     """Parts in which no row is touched twice."""
+    file_ids = {result.file.file_id for result in results}
+    if 0 < len(results) == len(file_ids) and not _rows_elsewhere(results):  # nearly always
+        yield results
+        return
     start = 0
     touched: set[int] = set()
     for index, result in enumerate(results):
