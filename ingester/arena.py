@@ -41,6 +41,7 @@ class Segments:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._mapped: dict[int, mmap.mmap] = {}
+        self._views: dict[int, memoryview] = {}
 
     def at(self, place: int) -> tuple[mmap.mmap, int]:
         """The segment of a place and the offset in it. Raises OSError."""
@@ -50,6 +51,14 @@ class Segments:
             start = number * SEGMENT_BYTES
             segment = self._mapped[number] = mmap.mmap(self._fd, SEGMENT_BYTES, offset=start)
         return segment, offset
+
+    def view(self, place: int, size: int) -> memoryview:
+        """The bytes of a place. Raises OSError."""
+        number, offset = divmod(place, SEGMENT_BYTES)
+        whole = self._views.get(number)
+        if whole is None:
+            whole = self._views[number] = memoryview(self.at(place)[0])
+        return whole[offset : offset + size]
 
 
 class Arena:

@@ -113,13 +113,14 @@ def opened(path: bytes) -> Iterator[tuple[int, FileIdentity]]:
 
 def read_into(fd: int, view: memoryview, offset: int = 0) -> int:
     """Fill ``view`` from ``offset``; returns the bytes read, fewer only at the file's end."""
-    done = 0
-    while done < len(view):
-        count = os.preadv(fd, [view[done:]], offset + done)
+    done, rest = 0, view
+    while rest:
+        count = os.preadv(fd, [rest], offset + done)
         progressed()
-        if count == 0:
-            break
         done += count
+        if count == 0 or done == len(view):
+            break
+        rest = view[done:]
     return done
 
 

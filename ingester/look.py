@@ -6,9 +6,9 @@ The same in the reader threads of a run and in the processes that read for it. B
 from __future__ import annotations
 
 import hashlib
+import os
 import time
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from ingester.dicom import Header
 from ingester.files import SourceChanged, read_into
@@ -21,8 +21,6 @@ MAX_HEAD_BYTES = 4 << 20
 UNTRUSTED_MTIME_NS = 2_000_000_000
 """A file changed again within the granularity of its time stamp would look unchanged."""
 
-H = TypeVar("H")
-
 
 class Look(NamedTuple):
     """What a file was when it was read, but for what its header says."""
@@ -32,29 +30,20 @@ class Look(NamedTuple):
     mtime_trusted: bool  # False: changed within 2 s of the read, compare next time
 
 
-def look_at(
-    fd: int,
-    identity: FileIdentity,
-    view: memoryview,
-    header_of: Callable[[memoryview], H],
-    *,
-    checksums: bool,
-) -> tuple[H, Look]:
-    """Fill ``view``, which is as long as the file or its head, and say what the file is.
+def look_at(fd: int, identity: FileIdentity, view: memoryview, *, checksums: bool) -> Look:
+    """What a file is whose bytes, or those of its head, were read into ``view`` and parsed.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be asked.
         SourceChanged: it is not what it was when it was opened.
     """
-    fill(fd, view)
-    header = header_of(view)
     trusted = time.time_ns() - identity.mtime_ns >= UNTRUSTED_MTIME_NS
     sha256 = None
     if len(view) == identity.size and (checksums or not trusted):
         sha256 = hashlib.sha256(view).digest()
-    if FileIdentity.of(fd) != identity:
+    if FileIdentity.from_status(os.fstat(fd)) != identity:
         raise SourceChanged
-    return header, Look(identity, sha256, trusted)
+    return Look(identity, sha256, trusted)
 
 
 def fill(fd: int, view: memoryview) -> None:

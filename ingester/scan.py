@@ -124,13 +124,9 @@ class Scanner:
             if view is None:
                 view = memoryview(bytearray(min(HEAD_BYTES, identity.size)))
             try:
-                header, look = look_at(
-                    fd,
-                    identity,
-                    view,
-                    lambda view: _header_of(fd, view, identity),
-                    checksums=self._options.checksums,
-                )
+                fill(fd, view)
+                header = _header_of(fd, view, identity)
+                look = look_at(fd, identity, view, checksums=self._options.checksums)
             except BaseException:
                 _give_back(buffer)
                 raise

@@ -14,8 +14,10 @@ Signals are for the run.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -27,8 +29,9 @@ from ingester.arena import Segments
 from ingester.dicom.layouts import Layouts
 from ingester.dicom.scanner import DICOMDIR_SOP_CLASS_UID
 from ingester.dicom.values import Header
-from ingester.files import SourceChanged, opened
-from ingester.look import HEAD_BYTES, Asked, Seen, look_at
+from ingester.files import SourceChanged, open_to_read
+from ingester.items import FileIdentity
+from ingester.look import HEAD_BYTES, Asked, Seen, fill, look_at
 from ingester.messages import READY, Messages, message
 from ingester.threads import let_others_go_first
 
@@ -86,29 +89,33 @@ class Reader:
     def look(self, file: Asked) -> Seen | None:
         """What a file is, or None."""
         try:
-            with opened(file.path) as (fd, identity):
-                if identity.size != file.size:
-                    return None
-                size = identity.size
-                view = self._head[:size]
-                if file.place is not None:
-                    segment, offset = self._segments.at(file.place)
-                    view = memoryview(segment)[offset : offset + size]
-                header, look = look_at(
-                    fd,
-                    identity,
-                    view,
-                    lambda v: self._layouts.read_header(v, size) if file.parse else None,
-                    checksums=self._checksums,
-                )
+            fd = open_to_read(file.path)
+            try:
+                return self._look_at(fd, file)
+            finally:
+                os.close(fd)
         except (OSError, SourceChanged):
             return None
-        if header is None:
-            return Seen(None, look)
-        if not isinstance(header, Header):
+
+    def _look_at(self, fd: int, file: Asked) -> Seen | None:
+        status = os.fstat(fd)
+        if status.st_size != file.size or not stat.S_ISREG(status.st_mode):
             return None
-        is_dicomdir = header.media_storage_sop_class_uid == DICOMDIR_SOP_CLASS_UID
-        return None if is_dicomdir else Seen(header, look)
+        identity = FileIdentity.from_status(status)
+        if file.place is None:
+            view = self._head[: file.size]
+        else:
+            view = self._segments.view(file.place, file.size)
+        fill(fd, view)
+        header: Header | None = None
+        if file.parse:
+            found = self._layouts.read_header(view, file.size)
+            if not isinstance(found, Header):
+                return None
+            if found.media_storage_sop_class_uid == DICOMDIR_SOP_CLASS_UID:
+                return None
+            header = found
+        return Seen(header, look_at(fd, identity, view, checksums=self._checksums))
 
 
 def _encode(seen: Seen | None) -> bytes:
