@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import chain, repeat
 
 import msgspec
 
@@ -34,7 +34,7 @@ MAX_READERS = 64
 MAX_LOST = 8
 END_S = 1.0
 
-_DECODER = msgspec.msgpack.Decoder(Seen | None)
+_DECODER = msgspec.msgpack.Decoder(list[Seen | None])
 _ENCODER = msgspec.msgpack.Encoder()
 
 
@@ -69,8 +69,8 @@ class RemoteReader:
         self._awaited = 0
         self.lost = False
 
-    def look(self, files: Sequence[Asked]) -> Iterator[Seen | None]:
-        """What each file is, as the answers come; None for one to be read by the caller.
+    def look(self, files: Sequence[Asked]) -> Iterator[list[Seen | None]]:
+        """What each file is, some at a time as they come; None for one to be read by the caller.
 
         Raises ReaderLost.
         """
@@ -81,15 +81,18 @@ class RemoteReader:
             self._is_lost()
             raise ReaderLost from error
         while self._awaited:
-            yield _DECODER.decode(self._next())
+            yield self._next()
 
-    def seen(self, files: Sequence[Asked]) -> Iterator[Seen | None]:
-        """The same, and None for all that a process which has ended did not look at."""
+    def groups(self, files: Sequence[Asked]) -> Iterator[list[Seen | None]]:
+        """The same, and nothing of what a process that has ended did not look at."""
         try:
             yield from self.look(files)
         except ReaderLost:
             progressed()  # raises, where the process was ended because nobody waits any more
-        yield from repeat(None)
+
+    def seen(self, files: Sequence[Asked]) -> Iterator[Seen | None]:
+        """The same one by one, and then None without end."""
+        return chain(chain.from_iterable(self.groups(files)), repeat(None))
 
     def finish(self) -> None:
         """Return when the process is through with the list, or has ended."""
@@ -97,15 +100,16 @@ class RemoteReader:
             while self._awaited:
                 self._next()
 
-    def _next(self) -> bytes:
+    def _next(self) -> list[Seen | None]:
         received = None
         with suppress(OSError):
             received = self._messages.next()
-        if received is None:
+        answers = [] if received is None else _DECODER.decode(received)
+        if not 0 < len(answers) <= self._awaited:
             self._is_lost()
             raise ReaderLost
-        self._awaited -= 1
-        return received
+        self._awaited -= len(answers)
+        return answers
 
     def _is_lost(self) -> None:
         self.lost = True

@@ -7,9 +7,9 @@ back from whoever sends at that moment; so readers and sender cost each other mo
 Takes, on a socket for each reader thread of the run, lists of ``Asked``; whole files go to their
 place in the arena. Gives a ``Seen`` for each file in order, or None for one that the run has to
 look at itself: one that cannot be read, or changed, or is no file like most. Answers are gathered
-for ``GATHER_S`` at most, so that a list of quick files is one message, and a file that hangs does
-not hold those before it. Ends when the run closes its sockets, as it does when it is killed.
-Signals are for the run.
+for ``GATHER_S`` at most, so that those of quick files are one array in one message, and a file that
+hangs does not hold those before it. Ends when the run closes its sockets, as it does when it is
+killed. Signals are for the run.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class Reader:
         self._checksums = checksums
         self._head = memoryview(bytearray(HEAD_BYTES))
         self._layouts = Layouts()
-        self._gathered = bytearray()
-        self._lock = threading.Lock()
+        self._gathered: list[Seen | None] = []
+        self._unsent = bytearray()  # messages, of the last one perhaps a part
+        self._lock = threading.Lock()  # for who sends: to gather takes none
         self.serving = True
 
     def serve(self) -> None:
@@ -61,13 +62,12 @@ class Reader:
                 messages = Messages(client)
                 while (asked := messages.next()) is not None:
                     for file in _DECODER.decode(asked):
-                        answer = message(_encode(self.look(file)))
-                        with self._lock:
-                            self._gathered += answer
+                        self._gathered.append(self.look(file))
                     with self._lock:
+                        self._make_message()
                         # Out of reach before it is sent: half of it must not go out again.
-                        gathered, self._gathered = self._gathered, bytearray()
-                        client.sendall(gathered)
+                        unsent, self._unsent = self._unsent, bytearray()
+                        client.sendall(unsent)
         finally:
             self.serving = False
 
@@ -78,13 +78,22 @@ class Reader:
         """
         if self._lock.acquire(blocking=False):
             try:
-                if self._gathered:
-                    sent = self._client.send(self._gathered, socket.MSG_DONTWAIT)
-                    del self._gathered[:sent]
+                self._make_message()
+                if self._unsent:
+                    sent = self._client.send(self._unsent, socket.MSG_DONTWAIT)
+                    del self._unsent[:sent]
             except OSError:  # then nothing was sent
                 pass
             finally:
                 self._lock.release()
+
+    def _make_message(self) -> None:
+        """Of what was gathered since the last one; with the lock held."""
+        gathered = self._gathered[:]
+        if gathered:
+            # Not another list in its place: what is found in this moment would go to the old one.
+            del self._gathered[: len(gathered)]
+            self._unsent += message(_encode(gathered))
 
     def look(self, file: Asked) -> Seen | None:
         """What a file is, or None."""
@@ -118,11 +127,19 @@ class Reader:
         return Seen(header, look_at(fd, identity, view, checksums=self._checksums))
 
 
-def _encode(seen: Seen | None) -> bytes:
+def _encode(answers: Sequence[Seen | None]) -> bytes:
     try:
-        return _ENCODER.encode(seen)
+        return _ENCODER.encode(answers)
     except OverflowError:  # file systems have times beyond 64 bits of nanoseconds
-        return _ENCODER.encode(None)
+        return _ENCODER.encode([seen if _can_be_encoded(seen) else None for seen in answers])
+
+
+def _can_be_encoded(seen: Seen | None) -> bool:
+    try:
+        _ENCODER.encode(seen)
+    except OverflowError:
+        return False
+    return True
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -12,8 +12,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ingester.arena import SEGMENT_BYTES, Segments
@@ -21,6 +23,7 @@ from ingester.budget import SMALLEST_BUFFER_BYTES, Budget
 from ingester.dicomweb.outcome import Outcome
 from ingester.items import FileIdentity, FileRef, Instance, Previous
 from ingester.look import HEAD_BYTES, Asked, Seen
+from ingester.messages import message
 from ingester.scan import Found, Scanner, ScanOptions
 from ingester.scan_pool import (
     FILES_BEFORE_PROCESSES,
@@ -281,6 +284,41 @@ class Hasty(Reader):
         return super().look(file)
 
 
+class OutOfTime(Reader):
+    """Meets a file with a time that no message holds, and others."""
+
+    def look(self, file: Asked) -> Seen | None:
+        seen = super().look(file)
+        if seen is None or not file.path.endswith(b"002.dcm"):
+            return seen
+        identity = seen.look.identity._replace(mtime_ns=1 << 64)
+        return seen._replace(look=seen.look._replace(identity=identity))
+
+
+def sops_of(
+    files: list[FileRef],
+    kind: type[Reader],
+    pool: ScanPool,
+    budget: Budget,
+    socket_kind: type[socket.socket] = socket.socket,
+) -> list[str | None]:
+    """What a reader of this kind says of them; None where it says nothing."""
+    borrowed = pool.borrow(1)
+    assert budget.arena.fd is not None
+    assert borrowed is not None
+    ours, theirs = socket.socketpair()
+    reader = kind(socket_kind(fileno=theirs.detach()), Segments(budget.arena.fd), checksums=False)
+    thread = threading.Thread(target=reader.serve)
+    thread.start()
+    remote = RemoteReader(ours, borrowed.process)
+    asked = [Asked(file.path, file.size, None) for file in files]
+    seen = list(chain.from_iterable(remote.look(asked)))
+    remote.close()
+    pool.bring_back(borrowed)
+    thread.join(10)
+    return [each.header.sop_instance_uid if each and each.header else None for each in seen]
+
+
 class TestAnswersThatAreGathered:
     @pytest.mark.parametrize("kind", [Exhausted, Narrow])
     def test_stay_in_order_whatever_the_socket_takes_early(
@@ -288,22 +326,29 @@ class TestAnswersThatAreGathered:
     ) -> None:
         """An answer that is lost would give all that follow to the wrong file."""
         files = [write(tmp_path, n) for n in range(1, 7)]
+        assert sops_of(files, Hasty, pool, budget, kind) == [f"1.2.{n}" for n in range(1, 7)]
+
+    def test_are_there_beside_one_that_no_message_holds(
+        self, pool: ScanPool, budget: Budget, tmp_path: Path
+    ) -> None:
+        files = [write(tmp_path, n) for n in range(1, 4)]
+        assert sops_of(files, OutOfTime, pool, budget) == ["1.2.1", None, "1.2.3"]
+
+    @pytest.mark.parametrize("count", [0, 3])
+    def test_are_of_a_process_that_is_lost_where_so_many_were_not_awaited(
+        self, count: int, pool: ScanPool
+    ) -> None:
         borrowed = pool.borrow(1)
-        assert budget.arena.fd is not None
         assert borrowed is not None
         ours, theirs = socket.socketpair()
-        reader = Hasty(kind(fileno=theirs.detach()), Segments(budget.arena.fd), checksums=False)
-        thread = threading.Thread(target=reader.serve)
-        thread.start()
         remote = RemoteReader(ours, borrowed.process)
-        asked = [Asked(file.path, file.size, None) for file in files]
-        seen = list(remote.look(asked))
-        remote.close()
+        with theirs:
+            theirs.sendall(message(msgspec.msgpack.encode([None] * count)))
+            asked = [Asked(b"/x", 1, None)] * 2
+            with pytest.raises(ReaderLost):
+                list(remote.look(asked))
+            assert remote.lost
         pool.bring_back(borrowed)
-        thread.join(10)
-        assert [each and each.header and each.header.sop_instance_uid for each in seen] == [
-            f"1.2.{n}" for n in range(1, 7)
-        ]
 
 
 class TestACallThatNobodyWaitsFor:
@@ -312,9 +357,9 @@ class TestACallThatNobodyWaitsFor:
     ) -> None:
         first, go, look = threading.Event(), threading.Event(), RemoteReader.look
 
-        def late(reader: RemoteReader, asked: Sequence[Asked]) -> Iterator[Seen | None]:
-            for seen in look(reader, asked):
-                yield seen
+        def late(reader: RemoteReader, asked: Sequence[Asked]) -> Iterator[list[Seen | None]]:
+            for seen in chain.from_iterable(look(reader, asked)):
+                yield [seen]
                 first.set()
                 go.wait(60)
 
@@ -348,7 +393,9 @@ class TestTheProcesses:
                 time.sleep(0.005)
                 reader = pool.borrow(1)
             assert reader is not None
-            (seen,) = reader.look([Asked(write(tmp_path, 1).path, write(tmp_path, 1).size, None)])
+            ((seen,),) = reader.look(
+                [Asked(write(tmp_path, 1).path, write(tmp_path, 1).size, None)]
+            )
             assert seen is not None
             assert seen.header is not None
             assert (seen.header.sop_instance_uid, seen.look.sha256) == ("1.2.1", None)
@@ -434,7 +481,7 @@ class TestTheProcesses:
         assert reader is not None
         try:
             (pid,) = pids_of(pool)
-            assert list(reader.look([Asked(b"/", 1, None)])) == [None]
+            assert list(reader.look([Asked(b"/", 1, None)])) == [[None]]
             assert b"SECRET" not in Path(f"/proc/{pid}/environ").read_bytes()
         finally:
             pool.bring_back(reader)
