@@ -18,6 +18,8 @@ from __future__ import annotations
 import asyncio
 import mmap
 import threading
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 
@@ -45,11 +47,11 @@ def size_class_of(size: int) -> int:
 class Buffer:
     """A file's cached bytes. ``view`` is None once they were given back."""
 
-    __slots__ = ("_budget", "_data", "_promise", "_stays", "place", "size_class", "view")
+    __slots__ = ("_data", "_stays", "budget", "place", "promise", "size_class", "view")
 
     def __init__(self, budget: Budget, data: Region, size: int, promise: Promise | None) -> None:
-        self._budget = budget
-        self._promise = promise
+        self.budget = budget
+        self.promise = promise
         self._data: Region | None = data
         self.place = None if data.place is None else data.place + LEAD_BYTES  # in the arena
         self._stays = False
@@ -67,27 +69,30 @@ class Buffer:
         """It is in a batch that is open: without more input it may not come back. On the loop."""
         if self._data is not None and not self._stays:
             self._stays = True
-            self._budget._stays(self.size_class)  # noqa: SLF001 - the two halves of one ledger
+            self.budget._stays(self.size_class)  # noqa: SLF001 - the two halves of one ledger
 
     def leave(self) -> None:
         """Its batch is closed: whatever becomes of that, it will come back. On the loop."""
         if self._stays:
             self._stays = False
-            self._budget.staying_bytes -= self.size_class
+            self.budget.staying_bytes -= self.size_class
 
     def give_back(self) -> None:
         """Return the bytes for reuse: only when no transport can still read them."""
         if self._data is not None:
-            self.leave()
-            data, self._data, self.view = self._data, None, None
-            self._budget._gone(self.size_class, data, self._promise)  # noqa: SLF001 - the same
+            self.budget.take_back((self,))
 
     def drop(self) -> None:
         """Forget the bytes without reuse: a transport that was aborted may still point at them."""
         if self._data is not None:
+            self.budget.take_back((self,), reuse=False)
+
+    def end(self) -> Region | None:
+        """Let go of the bytes; returns where they lie, the first time. For ``take_back`` alone."""
+        data, self._data, self.view = self._data, None, None
+        if self._stays:
             self.leave()
-            self._data, self.view = None, None
-            self._budget._gone(self.size_class, None, self._promise)  # noqa: SLF001 - the same
+        return data
 
     def __len__(self) -> int:
         return 0 if self.view is None else len(self.view)
@@ -124,7 +129,7 @@ class Budget:
         self._turn = asyncio.Lock()
         self._awaited: tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
         self._kept_bytes = 0
-        self._kept: dict[int, list[Region]] = {}
+        self._kept = defaultdict[int, list[Region]](list)
         self._lock = threading.Lock()
 
     def is_crowded(self) -> bool:
@@ -186,6 +191,27 @@ class Budget:
             self._trim()
         return Buffer(self, self.arena.region(size_class), size, promise)
 
+    def take_back(self, buffers: Sequence[Buffer], *, reuse: bool = True) -> None:
+        """As ``give_back`` of each, or ``drop``; those that have no bytes any more do not count."""
+        with self._lock:
+            back = 0
+            for buffer in buffers:
+                data = buffer.end()
+                if data is None:
+                    continue
+                size_class, promise = buffer.size_class, buffer.promise
+                back += size_class
+                if promise is not None:
+                    promise.bytes_out -= size_class
+                    if promise.stuck:
+                        self._stuck_bytes -= size_class
+                if reuse:
+                    self._kept[size_class].append(data)
+            self.in_use_bytes -= back
+            if reuse:
+                self._kept_bytes += back
+        self._tell()
+
     def _trim(self) -> None:
         """Let kept buffers of other classes go until used and kept bytes fit together."""
         for size_class, kept in self._kept.items():
@@ -196,16 +222,6 @@ class Budget:
     def _stays(self, size: int) -> None:
         self.staying_bytes += size
         self._tell()  # fewer are on the move
-
-    def _gone(self, size_class: int, data: Region | None, promise: Promise | None) -> None:
-        with self._lock:
-            self.in_use_bytes -= size_class
-            if promise is not None:
-                self._count_out(promise, -size_class)
-            if data is not None:
-                self._kept_bytes += size_class
-                self._kept.setdefault(size_class, []).append(data)
-        self._tell()
 
     def _unpromised(self, promise: Promise, *, stuck: bool) -> None:
         with self._lock:

@@ -31,7 +31,7 @@ from ingester.transport.chunked import ChunkWriter
 from ingester.transport.flush import flushed_position, wait_until_flushed
 from ingester.transport.last_words import LastWords, Listener
 from ingester.transport.reply import SourceFailed
-from ingester.transport.small_files import SmallFiles, is_small
+from ingester.transport.small_files import TOGETHER_BYTES, SmallFiles
 from ingester.transport.source import Source
 
 HALF_PIECE_BYTES = PIECE_BYTES // 2
@@ -119,11 +119,11 @@ class BodyPayload(Payload):
     async def _write_all(self, writer: AbstractStreamWriter) -> None:
         framing = self.body.framing
         small = self._small
-        for index, lead in enumerate(framing.before):
-            buffer = self.body.instances[index].buffer
-            if buffer is not None and is_small(buffer):
-                small.add(lead, buffer)
-                if small.are_enough:
+        each = zip(framing.before, self.body.instances, strict=True)
+        for index, (lead, instance) in enumerate(each):
+            buffer = instance.buffer
+            if buffer is not None and small.add(lead, buffer):
+                if small.size >= TOGETHER_BYTES:
                     await self._put(small.take())
                 continue
             if small:

@@ -17,33 +17,34 @@ TOGETHER_BYTES: Final = 256 << 10
 
 
 class SmallFiles:
-    """Of one body, in order; at most one more than TOGETHER_BYTES."""
+    """Of one body, in order; at most one more than TOGETHER_BYTES: time to ``take`` them."""
 
     def __init__(self) -> None:
         self._parts: list[bytes | memoryview] = []
         self._buffers: list[Buffer] = []
-        self._size = 0
+        self.size = 0  # bytes, with what precedes them
 
     def __len__(self) -> int:
         return len(self._buffers)
 
-    @property
-    def are_enough(self) -> bool:
-        """Whether it is time to write them."""
-        return self._size >= TOGETHER_BYTES
-
-    def add(self, lead: bytes, buffer: Buffer) -> None:
-        """What precedes the file in the body, and its bytes."""
-        assert buffer.view is not None  # noqa: S101 - asked for by who has seen the bytes
-        self._parts += (lead, buffer.view)
+    def add(self, lead: bytes, buffer: Buffer) -> bool:
+        """What precedes a file in the body, and its bytes, if it is small and they are there."""
+        view = buffer.view
+        if view is None:
+            return False
+        size = len(view)
+        if not 0 < size <= SMALL_BYTES:
+            return False
+        self._parts += (lead, view)
         self._buffers.append(buffer)
-        self._size += len(lead) + len(buffer)
+        self.size += len(lead) + size
+        return True
 
     def take(self, end: bytes = b"") -> bytes:
         """All of them, and ``end``; their buffers are free."""
         joined = b"".join((*self._parts, end))
-        for buffer in self._buffers:
-            buffer.give_back()
+        if self._buffers:
+            self._buffers[0].budget.take_back(self._buffers)
         self.clear()
         return joined
 
@@ -51,9 +52,4 @@ class SmallFiles:
         """Let go of what was not written: the buffers stay with their files."""
         self._parts.clear()
         self._buffers.clear()
-        self._size = 0
-
-
-def is_small(buffer: Buffer) -> bool:
-    """Whether a file that may be cached is, and is to be written with others."""
-    return 0 < len(buffer) <= SMALL_BYTES
+        self.size = 0

@@ -218,6 +218,19 @@ class TestTheBudget:
             assert budget.in_use_bytes + kept <= total
             assert budget.in_use_bytes <= budget.peak_bytes <= total
 
+    def test_takes_many_back_as_one_after_the_other(self) -> None:
+        budget = Budget(MIB)
+        taken = [budget.take(size) for size in (100, 5000, 100, 9000)]
+        buffers = [buffer for buffer in taken if buffer is not None]
+        data = buffers[0]._data
+        buffers[1].drop()
+        buffers[2].stay()
+        budget.take_back([*buffers[:3], buffers[0]])
+        assert [buffer.view is None for buffer in buffers] == [True, True, True, False]
+        assert budget.in_use_bytes == buffers[3].size_class
+        assert (budget.staying_bytes, budget._kept_bytes) == (0, 2 * cost_of(100))
+        assert data in budget._kept[cost_of(100)]
+
     def test_is_for_many_threads(self) -> None:
         budget, broken = Budget(64 * PAGE), list[str]()
 

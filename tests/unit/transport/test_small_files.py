@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ingester.budget import Budget, Buffer
-from ingester.transport.small_files import SMALL_BYTES, TOGETHER_BYTES, SmallFiles, is_small
+from ingester.transport.small_files import SMALL_BYTES, TOGETHER_BYTES, SmallFiles
 
 
 def cached(budget: Budget, content: bytes) -> Buffer:
@@ -43,18 +43,20 @@ class TestSmallFiles:
     def test_are_enough_at_the_bound(self) -> None:
         budget, small = Budget(16 << 20), SmallFiles()
         lead = bytes(100)
-        while not small.are_enough:
-            small.add(lead, cached(budget, bytes(SMALL_BYTES - 100)))
+        while small.size < TOGETHER_BYTES:
+            assert small.add(lead, cached(budget, bytes(SMALL_BYTES - 100)))
         assert len(small.take()) == TOGETHER_BYTES
-        assert not small.are_enough
+        assert small.size == 0
 
 
 class TestAFile:
     def test_is_small_by_its_bytes_and_only_where_they_are_there(self) -> None:
-        budget = Budget(16 << 20)
-        assert is_small(cached(budget, bytes(1)))
-        assert is_small(cached(budget, bytes(SMALL_BYTES)))
-        assert not is_small(cached(budget, bytes(SMALL_BYTES + 1)))
+        budget, small = Budget(16 << 20), SmallFiles()
+        assert small.add(b"", cached(budget, bytes(1)))
+        assert small.add(b"", cached(budget, bytes(SMALL_BYTES)))
+        assert not small.add(b"", cached(budget, bytes(SMALL_BYTES + 1)))
+        assert not small.add(b"", cached(budget, b""))
         gone = cached(budget, bytes(5))
         gone.give_back()
-        assert not is_small(gone)
+        assert not small.add(b"", gone)
+        assert len(small) == 2
