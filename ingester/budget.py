@@ -19,7 +19,7 @@ import asyncio
 import mmap
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 
@@ -49,13 +49,15 @@ class Buffer:
 
     __slots__ = ("_data", "_stays", "budget", "place", "promise", "size_class", "view")
 
-    def __init__(self, budget: Budget, data: Region, size: int, promise: Promise | None) -> None:
+    def __init__(
+        self, budget: Budget, data: Region, size: int, size_class: int, promise: Promise | None
+    ) -> None:
         self.budget = budget
         self.promise = promise
         self._data: Region | None = data
         self.place = None if data.place is None else data.place + LEAD_BYTES  # in the arena
         self._stays = False
-        self.size_class = len(data)
+        self.size_class = size_class
         self.view: memoryview | None = data.view[LEAD_BYTES : LEAD_BYTES + size]
 
     def after(self, lead: bytes) -> memoryview:
@@ -124,13 +126,18 @@ class Budget:
         self.staying_bytes = 0  # of these; the loop's alone
         self._stuck_bytes = 0  # the same; taken by readers that may not come back
         self.promised_bytes = 0  # beside these
-        self.peak_bytes = 0
+        self._peak_bytes = 0
         self.refused = 0
         self._turn = asyncio.Lock()
         self._awaited: tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
         self._kept_bytes = 0
         self._kept = defaultdict[int, list[Region]](list)
         self._lock = threading.Lock()
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that was in use at once: noted where it becomes less, not for each file."""
+        return max(self._peak_bytes, self.in_use_bytes)
 
     def is_crowded(self) -> bool:
         """Whether open batches hold so much that little is left to read into and to send from.
@@ -172,29 +179,48 @@ class Budget:
 
     def take(self, size: int, promise: Promise | None = None) -> Buffer | None:
         """A buffer of at least ``size`` bytes, or None when the budget has none. Never waits."""
-        size_class = cost_of(size)
         with self._lock:
-            promised = 0 if promise is None else min(promise.bytes_left, size_class)
-            if self._lacks(size_class - promised):
-                self.refused += 1
-                return None
-            if promise is not None:
-                promise.bytes_left -= promised
-                self.promised_bytes -= promised
-                self._count_out(promise, size_class)
-            self.in_use_bytes += size_class
-            self.peak_bytes = max(self.peak_bytes, self.in_use_bytes)
-            kept = self._kept.get(size_class)
-            if kept:
-                self._kept_bytes -= size_class
-                return Buffer(self, kept.pop(), size, promise)
-            self._trim()
-        return Buffer(self, self.arena.region(size_class), size, promise)
+            return self._taken(size, promise)
+
+    def take_all(
+        self,
+        sizes: Iterable[int],
+        limit: int,
+        buffers: list[Buffer | None],
+        promise: Promise | None = None,
+    ) -> None:
+        """Add one of each size to ``buffers``; None also for what is empty or above the limit."""
+        with self._lock:
+            for size in sizes:
+                fits = 0 < size <= limit
+                buffers.append(self._taken(size, promise) if fits else None)
+
+    def _taken(self, size: int, promise: Promise | None) -> Buffer | None:
+        """The same, with the lock held."""
+        size_class = cost_of(size)
+        left = 0 if promise is None else promise.bytes_left
+        beyond = size_class - left if left < size_class else 0
+        if self.in_use_bytes + self.promised_bytes + beyond > self.total_bytes:
+            self.refused += 1
+            return None
+        self.in_use_bytes += size_class
+        if promise is not None:
+            promise.bytes_left -= size_class - beyond
+            self.promised_bytes -= size_class - beyond
+            promise.bytes_out += size_class
+            if promise.stuck:
+                self._stuck_bytes += size_class
+        kept = self._kept.get(size_class)
+        if kept:
+            self._kept_bytes -= size_class
+            return Buffer(self, kept.pop(), size, size_class, promise)
+        self._trim()
+        return Buffer(self, self.arena.region(size_class), size, size_class, promise)
 
     def take_back(self, buffers: Sequence[Buffer], *, reuse: bool = True) -> None:
         """As ``give_back`` of each, or ``drop``; those that have no bytes any more do not count."""
         with self._lock:
-            back = 0
+            self._peak_bytes, back = self.peak_bytes, 0
             for buffer in buffers:
                 data = buffer.end()
                 if data is None:
@@ -230,11 +256,6 @@ class Budget:
             promise.stuck = stuck
             self._stuck_bytes += promise.bytes_out if stuck else 0
         self._tell()
-
-    def _count_out(self, promise: Promise, size: int) -> None:
-        """So much more was taken on a promise, or less; with the lock held."""
-        promise.bytes_out += size
-        self._stuck_bytes += size if promise.stuck else 0
 
     def _tell(self) -> None:
         """Wake whoever waits, where that helps. Mostly on the loop, but a reader may fail."""

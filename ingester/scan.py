@@ -90,7 +90,8 @@ class Scanner:
         """Scan in another process, and here what that cannot."""
         buffers: list[Buffer | None] = []
         try:
-            buffers.extend(self._take(file.size, promise) for file in files)
+            sizes = [file.size for file in files]
+            self._budget.take_all(sizes, self._options.inline_limit_bytes, buffers, promise)
             shared = all(buffer is None or buffer.place is not None for buffer in buffers)
             asked = [
                 Asked(file.path, file.size, None if buffer is None else buffer.place)

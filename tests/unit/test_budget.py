@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingester.arena import Arena, Region
 from ingester.budget import (
     LEAD_BYTES,
     SMALLEST_BUFFER_BYTES,
@@ -155,6 +156,18 @@ class TestABuffer:
         assert budget.in_use_bytes == second.size_class
 
 
+class NoThirdRegion(Arena):
+    def __init__(self) -> None:
+        super().__init__()
+        self.regions = 0
+
+    def region(self, size: int) -> Region:
+        self.regions += 1
+        if self.regions == 3:
+            raise MemoryError
+        return super().region(size)
+
+
 class TestTheBudget:
     def test_refuses_instead_of_waiting(self) -> None:
         budget = Budget(2 * PAGE + 1000)
@@ -217,6 +230,21 @@ class TestTheBudget:
             assert budget.in_use_bytes == sum(buffer.size_class for buffer in held)
             assert budget.in_use_bytes + kept <= total
             assert budget.in_use_bytes <= budget.peak_bytes <= total
+
+    async def test_gives_many_as_one_after_the_other(self) -> None:
+        budget, buffers = Budget(4 * PAGE), list[Buffer | None]()
+        promise = await budget.promise(PAGE)
+        budget.take_all([0, 1, PAGE, 3 * PAGE, 9 * PAGE, 2], 4 * PAGE, buffers, promise)
+        assert [buffer and len(buffer) for buffer in buffers] == [None, 1, PAGE, None, None, 2]
+        assert (budget.refused, budget.in_use_bytes, budget.peak_bytes) == (1, 4 * PAGE, 4 * PAGE)
+        assert (promise.bytes_left, promise.bytes_out, budget.promised_bytes) == (0, 4 * PAGE, 0)
+
+    def test_has_handed_over_what_was_taken_before_there_is_no_memory(self) -> None:
+        budget, buffers = Budget(MIB), list[Buffer | None]()
+        budget.arena = NoThirdRegion()
+        with pytest.raises(MemoryError):
+            budget.take_all([100] * 5, MIB, buffers)
+        assert [buffer is None for buffer in buffers] == [False, False]
 
     def test_takes_many_back_as_one_after_the_other(self) -> None:
         budget = Budget(MIB)
