@@ -6,8 +6,9 @@ Plain: no loop, no clock of its own, tested without either.
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 
 from ingester.items import Instance, StudyBatch
 from ingester.reading_order import ReadingOrder
@@ -109,6 +110,45 @@ class Batches:
         elif self.instances >= self._max_open:
             complete.extend(self._make_room())
         return complete
+
+    def add_all(self, instances: Sequence[Instance], now: float) -> tuple[int, list[StudyBatch]]:
+        """Add these, of one root, until a batch is complete.
+
+        Returns how many were added, and what is complete.
+        """
+        added = 0
+        grew: str | None = None  # the study that did last
+        while added < len(instances):
+            study = instances[added].header.study_instance_uid
+            if study == grew and (joined := self._join(study, instances, added)):
+                added += joined
+                continue
+            complete = self.add(instances[added], now)
+            added += 1
+            if complete:
+                return added, complete
+            grew = study
+        return added, []
+
+    def _join(self, study: str, instances: Sequence[Instance], start: int) -> int:
+        """Add those from ``start`` on that are of the study that grew last, and complete nothing.
+
+        Returns how many. It is the last of its root already, and of the list that comes.
+        """
+        batch = self._open[study]
+        size, before, most_bytes = batch.size, len(batch.instances), self._limits.max_bytes
+        room = min(self._limits.max_instances - before, self._max_open - self.instances) - 1
+        for instance in islice(instances, start, start + room):
+            size += instance.identity.size
+            if size >= most_bytes or instance.header.study_instance_uid != study:
+                break
+            batch.instances.append(instance)
+            batch.size = size
+        joined = len(batch.instances) - before
+        self.instances += joined
+        batch.root.come += joined
+        batch.grown_at = batch.root.come
+        return joined
 
     def due(self, now: float) -> list[StudyBatch]:
         """The batches that have been open for their age."""

@@ -47,7 +47,7 @@ def size_class_of(size: int) -> int:
 class Buffer:
     """A file's cached bytes. ``view`` is None once they were given back."""
 
-    __slots__ = ("_data", "_stays", "budget", "place", "promise", "size_class", "view")
+    __slots__ = ("_data", "budget", "place", "promise", "size_class", "stays", "view")
 
     def __init__(
         self, budget: Budget, data: Region, size: int, size_class: int, promise: Promise | None
@@ -56,7 +56,7 @@ class Buffer:
         self.promise = promise
         self._data: Region | None = data
         self.place = None if data.place is None else data.place + LEAD_BYTES  # in the arena
-        self._stays = False
+        self.stays = False
         self.size_class = size_class
         self.view: memoryview | None = data.view[LEAD_BYTES : LEAD_BYTES + size]
 
@@ -69,14 +69,12 @@ class Buffer:
 
     def stay(self) -> None:
         """It is in a batch that is open: without more input it may not come back. On the loop."""
-        if self._data is not None and not self._stays:
-            self._stays = True
-            self.budget._stays(self.size_class)  # noqa: SLF001 - the two halves of one ledger
+        self.budget.stay((self,))
 
     def leave(self) -> None:
         """Its batch is closed: whatever becomes of that, it will come back. On the loop."""
-        if self._stays:
-            self._stays = False
+        if self.stays:
+            self.stays = False
             self.budget.staying_bytes -= self.size_class
 
     def give_back(self) -> None:
@@ -92,7 +90,7 @@ class Buffer:
     def end(self) -> Region | None:
         """Let go of the bytes; returns where they lie, the first time. For ``take_back`` alone."""
         data, self._data, self.view = self._data, None, None
-        if self._stays:
+        if self.stays:
             self.leave()
         return data
 
@@ -217,6 +215,14 @@ class Budget:
         self._trim()
         return Buffer(self, self.arena.region(size_class), size, size_class, promise)
 
+    def stay(self, buffers: Sequence[Buffer]) -> None:
+        """All of these are in batches that are open; see Buffer. On the loop."""
+        for buffer in buffers:
+            if buffer.view is not None and not buffer.stays:
+                buffer.stays = True
+                self.staying_bytes += buffer.size_class
+        self._tell()  # fewer are on the move
+
     def take_back(self, buffers: Sequence[Buffer], *, reuse: bool = True) -> None:
         """As ``give_back`` of each, or ``drop``; those that have no bytes any more do not count."""
         with self._lock:
@@ -244,10 +250,6 @@ class Budget:
             while kept and self.in_use_bytes + self._kept_bytes > self.total_bytes:
                 kept.pop()
                 self._kept_bytes -= size_class
-
-    def _stays(self, size: int) -> None:
-        self.staying_bytes += size
-        self._tell()  # fewer are on the move
 
     def _unpromised(self, promise: Promise, *, stuck: bool) -> None:
         with self._lock:

@@ -153,11 +153,15 @@ class Group:
         holders = iter(await self._holders(keys))
         for scanned, some in zip(lists, new, strict=True):
             self._batches.reading(scanned.root_id, scanned.list_number)
+            fresh: list[Instance] = []
             for instance, holder in zip(some, islice(holders, len(some)), strict=True):
-                if holder is not None:
-                    await self._against_the_journal(instance, holder)
-                elif complete := self._add(instance):
-                    await self._send(complete)
+                if holder is None:
+                    fresh.append(instance)
+                    continue
+                await self._add_all(fresh)
+                fresh.clear()
+                await self._against_the_journal(instance, holder)
+            await self._add_all(fresh)
             if scanned.whole:
                 self._batches.read(scanned.root_id, scanned.list_number)
             await self._send_stale(scanned.root_id)
@@ -250,6 +254,15 @@ class Group:
         instance = self.claims.pass_on(claim)
         if instance is not None:
             await self._send(self._add(instance))
+
+    async def _add_all(self, instances: Sequence[Instance]) -> None:
+        """Put these, of one root, into their batches; sends each that is complete at once."""
+        while instances:
+            added, complete = self._batches.add_all(instances, time.monotonic())
+            if buffers := [one.buffer for one in instances[:added] if one.buffer is not None]:
+                buffers[0].budget.stay(buffers)
+            await self._send(complete)
+            instances = instances[added:]
 
     def _add(self, instance: Instance) -> list[StudyBatch]:
         """Put it into its batch; returns those that are complete."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ingester.batches import Batches, BatchLimits
 from ingester.items import Directory, Instance, Root, StudyBatch
 from ingester.reading_order import FURTHEST
@@ -205,3 +208,49 @@ class TestABatch:
             batches.add(instance(file_id, f"1.{file_id}"), 0)
             early += len(batches.stale(ROOT_ID)) if batches.instances > 20 else 0
         assert early == 399 - 20
+
+
+def state_of(batches: Batches) -> object:
+    """All that decides what is complete, due or stale."""
+    growing = {
+        root_id: (
+            each_root.come,
+            [(study, each.grown_at, each.list_number) for study, each in each_root.batches.items()],
+        )
+        for root_id, each_root in batches._growing.items()
+    }
+    opened = [(study, each.opened_at, each.size) for study, each in batches._open.items()]
+    return batches.instances, opened, growing, list(batches._sent_early)
+
+
+class TestAList:
+    @given(
+        st.lists(
+            st.lists(st.tuples(st.integers(1, 3), st.integers(0, 400)), max_size=20), max_size=8
+        ),
+        st.integers(1, 2000),
+        st.integers(1, 10),
+        st.integers(1, 20),
+    )
+    def test_makes_the_batches_that_its_instances_make_one_by_one(
+        self, lists: list[list[tuple[int, int]]], max_bytes: int, max_count: int, max_open: int
+    ) -> None:
+        at_once, alone = (Batches(BatchLimits(max_bytes, max_count), max_open) for _ in range(2))
+        for number, files in enumerate(lists):
+            root_id, left = number % 2, list[Instance]()
+            for file_id, (study, size) in enumerate(files, 100 * number):
+                left.append(of_root(instance(file_id, f"1.{study}", size=size), root_id))
+            for batches in (at_once, alone):
+                batches.reading(root_id, number // 2 + 1)
+            while left:
+                added, complete = at_once.add_all(left, number)
+                complete_alone = [alone.add(one, number) for one in left[:added]]
+                assert not any(complete_alone[:-1])
+                assert complete_alone[-1] == complete
+                assert complete or added == len(left)
+                assert state_of(at_once) == state_of(alone)
+                left = left[added:]
+            for batches in (at_once, alone):
+                batches.read(root_id, number // 2 + 1)
+            assert at_once.stale(root_id) == alone.stale(root_id)
+        assert at_once.flush() == alone.flush()
