@@ -125,8 +125,9 @@ class Attempts:
         """An answer named some of it as being in the store."""
         self.given_up = 0
         self.last_good = max(self.last_good, parcel.sent)
-        if any(result.outcome in WAS_TAKEN for result in reconciled.results):
-            self._outages.has_room(parcel)
+        taken = [one.size or 0 for one in reconciled.results if one.outcome in WAS_TAKEN]
+        if taken:
+            self._outages.has_room(max(taken))
 
     def again_later(self, parcel: Parcel) -> Step:
         """What to do with instances that the server had no resources for: as after a 503."""
@@ -152,8 +153,13 @@ class Attempts:
                 if turn.probe and not await self._outages.may_probe(parcel):
                     return self._outages.wait(parcel)
                 # In this turn: who is to blame for what comes of the body is told by it.
-                if parcel.unasked and (found := await found_in_store(self._sender, parcel)):
-                    return AskFirst(0.0, found)
+                if parcel.unasked:
+                    found = await found_in_store(self._sender, parcel)
+                    parcel.unasked = found is None
+                    if found:
+                        return AskFirst(0.0, found)
+                    if self._stop.requested:
+                        return Interrupted()
                 began = time.monotonic()
                 reply = await self._send(parcel)
                 step = log_attempt(parcel, reply, self._read(parcel, reply, turn), began)

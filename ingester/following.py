@@ -18,7 +18,7 @@ from ingester.items import Instance, Result, pending
 from ingester.ledger import Ledger
 from ingester.parcel import Parcel
 from ingester.readers import SOURCE_PAUSED
-from ingester.reconciliation import Reconciled
+from ingester.reconciliation import LookUp, Reconciled
 from ingester.transport.actions import Retry, Stop
 from ingester.transport.reply import SourceFailed
 from ingester.transport.sender import Sender
@@ -90,7 +90,7 @@ class Following:
             if self._stop.requested:
                 break
             each.last_answer = parcel.last_answer
-            self._in_hand.end(each, await self._look_up(each, look_up.rejected))
+            self._in_hand.end(each, await self._look_up(each, look_up))
         return following
 
     def _ask_for_failed(self, parcel: Parcel, failed: Sequence[Instance]) -> list[Parcel]:
@@ -159,21 +159,22 @@ class Following:
 
         A doubt of this run is too young to end because the store does not show it yet.
         """
-        result = await self._look_up(parcel, parcel.result(0, Outcome.REJECTED, reason_code))
+        rejected = parcel.result(0, Outcome.REJECTED, reason_code)
+        result = await self._look_up(parcel, LookUp(rejected, is_final=False))
         if result.outcome is Outcome.REJECTED and parcel.may_be_stored:
             result = parcel.result(0, Outcome.IN_DOUBT, "refused_after_a_doubt")
         self._in_hand.end(parcel, result)
 
-    async def _look_up(self, parcel: Parcel, rejected: Result) -> Result:
+    async def _look_up(self, parcel: Parcel, refused: LookUp) -> Result:
         """Refused now, but an earlier attempt may have stored it: ask before calling it refused."""
         found = await found_in_store(self._sender, parcel)
         ends = parcel.is_hardly_doubted and not self._options.profile.ask_on_doubt
-        if found is None and not ends:
+        if found is None and not (ends or refused.is_final):
             return parcel.result(0, Outcome.IN_DOUBT, "refused_after_a_doubt")
         if found:
             outcome = Outcome.STORED if parcel.is_doubted(0) else Outcome.ALREADY_STORED
             return parcel.result(0, outcome, evidence=Evidence.QIDO)
-        return rejected
+        return refused.rejected
 
 
 def halves(instances: Sequence[Instance]) -> list[Sequence[Instance]]:

@@ -128,6 +128,7 @@ class KnownGood:
             if not isinstance(reply, SourceFailed):
                 return parcel, reply
             self._file = None
+        self.at_hand = False
         return None
 
     async def check_setting(self) -> bool:

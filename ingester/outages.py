@@ -34,7 +34,8 @@ BODY_WITHOUT_A_LOOK = 4
 """One probe in so many is the batch itself although the look-up before it failed."""
 LACKS_IN_A_ROW = 3
 """So many parcels in a row that a server has no resources for, though it takes a file that it has,
-and took one as large in this run: the last of them is waited with."""
+and took one as large in this run: the last of them is waited with. Of larger ones, which may be too
+large for it, MANY_IN_A_ROW."""
 DEATHS_THAT_BLAME = 2
 """Once may be chance: the server was well before a request and gone after it."""
 PATIENCE_IN_BACKOFFS = 60
@@ -64,7 +65,8 @@ class Outages:
         self._no_proxy = False  # the last that was heard of a server that is away
         self._lost_in_a_row = 0  # of anybody, without an answer to anybody in between
         self._lacks = 0  # parcels given up for its lack of resources, nothing stored in between
-        self._most_taken_bytes = 0  # in one request of this run
+        self._is_full = False  # what one file that it has would show is not asked any more
+        self._largest_bytes = 0  # of the files that it stored in this run
 
     async def may_probe(self, parcel: Parcel) -> bool:
         """Whether a server that was away is well enough to get this parcel.
@@ -72,7 +74,7 @@ class Outages:
         One that was lost before is not the first to be tried again: it may be why.
         """
         parcel.after_known_good = False
-        tells = parcel.failed_probes and self._lacks < LACKS_IN_A_ROW
+        tells = parcel.failed_probes and not self._is_full
         taken = await self._known_good.is_taken(anew=True) if tells else None
         if taken:
             parcel.after_known_good = True
@@ -103,19 +105,19 @@ class Outages:
             parcel.failed_probes += 1
         return away and self._admission.breaker.open
 
-    def has_room(self, parcel: Parcel) -> None:
-        """It has stored some of it."""
-        self._lacks = 0
-        length = parcel.body.framing.content_length
-        self._most_taken_bytes = max(self._most_taken_bytes, length)
+    def has_room(self, largest_bytes: int) -> None:
+        """It has stored files, the largest of this size."""
+        self._lacks, self._is_full = 0, False
+        self._largest_bytes = max(self._largest_bytes, largest_bytes)
 
     def out_of_resources(self, parcel: Parcel, give_up: GiveUp) -> GiveUp | Retry | Resend:
         """Give up one that the server has no room for, unless it has none for anything new."""
-        if parcel.body.framing.content_length > self._most_taken_bytes:
-            return give_up  # it may be too large for it
         self._lacks += 1
-        if self._lacks < LACKS_IN_A_ROW:
+        largest_bytes = max(instance.size for instance in parcel.instances)
+        most = MANY_IN_A_ROW if largest_bytes > self._largest_bytes else LACKS_IN_A_ROW
+        if self._lacks < most:
             return give_up
+        self._is_full = True
         self._admission.is_away("it is out of resources for one batch after the other")
         return _again_as_probe(parcel, in_doubt=False)
 

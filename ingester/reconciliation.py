@@ -41,6 +41,7 @@ class LookUp(NamedTuple):
     """Refused now, but an earlier attempt may have stored it: the store is asked first."""
 
     rejected: Result  # what it is where the store does not show it
+    is_final: bool  # or does not say
 
 
 class Reconciled(NamedTuple):
@@ -129,9 +130,7 @@ def _refused(
     code = "no_reason" if failure_code is None else f"failure_{failure_code:04X}"
     result = parcel.result(position, Outcome.REJECTED, code)._replace(failure_code=failure_code)
     says_nothing = disposition == "alone_once"  # 0110, or no reason: a duplicate, perhaps
-    if says_nothing or failure_code in CALLS_IT_A_DUPLICATE:
-        doubted = parcel.is_doubted(position)
-    else:
-        doubted = parcel.may_be_stored  # an older doubt is over: this is what the server says
-    is_asked = says_nothing and profile.ask_on_doubt
-    return LookUp(result) if is_asked or doubted else result
+    if not (parcel.is_doubted(position) or (says_nothing and profile.ask_on_doubt)):
+        return result
+    has_a_reason = not says_nothing and failure_code not in CALLS_IT_A_DUPLICATE
+    return LookUp(result, is_final=has_a_reason and not parcel.may_be_stored)

@@ -30,7 +30,7 @@ from ingester.transport.actions import SAME_COMMAND, GiveUp, Refused, Split, Sto
 from ingester.transport.admission import Admission
 from ingester.transport.reply import SourceFailed
 from ingester.transport.sender import Sender
-from ingester.transport.signs import named
+from ingester.transport.signs import CONFLICT, named
 from ingester.transport.trial import MAX_WAITING, Trial
 
 
@@ -151,10 +151,15 @@ class Upload:
         self._busy += 1
         try:
             taken = await self._attempts.known_good.is_taken(anew=False)
-            none_can_tell = taken is None and not self._attempts.known_good.at_hand
-            self._setting_is_doubtful = taken is False or none_can_tell
+            self._setting_is_doubtful = taken is False or (taken is None and self._none_can_tell())
         finally:
             self._busy -= 1
+
+    def _none_can_tell(self) -> bool:
+        """Whether no file was at hand, or it was refused as the files were, by a bare conflict."""
+        last = self._attempts.last_refusal
+        conflict = last is not None and last.status == CONFLICT
+        return conflict or not self._attempts.known_good.at_hand
 
     def _parcel(self, batch: StudyBatch) -> Parcel:
         options = self._options

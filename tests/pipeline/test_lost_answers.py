@@ -321,21 +321,34 @@ class TestAnAnswerLostAfterTheServerStored:
         )
         assert all(len(job.stored(name)) == 1 for name in names)
 
+    @pytest.mark.parametrize("first", [StoreThenDrop(), StoreAll(status=503)], ids=["lost", "503"])
     @pytest.mark.parametrize("reason", [0xC000, 0xA900, 0x0111])
     def test_so_is_one_that_refuses_it_for_any_other_reason(
-        self, job: Job, server: ScriptedServer, reason: int
+        self, job: Job, server: ScriptedServer, reason: int, first: Step
     ) -> None:
         """Else its UIDs are free for another file, whose lost answer its look-up would settle."""
         job.write("a.dcm", sop="x")
         job.write("b.dcm", sop="x", seed=1)
         server.push(
-            StoreThenDrop(),
+            first,
             StoreAll(failures=lambda _uid: reason),
             StoreThenDrop(store=StoreAll(only=lambda _uid: False)),
         )
         ran = job.run()
         assert ran.rows["a.dcm"].evidence is Evidence.QIDO
         assert ran.outcomes == {"stored": 1, "conflict": 1}
+
+    def test_so_is_one_that_has_a_reason_of_its_own_for_what_an_earlier_run_sent(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """Google's store calls a second copy 409, 0x0199."""
+        (name,) = job.write_many(1)
+        server.default, server.default_get = StoreThenDrop(), Answer(503)
+        assert job.run(max_outage_s=0.1).outcomes == {"in_doubt": 1}
+        server.default, server.default_get = StoreAll(failures=lambda _uid: 0x0199), FindStored()
+        ran = job.run()
+        assert ran.outcomes == {"stored": 1}
+        assert ran.rows[name].evidence is Evidence.QIDO
 
     def test_what_qido_does_not_find_was_refused(self, job: Job, server: ScriptedServer) -> None:
         names = job.write_many(3)

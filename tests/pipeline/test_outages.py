@@ -354,17 +354,31 @@ class TestAStoreThatHasNoRoom:
         server.default = StoreAll()
         assert job.run().outcomes == {"stored": 10}
 
+    @pytest.mark.parametrize("with_small_ones", [False, True], ids=["alone", "among others"])
     def test_for_files_that_are_larger_than_all_others_is_not_waited_for(
-        self, job: Job, server: ScriptedServer
+        self, job: Job, server: ScriptedServer, with_small_ones: bool
     ) -> None:
         job.write("0first.dcm", study="before")
         large = [
             job.write(f"z{number}.dcm", study=number, payload_bytes=20_000) for number in range(4)
         ]
-        uids = [uid_of(path.name).encode() for path in large]
-        server.default = Choose(_refuse(uids, NO_ROOM))
+        for number in range(4) if with_small_ones else ():
+            job.write(f"y{number}.dcm", study=number)
+        uids = {uid_of(path.name) for path in large}
+        server.default = StoreAll(failures=lambda uid: 0xA700 if uid in uids else None)
         ran = job.run(max_outage_s=600)
-        assert (ran.outcomes, ran.exit_code) == ({"stored": 1, "failed": 4}, 3)
+        stored = 5 if with_small_ones else 1
+        assert (ran.outcomes, ran.exit_code) == ({"stored": stored, "failed": 4}, 3)
+
+    def test_from_the_start_is_waited_for_after_ten(self, job: Job, server: ScriptedServer) -> None:
+        """Nothing shows that it would take files of this size: it may be these."""
+        small = job.write("0first.dcm", study="before")
+        assert job.run().exit_code == 0
+        job.write_studies(12)
+        uid = uid_of(small.name)
+        server.default = StoreAll(failures=lambda each: None if each == uid else 0xA700)
+        ran = job.run(max_outage_s=3)
+        assert (ran.outcomes, ran.exit_code) == ({"stored": 1, "failed": 9, "pending": 3}, 1)
 
     def test_is_waited_for_where_it_speaks_of_a_duplicate_in_between(
         self, job: Job, server: ScriptedServer
@@ -443,6 +457,16 @@ class TestRefusalsAtTheEnd:
         server.push(StoreAll())
         server.default = Answer(400, {}, b"maintenance")
         ran = job.run(check=False)
+        assert ran.outcomes == {"stored": 1, "failed": 4}
+
+    def test_by_a_bare_conflict_to_everything_reject_nothing(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        """A store that was made read-only says it of what it has, too."""
+        job.write_studies(5)
+        server.push(StoreAll())
+        server.default = Answer(409)
+        ran = job.run()
         assert ran.outcomes == {"stored": 1, "failed": 4}
 
 
