@@ -45,7 +45,7 @@ class Option:
 
 MIB = 1 << 20
 MEMORY_BUDGET_BYTES = 96 * MIB
-"""Half of it costs 12 % of `ct`; twice as much gains nothing (benchmarks/README.md, the defaults)."""
+"""Half of it costs 7 % of `ct`; twice as much gains nothing (benchmarks/README.md, the defaults)."""
 INLINE_LIMIT_BYTES = MIB
 """A quarter of it costs 18 % of `ct`, 8 MiB cost 17 % of `cr` and 160 MiB of memory (the same)."""
 

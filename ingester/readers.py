@@ -30,7 +30,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LOCAL_READERS = 4
-"""Two cost 9 % of `ct`, eight gain nothing (benchmarks/README.md, the defaults)."""
+"""Two cost 8 % of `ct`, eight gain nothing (benchmarks/README.md, the defaults)."""
 NETWORK_READERS = 16
 TIMEOUTS_IN_A_ROW = 3
 ERRORS_IN_A_ROW = 100
