@@ -124,8 +124,13 @@ class Proxy:
 
     def _relay(self, client: socket.socket, server: socket.socket) -> None:
         other = {client: server, server: client}
+        of = {each.fileno(): each for each in other}
+        poll = select.poll()  # for any number of descriptors that the process has
+        for number in of:
+            poll.register(number, select.POLLIN)
         while not self._over.is_set():
-            for readable in select.select(list(other), [], [], 0.1)[0]:
+            for number, _ in poll.poll(100):
+                readable = of[number]
                 data = readable.recv(65536)
                 if not data:
                     with suppress(OSError):
