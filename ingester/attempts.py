@@ -127,7 +127,7 @@ class Attempts:
         self.last_good = max(self.last_good, parcel.sent)
         taken = [one.size or 0 for one in reconciled.results if one.outcome in WAS_TAKEN]
         if taken:
-            self._outages.has_room(max(taken))
+            self._outages.has_room(max(taken), parcel.body.framing.content_length)
 
     def again_later(self, parcel: Parcel) -> Step:
         """What to do with instances that the server had no resources for: as after a 503."""

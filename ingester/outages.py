@@ -33,9 +33,9 @@ server of a few connections loses in one moment, and far fewer than all workers 
 BODY_WITHOUT_A_LOOK = 4
 """One probe in so many is the batch itself although the look-up before it failed."""
 LACKS_IN_A_ROW = 3
-"""So many parcels in a row that a server has no resources for, though it takes a file that it has,
-and took one as large in this run: the last of them is waited with. Of larger ones, which may be too
-large for it, MANY_IN_A_ROW."""
+"""So many parcels, nothing stored in between, that a server has no resources for, though it takes a
+file that it has, and took as much in this run: the last of them is waited with. Of all, which may
+be too large for it, MANY_IN_A_ROW."""
 DEATHS_THAT_BLAME = 2
 """Once may be chance: the server was well before a request and gone after it."""
 PATIENCE_IN_BACKOFFS = 60
@@ -64,9 +64,10 @@ class Outages:
         self._trial_outage_s = PATIENCE_IN_BACKOFFS * backoff_base_s
         self._no_proxy = False  # the last that was heard of a server that is away
         self._lost_in_a_row = 0  # of anybody, without an answer to anybody in between
-        self._lacks = 0  # parcels given up for its lack of resources, nothing stored in between
+        self._lacks = self._lacks_of_ordinary = 0  # parcels given up for its lack of resources
         self._is_full = False  # what one file that it has would show is not asked any more
         self._largest_bytes = 0  # of the files that it stored in this run
+        self._longest_bytes = 0  # of the requests of which it stored some
 
     async def may_probe(self, parcel: Parcel) -> bool:
         """Whether a server that was away is well enough to get this parcel.
@@ -105,19 +106,23 @@ class Outages:
             parcel.failed_probes += 1
         return away and self._admission.breaker.open
 
-    def has_room(self, largest_bytes: int) -> None:
-        """It has stored files, the largest of this size."""
-        self._lacks, self._is_full = 0, False
+    def has_room(self, largest_bytes: int, request_bytes: int) -> None:
+        """It has stored files of a request, the largest of this size."""
+        self._lacks = self._lacks_of_ordinary = 0
+        self._is_full = False
         self._largest_bytes = max(self._largest_bytes, largest_bytes)
+        self._longest_bytes = max(self._longest_bytes, request_bytes)
 
     def out_of_resources(self, parcel: Parcel, give_up: GiveUp) -> GiveUp | Retry | Resend:
         """Give up one that the server has no room for, unless it has none for anything new."""
         self._lacks += 1
-        largest_bytes = max(instance.size for instance in parcel.instances)
-        most = MANY_IN_A_ROW if largest_bytes > self._largest_bytes else LACKS_IN_A_ROW
-        if self._lacks < most:
+        self._lacks_of_ordinary += (
+            parcel.body.framing.content_length <= self._longest_bytes
+            and max(instance.size for instance in parcel.instances) <= self._largest_bytes
+        )
+        self._is_full = self._lacks_of_ordinary >= LACKS_IN_A_ROW or self._lacks >= MANY_IN_A_ROW
+        if not self._is_full:
             return give_up
-        self._is_full = True
         self._admission.is_away("it is out of resources for one batch after the other")
         return _again_as_probe(parcel, in_doubt=False)
 

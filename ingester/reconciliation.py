@@ -41,7 +41,7 @@ class LookUp(NamedTuple):
     """Refused now, but an earlier attempt may have stored it: the store is asked first."""
 
     rejected: Result  # what it is where the store does not show it
-    is_final: bool  # or does not say
+    is_final: bool  # or cannot: there may be another file's bytes
 
 
 class Reconciled(NamedTuple):
@@ -133,4 +133,9 @@ def _refused(
     if not (parcel.is_doubted(position) or (says_nothing and profile.ask_on_doubt)):
         return result
     has_a_reason = not says_nothing and failure_code not in CALLS_IT_A_DUPLICATE
-    return LookUp(result, is_final=has_a_reason and not parcel.may_be_stored)
+    return LookUp(
+        result,
+        is_final=has_a_reason
+        and not parcel.may_be_stored
+        and not parcel.is_shown_by_a_hit(position),
+    )

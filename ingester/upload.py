@@ -80,6 +80,7 @@ class Upload:
         self._input_ended = False
         self._checked = False  # the setting, because nothing but refusals came at the end
         self._setting_is_doubtful = False
+        self._conflicts = False  # then a file that was stored before was refused by a bare conflict
 
     @property
     def retries(self) -> int:
@@ -151,15 +152,11 @@ class Upload:
         self._busy += 1
         try:
             taken = await self._attempts.known_good.is_taken(anew=False)
-            self._setting_is_doubtful = taken is False or (taken is None and self._none_can_tell())
+            at_hand = self._attempts.known_good.at_hand
+            self._setting_is_doubtful = taken is False or not at_hand
+            self._conflicts = taken is None and at_hand
         finally:
             self._busy -= 1
-
-    def _none_can_tell(self) -> bool:
-        """Whether no file was at hand, or it was refused as the files were, by a bare conflict."""
-        last = self._attempts.last_refusal
-        conflict = last is not None and last.status == CONFLICT
-        return conflict or not self._attempts.known_good.at_hand
 
     def _parcel(self, batch: StudyBatch) -> Parcel:
         options = self._options
@@ -253,6 +250,8 @@ class Upload:
         if isinstance(verdict, GiveUp):
             if _is_rejection(verdict) and parcel.single and parcel.is_doubted(0):
                 await self._following.refused_after_a_doubt(parcel, verdict.reason_code)
+            elif self._conflicts and _is_rejection(verdict) and _is_conflict(parcel):
+                self._in_hand.end_all(parcel, Outcome.FAILED, "refused_like_a_stored_file")
             else:
                 self._in_hand.end_all(parcel, verdict.outcome, verdict.reason_code)
             return []
@@ -266,6 +265,10 @@ class Upload:
     def _release(self, parcels: Sequence[Parcel]) -> None:
         for parcel in parcels:
             self._inbox.put_now(parcel)
+
+
+def _is_conflict(parcel: Parcel) -> bool:
+    return parcel.refusal is not None and parcel.refusal.status == CONFLICT
 
 
 def _is_rejection(verdict: Split | GiveUp) -> bool:

@@ -34,8 +34,8 @@ class ServerProfile:
 
     name: str
 
-    # Larger batches are no faster than 8 MiB or 50 files, where 100 ms pass before each answer
-    # either; 2 MiB cost 16 % then, and 4 requests at a time 25 % (benchmarks/README.md, defaults).
+    # 16 MiB or 100 files cost 1 to 2 % more time than 32 or 500, 8 MiB or 50 files 5 to 6. Where
+    # 100 ms pass before each answer, 2 MiB cost 16 % (benchmarks/README.md, the defaults).
     max_batch_bytes: int
     max_batch_instances: int
     max_concurrency: int

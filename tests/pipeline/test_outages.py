@@ -17,6 +17,7 @@ from tests.support.scripted import (
     ScriptedServer,
     Step,
     StoreAll,
+    StoreThenDrop,
     Wait,
 )
 
@@ -370,6 +371,18 @@ class TestAStoreThatHasNoRoom:
         stored = 5 if with_small_ones else 1
         assert (ran.outcomes, ran.exit_code) == ({"stored": stored, "failed": 4}, 3)
 
+    def test_for_batches_that_are_longer_than_all_others_is_not_waited_for(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_studies(1)
+        for number in range(3):
+            job.write_many(6, study=f"z{number}", prefix=f"z{number}/")
+        server.default = Choose(
+            lambda request: NO_ROOM if len(request.body) > 5_000 else StoreAll()
+        )
+        ran = job.run(max_outage_s=600)
+        assert (ran.outcomes, ran.exit_code) == ({"stored": 1, "failed": 18}, 3)
+
     def test_from_the_start_is_waited_for_after_ten(self, job: Job, server: ScriptedServer) -> None:
         """Nothing shows that it would take files of this size: it may be these."""
         small = job.write("0first.dcm", study="before")
@@ -469,6 +482,16 @@ class TestRefusalsAtTheEnd:
         ran = job.run()
         assert ran.outcomes == {"stored": 1, "failed": 4}
 
+    def test_by_a_bare_conflict_reject_nothing_whatever_was_said_last(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        *_, last = job.write_studies(5)
+        server.push(StoreAll())
+        bad = uid_of(last).encode()
+        server.default = Choose(lambda request: Answer(413 if bad in request.body else 409))
+        ran = job.run()
+        assert ran.outcomes == {"stored": 1, "failed": 3, "too_large": 1}
+
 
 class TestAStoreThatRefusesWhatItHasByABareConflict:
     def test_goes_on_after_an_outage(self, job: Job, server: ScriptedServer) -> None:
@@ -488,6 +511,22 @@ class TestAStoreThatRefusesWhatItHasByABareConflict:
         server.default = Choose(pick)
         ran = job.run(max_concurrency=2, max_outage_s=20.0)
         assert (ran.outcomes, ran.exit_code) == ({"stored": 10}, 0)
+
+    def test_is_asked_for_what_it_has_of_a_last_batch_whose_answer_was_lost(
+        self, job: Job, server: ScriptedServer
+    ) -> None:
+        job.write_studies(3)
+        names = job.write_many(8, study="last", prefix="z/")
+        last = uid_of(names[0]).encode()
+
+        def pick(request: Request) -> Step:
+            if any(uid.encode() in request.body for uid in list(server.stored)):
+                return Answer(409)
+            return StoreThenDrop() if last in request.body else StoreAll()
+
+        server.default = Choose(pick)
+        ran = job.run()
+        assert ran.outcomes == {"stored": 3 + 8}
 
     def test_is_no_store_that_is_set_wrongly_when_its_last_batch_is_refused(
         self, job: Job, server: ScriptedServer
