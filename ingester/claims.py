@@ -171,8 +171,7 @@ class Claims:
             claim = self._claim_of(result)
             if claim is not None and claim.decided is not None:
                 claim.committed = True
-                if not claim.waiting:
-                    del self._claims[claim.key]
+                self.forget(claim)
 
     def _claim_of(self, result: Result) -> Claim | None:
         header = result.header

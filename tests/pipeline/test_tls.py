@@ -243,14 +243,12 @@ class TestAServerThatTrustsUsNoMore:
         assert ran.cause.message.startswith("the server refuses the TLS connection (")
         assert ran.outcomes.get("in_doubt", 0) + ran.outcomes["pending"] == 3
 
+    @pytest.mark.parametrize("asking", [ssl.TLSVersion.TLSv1_3], indirect=True)
     def test_leaves_in_doubt_what_was_lost_on_a_connection_that_it_had_answered_on(
-        self, job: Job, certificate: Certificate, client: Certificate, tmp_path: Path
-    ) -> None:
+        self, job: Job, asking: ssl.SSLContext, certificate: Certificate, client: Certificate,
+        tmp_path: Path,
+    ) -> None:  # fmt: skip
         """It was made when the certificate was good: that end says nothing of it."""
-        asking = certificate.context
-        asking.verify_mode = ssl.CERT_REQUIRED
-        asking.load_verify_locations(client.path)
-        asking.minimum_version = ssl.TLSVersion.TLSv1_3
         names = [f"{number}.dcm" for number in range(4)]
         for number, name in enumerate(names):
             job.write(name, study=number, payload_bytes=3_000_000)

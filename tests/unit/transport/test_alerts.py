@@ -96,6 +96,13 @@ class TestAHandshakeThatIsRefused:
 LOST = NoAnswer("lost", "ServerDisconnectedError")
 
 
+def answered_once(server: ScriptedServer, trusting: ssl.SSLContext, clock: Clock) -> Refusals:
+    """Of a server that was well before."""
+    refusals = Refusals(server.url, trusting, 30.0, clock)
+    refusals.heard()
+    return refusals
+
+
 class TestTheConnectionThatAsksWhyRequestsWereLost:
     @pytest.fixture
     def certificate(self, tmp_path: Path) -> Certificate:
@@ -129,8 +136,7 @@ class TestTheConnectionThatAsksWhyRequestsWereLost:
         """In TLS 1.3 that is no server that is starting: it has seen who we are."""
         asking.minimum_version = ssl.TLSVersion.TLSv1_3
         with ScriptedServer(tls=asking) as server:
-            refusals = Refusals(server.url, trusting, 30.0, clock)
-            refusals.heard()
+            refusals = answered_once(server, trusting, clock)
             assert await refusals.explain(LOST) == LOST
             required = NoAnswer("tls_refused", "certificate required")
             assert await refusals.explain(LOST) == required
@@ -142,8 +148,7 @@ class TestTheConnectionThatAsksWhyRequestsWereLost:
         """Many were lost as it went down, and the connection that asked why met nobody."""
         asking.minimum_version = ssl.TLSVersion.TLSv1_3
         with ScriptedServer(tls=asking) as server:
-            refusals = Refusals(server.url, trusting, 30.0, clock)
-            refusals.heard()
+            refusals = answered_once(server, trusting, clock)
             server.go_down()
             for _ in range(8):
                 assert await refusals.explain(LOST) == LOST
@@ -157,8 +162,7 @@ class TestTheConnectionThatAsksWhyRequestsWereLost:
     ) -> None:
         asking.minimum_version = ssl.TLSVersion.TLSv1_3
         with ScriptedServer(tls=asking) as server:
-            refusals = Refusals(server.url, trusting, 30.0, clock)
-            refusals.heard()
+            refusals = answered_once(server, trusting, clock)
             for _ in range(3):
                 assert await refusals.explain(LOST, answered_before=True) == LOST
 
@@ -168,8 +172,7 @@ class TestTheConnectionThatAsksWhyRequestsWereLost:
         asking.maximum_version = ssl.TLSVersion.TLSv1_2
         refused = NoAnswer("tls_refused", "handshake failure")
         with ScriptedServer(tls=asking) as server:
-            refusals = Refusals(server.url, trusting, 30.0, clock)
-            refusals.heard()
+            refusals = answered_once(server, trusting, clock)
             for _ in range(3):
                 assert await refusals.explain(LOST) == LOST
         clock.now += 31.0
